@@ -1,0 +1,260 @@
+//! What happened in a run: one type of event for the journal, the progress display and every report.
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the event schema, in every event as `v`.
+pub const EVENT_VERSION: u32 = 1;
+
+/// One event of a run; one line of `journal.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Schema version, [`EVENT_VERSION`].
+    pub v: u32,
+    /// Position in the journal, from 1.
+    pub seq: u64,
+    /// The controller's clock when the event was appended, RFC 3339 UTC.
+    pub time: String,
+    /// The run.
+    pub run: String,
+    /// What it is about.
+    #[serde(flatten)]
+    pub scope: Scope,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: Kind,
+    /// For events from a host: the host's own clock, RFC 3339 UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_time: Option<String>,
+    /// For events from a host: which boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// For events from a host: position in the host's journal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_seq: Option<u64>,
+    /// SHA-256 of the line before this one (64 zeros for the first), lower-case hex: the chain that shows an edited line.
+    pub prev: String,
+}
+
+/// What an event is about. Every field that applies is set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scope {
+    /// Platform name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// Phase name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+    /// Stage name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
+    /// Host name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Instance name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// Step id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Attempt, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Done, and its post-condition was seen.
+    Ok,
+    /// Not carried out in this run; the probe says that the effect is there.
+    Skipped,
+    /// It ended, and not well.
+    Failed,
+    /// Nobody can tell. Never counts as success.
+    Unknown,
+}
+
+impl Outcome {
+    /// Whether a barrier may count this as proof.
+    pub fn is_proof(self) -> bool {
+        matches!(self, Self::Ok | Self::Skipped)
+    }
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// As it must be.
+    Ok,
+    /// Worth a look; holds nothing up.
+    Warning,
+    /// Could not be found out. Holds things up like a failure.
+    Unknown,
+    /// Not as it must be.
+    Failure,
+}
+
+/// The result of one check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// `CHECK@SCOPE`, for `--override`.
+    pub id: String,
+    /// The check's name.
+    pub check: String,
+    /// The platform.
+    pub platform: String,
+    /// The host, where the check is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The instance, where the check is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// The result.
+    pub status: Status,
+    /// One line: what was found.
+    pub message: String,
+    /// What it was found from.
+    pub evidence: String,
+    /// What to do about it; empty when there is nothing to do.
+    pub remedy: String,
+    /// The reason given with `--override`, where it was overridden.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overridden: Option<String>,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Kind {
+    /// The first event of a run.
+    RunStarted {
+        /// `migrate`, `check`, `exec`, ...
+        command: String,
+        /// Who started it: account and workstation.
+        operator: String,
+        /// Caravan's version.
+        version: String,
+        /// The plan's hash.
+        plan: String,
+        /// The selector given with `--limit`, where one was given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<String>,
+    },
+    /// A phase of a platform began.
+    PhaseStarted,
+    /// A stage of a platform began: from here its steps are granted.
+    StageStarted,
+    /// A step was granted to its host: intent, durable before the grant is sent.
+    StepGranted {
+        /// The action's kind.
+        action: String,
+        /// True when only the probe runs (host outside `--limit`).
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        prove: bool,
+    },
+    /// A granted step was taken back before it began.
+    StepRevoked,
+    /// The host began the step.
+    StepStarted,
+    /// Output of a step arrived.
+    StepOutput {
+        /// The file it is kept in, relative to the run's directory.
+        file: String,
+        /// Where it begins.
+        offset: u64,
+        /// How long it is.
+        length: u64,
+    },
+    /// A step ended.
+    StepFinished {
+        /// How.
+        outcome: Outcome,
+        /// The program's exit code, where there was one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit_code: Option<i32>,
+        /// How long it took.
+        duration_ms: u64,
+        /// What was expected and what was seen; empty when all is well.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        message: String,
+    },
+    /// A check ended.
+    Finding {
+        /// Its result.
+        finding: Finding,
+    },
+    /// Every step of a stage (or of the whole preflight) ended well and was proven: the next stage may start.
+    BarrierOpened,
+    /// A stage is over, and its barrier is open.
+    StageFinished,
+    /// A phase of a platform is over, and its barrier is open.
+    PhaseFinished,
+    /// A gate waits for a person.
+    GateWaiting {
+        /// The gate's id.
+        gate: String,
+        /// What the person has to have done.
+        ask: String,
+    },
+    /// A person confirmed a gate.
+    GateConfirmed {
+        /// The gate's id.
+        gate: String,
+        /// The person's note.
+        note: String,
+        /// Who.
+        operator: String,
+    },
+    /// A host cannot be reached (or its connection dropped).
+    HostUnreachable {
+        /// Why.
+        reason: String,
+    },
+    /// A host is back after its connection dropped.
+    HostReattached,
+    /// The run was paused: what had not begun was revoked.
+    RunPaused {
+        /// Why.
+        reason: String,
+    },
+    /// A person decided something.
+    Decision {
+        /// `retry`, `skip`, `override`, `acceptance`, `takeover`.
+        decision: String,
+        /// What it is about (a finding's id, a step's id).
+        about: String,
+        /// Who.
+        operator: String,
+        /// Why.
+        reason: String,
+    },
+    /// A platform is over.
+    PlatformFinished {
+        /// How.
+        outcome: RunOutcome,
+        /// One line for people.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        message: String,
+    },
+    /// The last event of a run.
+    RunFinished {
+        /// How.
+        outcome: RunOutcome,
+        /// The exit code of the command.
+        exit_code: u8,
+    },
+}
+
+/// How a run, or a platform in it, ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunOutcome {
+    /// Everything was done and proven.
+    Ok,
+    /// A step or check failed or is unknown, or a host was away: it stopped at a barrier.
+    Stopped,
+    /// It waits for a person.
+    Waiting,
+}

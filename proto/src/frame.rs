@@ -1,0 +1,212 @@
+//! Frames: length-prefixed, typed, bounded.
+//!
+//! ```text
+//! u32 length (big endian) of what follows | u8 kind | payload
+//! ```
+//!
+//! Kind 1 is a control frame: one JSON message. Kind 2 is a data frame: `u32` stream, `u64` offset (both big endian), bytes.
+//! An agent begins its output with [`MAGIC`], so that the controller can skip what login shells print before it.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// What an agent writes before its first frame.
+pub const MAGIC: &[u8] = b"\x01caravan-agent\x01\n";
+/// How much a login shell may print before [`MAGIC`].
+pub const NOISE_LIMIT: usize = 64 * 1024;
+/// The largest length a frame may claim. A plan's grant is the largest message; it stays far below.
+pub const FRAME_LIMIT: usize = 8 * 1024 * 1024;
+/// The most bytes that one data frame should carry.
+pub const DATA_CHUNK: usize = 32 * 1024;
+
+const CONTROL: u8 = 1;
+const DATA: u8 = 2;
+const DATA_HEADER: usize = 12;
+
+/// One frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// A JSON message.
+    Control(Vec<u8>),
+    /// A piece of a stream.
+    Data {
+        /// Which stream.
+        stream: u32,
+        /// Where in the stream it stands.
+        offset: u64,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+}
+
+/// The bytes are not frames of this protocol.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// A frame claims to be larger than [`FRAME_LIMIT`].
+    #[error("a frame claims {0} bytes, more than the limit of {FRAME_LIMIT}")]
+    TooLarge(u64),
+    /// A frame's kind is not known.
+    #[error("a frame has the unknown kind {0}")]
+    UnknownKind(u8),
+    /// A frame is shorter than its kind needs.
+    #[error("a frame of {0} bytes is too short")]
+    TooShort(usize),
+    /// A message is not what the protocol says.
+    #[error("a message cannot be understood: {0}")]
+    BadMessage(String),
+}
+
+impl Frame {
+    /// Encodes a message as a control frame.
+    ///
+    /// # Errors
+    /// [`FrameError::BadMessage`] when it cannot be written as JSON, [`FrameError::TooLarge`] when it is over [`FRAME_LIMIT`].
+    pub fn message<T: Serialize>(message: &T) -> Result<Self, FrameError> {
+        let bytes = serde_json::to_vec(message).map_err(|e| FrameError::BadMessage(e.to_string()))?;
+        if bytes.len() >= FRAME_LIMIT {
+            return Err(FrameError::TooLarge(bytes.len() as u64));
+        }
+        Ok(Self::Control(bytes))
+    }
+
+    /// Appends the frame's bytes.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Control(bytes) => {
+                out.extend_from_slice(&(bytes.len() as u32 + 1).to_be_bytes());
+                out.push(CONTROL);
+                out.extend_from_slice(bytes);
+            }
+            Self::Data { stream, offset, bytes } => {
+                out.extend_from_slice(&((bytes.len() + DATA_HEADER) as u32 + 1).to_be_bytes());
+                out.push(DATA);
+                out.extend_from_slice(&stream.to_be_bytes());
+                out.extend_from_slice(&offset.to_be_bytes());
+                out.extend_from_slice(bytes);
+            }
+        }
+    }
+
+    /// The frame's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.encode_into(&mut out);
+        out
+    }
+}
+
+/// Reads a message out of a control frame's payload.
+///
+/// # Errors
+/// [`FrameError::BadMessage`] when it is not a `T`.
+pub fn parse<T: DeserializeOwned>(payload: &[u8]) -> Result<T, FrameError> {
+    serde_json::from_slice(payload).map_err(|e| FrameError::BadMessage(e.to_string()))
+}
+
+/// Turns bytes, in whatever pieces they arrive, into frames. Pure: it reads nothing itself.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    buffer: Vec<u8>,
+    /// Bytes of `buffer` that were already handed out.
+    used: usize,
+}
+
+impl Decoder {
+    /// An empty decoder.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds bytes that arrived.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.used > 0 && self.used == self.buffer.len() {
+            self.buffer.clear();
+            self.used = 0;
+        } else if self.used > 64 * 1024 {
+            self.buffer.drain(..self.used);
+            self.used = 0;
+        }
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole frame, if one has arrived.
+    ///
+    /// # Errors
+    /// The stream is not this protocol; nothing after an error can be trusted.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        let rest = self.buffer.get(self.used..).unwrap_or_default();
+        let Some((length, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*length) as usize;
+        if length > FRAME_LIMIT {
+            return Err(FrameError::TooLarge(length as u64));
+        }
+        if length == 0 {
+            return Err(FrameError::TooShort(0));
+        }
+        let Some((kind, _)) = rest.split_first() else { return Ok(None) };
+        if *kind != CONTROL && *kind != DATA {
+            return Err(FrameError::UnknownKind(*kind));
+        }
+        let Some(body) = rest.get(1..length) else { return Ok(None) };
+        let frame = if *kind == CONTROL {
+            Frame::Control(body.to_vec())
+        } else {
+            let Some((stream, body)) = body.split_first_chunk::<4>() else { return Err(FrameError::TooShort(length)) };
+            let Some((offset, bytes)) = body.split_first_chunk::<8>() else { return Err(FrameError::TooShort(length)) };
+            Frame::Data { stream: u32::from_be_bytes(*stream), offset: u64::from_be_bytes(*offset), bytes: bytes.to_vec() }
+        };
+        self.used += 4 + length;
+        Ok(Some(frame))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn frames() -> impl Strategy<Value = Vec<Frame>> {
+        let bytes = proptest::collection::vec(any::<u8>(), 0..300);
+        let frame = prop_oneof![
+            bytes.clone().prop_map(Frame::Control),
+            (any::<u32>(), any::<u64>(), bytes).prop_map(|(stream, offset, bytes)| Frame::Data { stream, offset, bytes }),
+        ];
+        proptest::collection::vec(frame, 0..8)
+    }
+
+    proptest! {
+        #[test]
+        fn frames_survive_any_fragmentation(frames in frames(), cut in 1usize..50) {
+            let mut bytes = Vec::new();
+            frames.iter().for_each(|f| f.encode_into(&mut bytes));
+            let mut decoder = Decoder::new();
+            let mut seen = Vec::new();
+            for piece in bytes.chunks(cut) {
+                decoder.push(piece);
+                while let Some(frame) = decoder.next_frame().unwrap() {
+                    seen.push(frame);
+                }
+            }
+            prop_assert_eq!(seen, frames);
+        }
+
+        #[test]
+        fn garbage_is_an_error_or_incomplete_but_never_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            let mut decoder = Decoder::new();
+            decoder.push(&bytes);
+            while let Ok(Some(frame)) = decoder.next_frame() {
+                if let Frame::Control(payload) = frame {
+                    let _ = parse::<crate::ToAgent>(&payload);
+                    let _ = parse::<crate::FromAgent>(&payload);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_huge_claim_is_refused_before_anything_is_kept() {
+        let mut decoder = Decoder::new();
+        decoder.push(&u32::MAX.to_be_bytes());
+        assert_eq!(decoder.next_frame(), Err(FrameError::TooLarge(u64::from(u32::MAX))));
+    }
+}

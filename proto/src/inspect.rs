@@ -1,0 +1,172 @@
+//! Reading facts from a host: questions and answers, all in one round trip.
+//!
+//! What a fact *means* is decided by the controller; the agent only reads. A new check therefore needs no new agent.
+
+use crate::secret::Secret;
+use serde::{Deserialize, Serialize};
+
+/// One question to a host. Answering it writes nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Query {
+    /// Operating system, kernel, architecture, init system, clock, machine id.
+    System,
+    /// Versions of packages.
+    Packages {
+        /// The package manager to ask.
+        manager: crate::step::PackageManager,
+        /// Package names.
+        names: Vec<String>,
+    },
+    /// An attribute of an XML file.
+    Xml {
+        /// The file. The last path segment can be a pattern with `*`.
+        file: String,
+        /// The element's path from the root; a segment `*` matches any element.
+        element: String,
+        /// The attribute.
+        attribute: String,
+    },
+    /// A keyed fingerprint of an attribute of an XML file: HMAC-SHA-256 with the key that [`crate::ToAgent::Secrets`] brought
+    /// under the name [`FINGERPRINT_KEY`]. The value itself never leaves the host.
+    Fingerprint {
+        /// The file.
+        file: String,
+        /// The element's path from the root.
+        element: String,
+        /// The attribute.
+        attribute: String,
+    },
+    /// Free space where a path is or would be.
+    Space {
+        /// The path.
+        path: String,
+    },
+    /// Whether something exists, and what.
+    Path {
+        /// The path.
+        path: String,
+    },
+    /// What a read-only program prints (`nlserver pdump`).
+    Output {
+        /// Program and arguments.
+        argv: Vec<String>,
+        /// A shell file that is sourced first if it exists.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        profile: Option<String>,
+    },
+    /// Processes whose executable lies under a directory.
+    Processes {
+        /// The directory.
+        under: String,
+    },
+}
+
+/// The name under which the key of the fingerprints is sent.
+pub const FINGERPRINT_KEY: &str = "fingerprint-key";
+
+/// The answer to one [`Query`], or why there is none. In the order of the questions.
+pub type Reading = Result<Answer, ReadError>;
+
+/// Why a question has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReadError {
+    /// The file or program does not exist.
+    #[error("{0} does not exist")]
+    Missing(String),
+    /// The account has no right to read it.
+    #[error("no permission to read {0}")]
+    Denied(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What a host answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// To [`Query::System`].
+    System(System),
+    /// To [`Query::Packages`]: name and version of those that are installed.
+    Packages(Vec<(String, String)>),
+    /// To [`Query::Xml`]: one entry for each element that the path selects.
+    Xml(Vec<XmlValue>),
+    /// To [`Query::Fingerprint`].
+    Fingerprint(Fingerprint),
+    /// To [`Query::Space`], in bytes and inodes.
+    Space {
+        /// Bytes that an unprivileged process can use.
+        free: u64,
+        /// Free inodes; zero where the file system does not count them.
+        inodes: u64,
+    },
+    /// To [`Query::Path`].
+    Path(PathKind),
+    /// To [`Query::Output`].
+    Output {
+        /// Exit code; -1 when a signal ended it.
+        code: i32,
+        /// Standard output and standard error, at most 64 KiB.
+        text: String,
+    },
+    /// To [`Query::Processes`]: process id and executable.
+    Processes(Vec<(u32, String)>),
+}
+
+/// What a host is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct System {
+    /// `ID` of `/etc/os-release` and the major version: `debian-11`, `rhel-8`; empty when unknown.
+    pub os: String,
+    /// `ID_LIKE` families and `ID`, space separated.
+    pub os_like: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Machine name as `uname -m` prints it.
+    pub arch: String,
+    /// Whether systemd runs (`/run/systemd/system` exists).
+    pub systemd: bool,
+    /// The host's clock, milliseconds since 1970 UTC.
+    pub clock_ms: u64,
+    /// `/etc/machine-id`; empty when there is none.
+    pub machine_id: String,
+    /// The host's own name.
+    pub hostname: String,
+    /// Effective user id of the agent.
+    pub euid: u32,
+}
+
+/// One attribute that was found, or found missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct XmlValue {
+    /// The file it is in.
+    pub file: String,
+    /// The value; `None` when the element has no such attribute.
+    pub value: Option<String>,
+}
+
+/// A stored secret, seen from outside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fingerprint {
+    /// The attribute is missing or empty: no secret is set.
+    Unset,
+    /// HMAC-SHA-256 of the stored value, lower-case hex. Typed as a secret, so that it reaches no log.
+    Keyed(Secret),
+}
+
+/// What a path is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PathKind {
+    /// Nothing.
+    Absent,
+    /// A file.
+    File,
+    /// A directory.
+    Directory,
+    /// Something else.
+    Other,
+}

@@ -1,0 +1,239 @@
+//! What the controller and the agent say to each other. Sent as JSON in control frames ([`crate::frame`]): self-describing, so
+//! that an older agent can still be talked to.
+//!
+//! One exec channel of one SSH connection carries all of it. On the host the *bridge* (the process that sshd started) answers
+//! `Hello`, `Inspect` and `Exec` itself. From `Attach` on it passes everything about steps to the *supervisor* of the run, which
+//! lives on when the bridge dies.
+
+use crate::event::Outcome;
+use crate::inspect::{Query, Reading};
+use crate::secret::Secret;
+use crate::step::{RunAs, StepId, StepSpec};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// From the controller to an agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum ToAgent {
+    /// The first message: which protocols the controller speaks.
+    Hello {
+        /// The newest one.
+        protocol: u16,
+        /// The oldest one.
+        oldest: u16,
+        /// The controller's version, for messages to people.
+        version: String,
+    },
+    /// Secrets by name, for `{secret:NAME}` and for fingerprints. Kept in memory, never written, masked in output.
+    Secrets {
+        /// The values.
+        values: BTreeMap<String, Secret>,
+    },
+    /// Reads facts. Answered by [`FromAgent::Inspected`] with the same id.
+    Inspect {
+        /// Chosen by the controller.
+        id: u32,
+        /// The questions.
+        queries: Vec<Query>,
+        /// Whom programs run as.
+        run_as: RunAs,
+    },
+    /// Runs one ad-hoc command under the bridge, outside any run. Output comes as data frames with stream `id`, the end as
+    /// [`FromAgent::Exited`]. Ends with the connection.
+    Exec {
+        /// Chosen by the controller.
+        id: u32,
+        /// Program and arguments.
+        argv: Vec<String>,
+    },
+    /// Starts the supervisor of a run, or connects to the one that is there. Answered by [`FromAgent::Attached`].
+    Attach {
+        /// The run.
+        run: String,
+        /// Caravan's directory on the host.
+        host_state: String,
+        /// Everything up to this `host_seq` is durable at the controller and is not sent again.
+        acked: u64,
+        /// For each step whose output the controller has in part: up to which offset.
+        output: BTreeMap<StepId, u64>,
+        /// The fencing token of this controller.
+        token: u64,
+    },
+    /// Grants steps, to be carried out one after the other, each only if the one before it ended well.
+    Grant {
+        /// The steps.
+        steps: Vec<Granted>,
+        /// The hash of the controller's journal line that holds this grant, as a witness.
+        head: String,
+        /// The fencing token.
+        token: u64,
+    },
+    /// Takes back steps that have not begun. Answered by [`FromAgent::Revoked`].
+    Revoke,
+    /// Everything up to this `host_seq` is durable at the controller.
+    Ack {
+        /// The last durable event.
+        host_seq: u64,
+    },
+    /// Answers [`FromAgent::NeedFile`]: data frames with this stream number follow, then [`ToAgent::FileEnd`].
+    FileBegin {
+        /// The file's digest.
+        sha256: String,
+        /// The stream number of its data frames.
+        stream: u32,
+    },
+    /// The end of a file.
+    FileEnd {
+        /// The stream that ends.
+        stream: u32,
+    },
+    /// The file cannot be sent.
+    FileRefused {
+        /// The file's digest.
+        sha256: String,
+        /// Why.
+        reason: String,
+    },
+    /// The run is over on this host: the supervisor ends once nothing runs any more.
+    Finish,
+}
+
+/// One granted step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Granted {
+    /// The step.
+    pub spec: StepSpec,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// Act, or only prove.
+    pub mode: Mode,
+}
+
+/// Whether a step acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Carry it out, then prove its post-condition.
+    Act,
+    /// Only run the probe: the effect is there (`skipped`), or it is not (`failed`). For hosts outside `--limit`.
+    Prove,
+}
+
+/// From an agent to the controller.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum FromAgent {
+    /// The answer to [`ToAgent::Hello`].
+    Hello {
+        /// The protocol that will be spoken.
+        protocol: u16,
+        /// The agent's version.
+        version: String,
+        /// `/proc/sys/kernel/random/boot_id`.
+        boot_id: String,
+        /// Effective user id.
+        euid: u32,
+        /// The account's name.
+        user: String,
+    },
+    /// The protocols do not overlap. The agent ends.
+    Incompatible {
+        /// The newest protocol of the agent.
+        protocol: u16,
+        /// The oldest protocol of the agent.
+        oldest: u16,
+        /// The agent's version.
+        version: String,
+    },
+    /// The answer to [`ToAgent::Inspect`].
+    Inspected {
+        /// The question's id.
+        id: u32,
+        /// One for each query, in order.
+        readings: Vec<Reading>,
+    },
+    /// An ad-hoc command ended.
+    Exited {
+        /// The command's id.
+        id: u32,
+        /// Its exit code; `None` when it could not be started or a signal ended it.
+        code: Option<i32>,
+        /// What went wrong, where something did.
+        message: String,
+    },
+    /// The supervisor of the run is there.
+    Attached {
+        /// The newest event in the host's journal; those after `acked` follow.
+        host_seq: u64,
+        /// Steps that were granted and have not ended.
+        open: Vec<StepId>,
+    },
+    /// Attaching or granting was refused: another run or a newer token holds this host.
+    Refused {
+        /// Why, with owner, run and since where another run holds the host.
+        reason: String,
+    },
+    /// Something happened to a step.
+    Event(HostEvent),
+    /// These steps had not begun and will not.
+    Revoked {
+        /// The steps.
+        steps: Vec<StepId>,
+    },
+    /// A step needs a file's content from this offset on.
+    NeedFile {
+        /// The file's digest.
+        sha256: String,
+        /// Where to go on.
+        offset: u64,
+    },
+    /// The answer to [`ToAgent::Finish`]: nothing runs, the supervisor ends.
+    Finished,
+    /// The agent cannot go on (its disk is full, its directory not writable). It ends.
+    Fatal {
+        /// What happened and what to do.
+        message: String,
+    },
+}
+
+/// An entry of a host's own journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostEvent {
+    /// Position in the host's journal of this run, from 1.
+    pub host_seq: u64,
+    /// The host's clock, milliseconds since 1970 UTC.
+    pub host_time_ms: u64,
+    /// Which boot of the host this was.
+    pub boot_id: String,
+    /// The step.
+    pub step: StepId,
+    /// The attempt, from 1.
+    pub attempt: u32,
+    /// What happened.
+    pub what: Happened,
+}
+
+/// What happened to a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Happened {
+    /// It began. Durable on the host before the action starts.
+    Started {
+        /// The stream number of its output frames.
+        stream: u32,
+    },
+    /// It ended.
+    Finished {
+        /// How.
+        outcome: Outcome,
+        /// The program's exit code, where there was one.
+        exit_code: Option<i32>,
+        /// How long it took.
+        duration_ms: u64,
+        /// One or a few lines for people: what was expected, what was seen. Empty when all is well.
+        message: String,
+        /// How many bytes of output it made (after masking).
+        output_len: u64,
+    },
+}
