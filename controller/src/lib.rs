@@ -1,1 +1,10 @@
-//! Placeholder.
+//! The controller: plans a migration, carries it out over SSH, proves what it did.
+//!
+//! Arrows point downward only: `cli` -> `run`, `check`, `report`, `progress` -> `plan`, `ssh` -> the `inventory` and `proto` crates.
+//! The engine in `run` sees hosts through [`hosts::Hosts`] alone, so that it runs the same over SSH and in a simulation.
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod cli;
+pub mod hosts;
+pub mod plan;

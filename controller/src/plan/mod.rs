@@ -1,0 +1,5 @@
+//! The plan: runbook x fleet, everything that will happen, in order.
+
+pub mod model;
+
+pub use model::*;
