@@ -404,6 +404,9 @@ pub enum XmlChange {
     Set(String),
     /// Give it this name. Nothing happens where it is missing.
     Rename(String),
+    /// Give it the value that it has on the same element of another file of the host. The value is seen by nobody: this is how
+    /// `internalPassword` comes along. Nothing happens where the other file has no such attribute.
+    CopyFrom(String),
 }
 
 /// How to see whether an effect is there.
@@ -481,6 +484,17 @@ pub enum Probe {
         /// The expected value. Left out: the attribute must be missing.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         equals: Option<String>,
+    },
+    /// An attribute has the same value on the same element of two files (both missing counts as the same).
+    XmlSame {
+        /// The file.
+        file: String,
+        /// The other file.
+        other: String,
+        /// The element's path.
+        element: String,
+        /// The attribute.
+        attribute: String,
     },
     /// The newest file that matches a pattern contains a text.
     NewestFileContains {
