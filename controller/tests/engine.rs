@@ -3,8 +3,8 @@
 
 use controller::hosts::{AgentHello, Hosts, Incoming, Link, OpenError, Outgoing};
 use controller::plan::{Phase, PhasePlan, Plan, PlannedStep, PlatformPlan, Reversibility, StagePlan, StepScope};
-use controller::run::engine::HostOptions;
 use controller::run::journal::{Journal, Storage};
+use controller::run::options::HostOptions;
 use controller::run::state::Bounds;
 use controller::run::{Ended, Engine, Observer, Options, Signal};
 use inventory::Topology;

@@ -5,120 +5,21 @@
 //! write.
 
 use super::host::{self, Order, Report, Settings};
-use super::journal::{Draft, Journal, JournalError, Origin};
-use super::state::{Bounds, Decision, RunState};
-use crate::hosts::{Hosts, OpenError};
-use crate::plan::{Phase, Plan, PlannedStep};
+use super::journal::{Draft, Journal, Origin};
+use super::options::{Ended, EngineError, HostOptions, HostReading, Observer, Options, Read, Signal};
+use super::state::{Decision, RunState};
+use crate::hosts::{AgentHello, Hosts, OpenError};
+use crate::plan::{Plan, PlannedStep};
 use proto::event::{Finding, Kind, Outcome, RunOutcome, Scope, Status};
 use proto::message::{Granted, Happened, HostEvent, Mode};
-use proto::{Action, Event, Query, Reading, RunAs, Secret, StepId};
+use proto::{Action, Query, Reading, RunAs, StepId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::future::Future;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-
-/// What was read from a host in this run. Kept in memory only.
-#[derive(Debug, Clone)]
-pub enum HostReading {
-    /// It answered: questions and answers, in order.
-    Read(Vec<(Query, Reading)>),
-    /// It could not be reached.
-    Away(OpenError),
-}
-
-/// Evaluates what was read on a platform: platform name, phase, readings by host.
-pub type Judge = dyn Fn(&str, Phase, &BTreeMap<String, HostReading>) -> Vec<Finding> + Send + Sync;
-
-/// Asks a person to confirm a gate: gate id and what is asked. Answers the note, or nothing when the person declines.
-pub type Asker = dyn Fn(String, String) -> Pin<Box<dyn Future<Output = Option<String>> + Send>> + Send + Sync;
-
-/// Sees what happens, after it is durable.
-pub trait Observer: Send {
-    /// An event was appended.
-    fn event(&mut self, event: &Event);
-    /// A step printed a line (as the host sent it: not made harmless yet).
-    fn line(&mut self, host: &str, step: &StepId, text: &str);
-}
-
-/// What the operator's keyboard says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
-    /// Revoke what has not begun, wait for what runs, stop there.
-    Pause,
-    /// Leave at once; granted steps go on.
-    Detach,
-}
-
-/// How a host is reached, as far as the engine has to know.
-#[derive(Debug, Clone)]
-pub struct HostOptions {
-    /// Caravan's directory on the host.
-    pub host_state: String,
-    /// Whether the agent has to be root.
-    pub root: bool,
-    /// Whom read-only programs run as.
-    pub run_as: RunAs,
-    /// Secrets that its steps need.
-    pub secrets: BTreeMap<String, Secret>,
-}
-
-/// What a run needs besides its plan.
-pub struct Options {
-    /// The command, as recorded: `migrate`.
-    pub command: String,
-    /// The run's id.
-    pub run: String,
-    /// Who runs it: account and workstation.
-    pub operator: String,
-    /// What takes part and how much at once.
-    pub bounds: Bounds,
-    /// The text of `--limit`, for the record.
-    pub limit_text: Option<String>,
-    /// How each host is reached.
-    pub hosts: BTreeMap<String, HostOptions>,
-    /// Files of the workstation by digest.
-    pub files: HashMap<String, PathBuf>,
-    /// The run's directory, for output files.
-    pub dir: PathBuf,
-    /// Gates confirmed beforehand: gate id to note.
-    pub confirmed: BTreeMap<String, String>,
-    /// How long a host may stay away while its steps are open.
-    pub patience: Duration,
-    /// Evaluates readings.
-    pub judge: Box<Judge>,
-    /// Asks at the terminal; without it gates that are not confirmed make the run wait.
-    pub asker: Option<Box<Asker>>,
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ended {
-    /// How.
-    pub outcome: RunOutcome,
-    /// The exit code that goes with it.
-    pub exit_code: u8,
-}
-
-/// Why the engine itself could not go on.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// The record cannot be kept.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// Output of a host cannot be kept.
-    #[error("the record of {host} cannot be kept: {error}. Nothing further was granted; steps that run go on")]
-    Output {
-        /// The host.
-        host: String,
-        /// What the system said.
-        error: String,
-    },
-}
 
 /// Carries a plan out.
 pub struct Engine<'o, H> {
@@ -146,6 +47,7 @@ struct Inspection {
     steps: Vec<usize>,
     queries: Vec<Query>,
     began: Instant,
+    asked_ms: u64,
 }
 
 /// What has to be done once the drafts of a batch are durable.
@@ -328,7 +230,8 @@ impl<'o, H: Hosts> Engine<'o, H> {
                     drafts.push(Draft::new(self.step_scope(platform, step, attempt), kind));
                 }
                 self.next_inspection += 1;
-                let inspection = Inspection { platform, steps, queries: queries.clone(), began: Instant::now() };
+                let inspection =
+                    Inspection { platform, steps, queries: queries.clone(), began: Instant::now(), asked_ms: now_ms() };
                 self.inspections.insert(self.next_inspection, inspection);
                 effects.push(Effect::Inspect { host, id: self.next_inspection, queries });
             }
@@ -473,7 +376,7 @@ impl<'o, H: Hosts> Engine<'o, H> {
         for (host, report) in batch {
             match report {
                 Report::Event(event) => self.take_event(host, event, &mut drafts, &mut effects),
-                Report::Inspected { id, readings } => self.take_readings(&host, id, readings, &mut drafts),
+                Report::Inspected { id, readings, agent } => self.take_readings(&host, id, readings, agent, &mut drafts),
                 Report::Line { step, text } => self.observer.line(&host, &step, &text),
                 Report::Revoked(steps) => {
                     for step in steps {
@@ -531,10 +434,9 @@ impl<'o, H: Hosts> Engine<'o, H> {
         drafts.extend(kinds.into_iter().map(|kind| Draft { scope: scope.clone(), kind, origin: Some(origin.clone()) }));
     }
 
-    fn take_readings(&mut self, host: &str, id: u32, mut readings: Vec<Reading>, drafts: &mut Vec<Draft>) {
+    fn take_readings(&mut self, host: &str, id: u32, readings: Vec<Reading>, agent: AgentHello, drafts: &mut Vec<Draft>) {
         let Some(inspection) = self.inspections.remove(&id) else { return };
         let answered = readings.len() == inspection.queries.len();
-        readings.truncate(inspection.queries.len());
         let duration_ms = inspection.began.elapsed().as_millis() as u64;
         for index in &inspection.steps {
             let Some(step) = self.state.step(inspection.platform, *index) else { continue };
@@ -546,8 +448,9 @@ impl<'o, H: Hosts> Engine<'o, H> {
             drafts.push(Draft::new(scope.clone(), Kind::StepStarted));
             drafts.push(Draft::new(scope, Kind::StepFinished { outcome, exit_code: None, duration_ms, message }));
         }
-        let pairs = inspection.queries.into_iter().zip(readings).collect();
-        self.readings.entry(inspection.platform).or_default().insert(host.to_owned(), HostReading::Read(pairs));
+        let Inspection { platform, queries, asked_ms, .. } = inspection;
+        let read = Read { queries, readings, asked_ms, answered_ms: now_ms(), agent };
+        self.readings.entry(platform).or_default().insert(host.to_owned(), HostReading::Read(read));
     }
 
     fn take_unreachable(&mut self, host: &str, error: OpenError, drafts: &mut Vec<Draft>) {
@@ -599,6 +502,10 @@ impl<'o, H: Hosts> Engine<'o, H> {
             ..self.stage_scope(platform)
         }
     }
+}
+
+fn now_ms() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default()
 }
 
 fn host_scope(host: &str) -> Scope {

@@ -4,7 +4,7 @@
 //! attaches to the supervisor again and says what it has; the supervisor sends what is missing. Only when the host stays away longer
 //! than the run is willing to wait are its open steps reported as lost.
 
-use crate::hosts::{Hosts, Incoming, Link, OpenError, Outgoing};
+use crate::hosts::{AgentHello, Hosts, Incoming, Link, OpenError, Outgoing};
 use proto::message::{Granted, Happened, HostEvent};
 use proto::{FromAgent, Query, Reading, RunAs, Secret, StepId, ToAgent};
 use std::collections::{BTreeMap, HashMap};
@@ -37,7 +37,7 @@ pub(crate) enum Order {
 #[derive(Debug)]
 pub(crate) enum Report {
     /// The answer to an inspection.
-    Inspected { id: u32, readings: Vec<Reading> },
+    Inspected { id: u32, readings: Vec<Reading>, agent: AgentHello },
     /// An entry of the host's journal. Its output up to there is on the disk.
     Event(HostEvent),
     /// A line of output, for the display alone.
@@ -248,7 +248,8 @@ impl<H: Hosts> Task<H> {
         match message {
             FromAgent::Inspected { id, readings } => {
                 self.inspecting = self.inspecting.saturating_sub(1);
-                self.report(Report::Inspected { id, readings });
+                let agent = self.link.as_ref().map(|link| link.agent.clone()).unwrap_or_default();
+                self.report(Report::Inspected { id, readings, agent });
             }
             FromAgent::Event(event) => {
                 match &event.what {

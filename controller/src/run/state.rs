@@ -4,10 +4,11 @@
 //! a barrier opens only when every step of the stage ended in proof, and one step that did not closes the platform for everything
 //! that was not granted yet.
 
+use super::stage::{Executor, Queue, Room, Stage, StepState, StepStatus, Wave, executor};
 use crate::plan::{Phase, Plan, PlannedStep};
-use proto::event::{Event, Finding, Kind, Outcome, RunOutcome, Status};
+use proto::event::{Event, Finding, Kind, RunOutcome, Status};
 use proto::{Action, StepId};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// What the operator asked for, as far as it decides what may happen.
@@ -77,78 +78,6 @@ pub enum Decision {
         /// One line for people.
         message: String,
     },
-}
-
-/// Who carries a step out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Executor {
-    Agent,
-    Inspection,
-    Person,
-}
-
-fn executor(step: &PlannedStep) -> Executor {
-    match step.spec.action {
-        Action::Inspect { .. } => Executor::Inspection,
-        Action::Gate { .. } => Executor::Person,
-        _ => Executor::Agent,
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum StepStatus {
-    Planned,
-    Open,
-    /// Waits for a person.
-    Gate,
-    Ended(Outcome),
-}
-
-#[derive(Debug)]
-struct StepState {
-    status: StepStatus,
-    attempt: u32,
-    stage: usize,
-    wave: usize,
-    queue: usize,
-}
-
-/// The steps of one host in one wave.
-#[derive(Debug)]
-struct Queue {
-    host: String,
-    steps: Vec<usize>,
-    /// Steps before this position were granted.
-    next: usize,
-    /// Granted and not ended.
-    open: usize,
-}
-
-#[derive(Debug, Default)]
-struct Wave {
-    queues: Vec<Queue>,
-    /// Queues that may get something granted.
-    ready: VecDeque<usize>,
-    /// Steps without proof.
-    left: usize,
-}
-
-#[derive(Debug)]
-struct Stage {
-    phase: Phase,
-    name: String,
-    phase_begins: bool,
-    phase_ends: bool,
-    judged: bool,
-    entered: bool,
-    /// The index of its first step: those of a stage are consecutive.
-    first_step: usize,
-    waves: Vec<Wave>,
-    /// Granted or waiting for a person, and not ended.
-    open: usize,
-    gates: usize,
-    /// Ended without proof.
-    bad: usize,
 }
 
 #[derive(Debug)]
@@ -499,7 +428,7 @@ impl RunState {
             let Some(stage) = state.stages.get(state.at).filter(|_| state.end.is_none()) else { continue };
             if stage.entered {
                 self.decide_in_stage(platform, &mut room, &mut decisions);
-            } else if !self.paused && room.admits(state) {
+            } else if !self.paused && room.admits(state.is_about_to_be_touched()) {
                 decisions.push(Decision::Enter { platform, phase_begins: stage.phase_begins });
             }
         }
@@ -550,90 +479,6 @@ impl RunState {
     pub fn why_stopped(&self, platform: usize) -> String {
         let platform = &self.platforms[platform];
         platform.stages.get(platform.at).map(|stage| stage.why_stopped(&platform.steps, &self.away)).unwrap_or_default()
-    }
-}
-
-/// How much more may happen at once.
-struct Room {
-    preflight_over: bool,
-    platforms: usize,
-    hosts: usize,
-}
-
-impl Room {
-    /// Whether a platform may enter its next stage. All selected platforms finish preflight before any is touched.
-    fn admits(&mut self, platform: &PlatformState) -> bool {
-        if !platform.is_about_to_be_touched() {
-            return true;
-        }
-        let admitted = self.preflight_over && self.platforms > 0;
-        self.platforms -= usize::from(admitted);
-        admitted
-    }
-}
-
-impl Stage {
-    fn left(&self) -> usize {
-        self.waves.iter().map(|wave| wave.left).sum()
-    }
-
-    /// Grants what the current wave has ready.
-    fn grant(&mut self, platform: usize, plan: &Plan, away: &BTreeSet<String>, room: &mut Room, decisions: &mut Vec<Decision>) {
-        let planned = plan.platforms[platform].phases.iter().find(|phase| phase.name == self.phase);
-        let Some(planned) = planned.and_then(|phase| phase.stages.iter().find(|stage| stage.name == self.name)) else { return };
-        let first = self.first_step;
-        let Some(wave) = self.waves.iter_mut().find(|wave| wave.left > 0) else { return };
-        for _ in 0..wave.ready.len() {
-            let Some(number) = wave.ready.pop_front() else { return };
-            let queue = &wave.queues[number];
-            if queue.open > 0 || queue.next >= queue.steps.len() {
-                continue;
-            }
-            let rest = &queue.steps[queue.next..];
-            let who = executor(&planned.steps[rest[0] - first]);
-            if away.contains(&queue.host) || (who != Executor::Person && room.hosts == 0) {
-                wave.ready.push_back(number);
-                continue;
-            }
-            let steps: Vec<usize> = rest.iter().copied().take_while(|step| executor(&planned.steps[step - first]) == who).collect();
-            let host = queue.host.clone();
-            decisions.push(match who {
-                Executor::Agent => Decision::Grant { platform, host, steps },
-                Executor::Inspection => Decision::Inspect { platform, host, steps },
-                Executor::Person => Decision::Gate { platform, step: steps[0] },
-            });
-            room.hosts -= usize::from(who != Executor::Person);
-        }
-    }
-
-    /// Whether the current wave has something to grant to a host that is there.
-    fn has_ready(&self, away: &BTreeSet<String>) -> bool {
-        let wave = self.waves.iter().find(|wave| wave.left > 0);
-        wave.is_some_and(|wave| wave.queues.iter().any(|q| q.open == 0 && q.next < q.steps.len() && !away.contains(&q.host)))
-    }
-
-    /// Whether steps remain for a host that is away.
-    fn is_waiting_for(&self, away: &BTreeSet<String>) -> bool {
-        !away.is_empty()
-            && self.waves.iter().flat_map(|w| &w.queues).any(|queue| queue.next < queue.steps.len() && away.contains(&queue.host))
-    }
-
-    fn why_stopped(&self, steps: &[StepState], away: &BTreeSet<String>) -> String {
-        let queues = || self.waves.iter().flat_map(|wave| &wave.queues);
-        let hosts: BTreeSet<&str> = queues().map(|queue| queue.host.as_str()).collect();
-        let bad: BTreeSet<&str> = queues()
-            .filter(|queue| queue.steps.iter().any(|s| matches!(steps[*s].status, StepStatus::Ended(o) if !o.is_proof())))
-            .map(|queue| queue.host.as_str())
-            .collect();
-        let gone = hosts.iter().filter(|host| away.contains(**host)).count();
-        let mut parts = Vec::new();
-        if !bad.is_empty() {
-            parts.push(format!("{} of {} hosts failed", bad.len(), hosts.len()));
-        }
-        if gone > 0 {
-            parts.push(format!("{gone} of {} hosts cannot be reached", hosts.len()));
-        }
-        format!("{} {}: {}", self.phase, self.name, parts.join(", "))
     }
 }
 
