@@ -3,7 +3,7 @@
 use super::readings::{HostState, Reached, Readings, Unreached};
 use super::{Point, passwords, queries};
 use crate::hosts::{Hosts, Incoming, Link, Outgoing};
-use inventory::{BecomeMethod, Fleet, Host};
+use inventory::{BecomeMethod, Fleet, Host, Platform};
 use passwords::ProofKey;
 use proto::inspect::{FINGERPRINT_KEY, Query, Reading};
 use proto::{FromAgent, RunAs, Secret, ToAgent};
@@ -43,37 +43,55 @@ pub async fn gather<H: Hosts>(
     key: &ProofKey,
     limits: Limits,
 ) -> BTreeMap<String, HostState> {
+    let questions = |platform: &Platform, host: &Host| {
+        let mut queries = queries(platform, host, when);
+        queries.extend(passwords::query(host, when));
+        queries
+    };
+    ask_all(hosts, fleet, selected, questions, key, limits).await
+}
+
+/// Asks every selected Campaign host for the fingerprint of its `internal` password and for nothing else. Otherwise as [`gather`].
+pub async fn gather_passwords<H: Hosts>(
+    hosts: &Arc<H>,
+    fleet: &Fleet,
+    selected: &BTreeSet<String>,
+    when: Point,
+    key: &ProofKey,
+    limits: Limits,
+) -> BTreeMap<String, HostState> {
+    ask_all(hosts, fleet, selected, |_, host| passwords::query(host, when).into_iter().collect(), key, limits).await
+}
+
+async fn ask_all<H: Hosts>(
+    hosts: &Arc<H>,
+    fleet: &Fleet,
+    selected: &BTreeSet<String>,
+    questions: impl Fn(&Platform, &Host) -> Vec<Query>,
+    key: &ProofKey,
+    limits: Limits,
+) -> BTreeMap<String, HostState> {
     let turns = Arc::new(Semaphore::new(limits.hosts.max(1)));
     let mut tasks = JoinSet::new();
     let mut states = BTreeMap::new();
-    for platform in &fleet.platforms {
-        for host in platform.hosts.iter().filter(|host| selected.contains(&host.name)) {
-            let mut queries = queries(platform, host, when);
-            if queries.is_empty() {
-                continue;
-            }
-            queries.extend(passwords::query(host, when));
-            // A task that dies leaves this behind: never a host that is silently missing.
-            let died = HostState::Unreachable { reason: format!("{}: asking it was given up", host.name), kind: Unreached::Agent };
-            states.insert(host.name.clone(), died);
-            let (hosts, turns, secret) = (Arc::clone(hosts), Arc::clone(&turns), key.secret());
-            let question = Question { host: host.name.clone(), root: wants_root(host), run_as: run_as(host), queries };
-            tasks.spawn(async move {
-                let _turn = turns.acquire_owned().await;
-                let name = question.host.clone();
-                let state = match tokio::time::timeout(limits.host, ask(&*hosts, question, secret)).await {
-                    Ok(state) => state,
-                    Err(_) => HostState::Unreachable {
-                        reason: format!(
-                            "{name}: no answer within {} s. Look at the host's load and at the line to it, then try again.",
-                            limits.host.as_secs()
-                        ),
-                        kind: Unreached::TimedOut,
-                    },
-                };
-                (name, state)
-            });
+    let all = fleet.platforms.iter().flat_map(|platform| platform.hosts.iter().map(move |host| (platform, host)));
+    for (platform, host) in all.filter(|(_, host)| selected.contains(&host.name)) {
+        let queries = questions(platform, host);
+        if queries.is_empty() {
+            continue;
         }
+        // A task that dies leaves this behind: never a host that is silently missing.
+        let died = HostState::Unreachable { reason: format!("{}: asking it was given up", host.name), kind: Unreached::Agent };
+        states.insert(host.name.clone(), died);
+        let (hosts, turns, secret) = (Arc::clone(hosts), Arc::clone(&turns), key.secret());
+        let question = Question { host: host.name.clone(), root: wants_root(host), run_as: run_as(host), queries };
+        tasks.spawn(async move {
+            let _turn = turns.acquire_owned().await;
+            let name = question.host.clone();
+            let state = tokio::time::timeout(limits.host, ask(&*hosts, question, secret)).await;
+            let state = state.unwrap_or_else(|_| too_late(&name, limits.host));
+            (name, state)
+        });
     }
     while let Some(ended) = tasks.join_next().await {
         if let Ok((name, state)) = ended {
@@ -81,6 +99,11 @@ pub async fn gather<H: Hosts>(
         }
     }
     states
+}
+
+fn too_late(host: &str, limit: Duration) -> HostState {
+    let reason = format!("{host}: no answer within {} s. Look at the host's load and at the line to it, then try again.", limit.as_secs());
+    HostState::Unreachable { reason, kind: Unreached::TimedOut }
 }
 
 /// What is asked of one host.
@@ -96,7 +119,7 @@ fn wants_root(host: &Host) -> bool {
     host.become_.method != BecomeMethod::None
 }
 
-/// `nlserver` refuses to run as root, and its files must not change owner by being looked at.
+/// The procedure runs `nlserver` as the Campaign account, so it is asked as that account, too.
 fn run_as(host: &Host) -> RunAs {
     if wants_root(host) && host.has_campaign() { RunAs::User(host.campaign.user.clone()) } else { RunAs::Login }
 }

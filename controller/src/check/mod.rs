@@ -16,7 +16,7 @@ pub mod passwords;
 mod queries;
 mod readings;
 
-pub use gather::{Limits, gather};
+pub use gather::{Limits, gather, gather_passwords};
 pub use overrides::{OverrideError, Verdict, apply_overrides, holds_up, verdict};
 pub use queries::queries;
 pub use readings::{HostState, Reached, Readings, Unreached};

@@ -233,18 +233,9 @@ fn of_tracking(platform: &Platform, proof: &PlatformProof) -> Finding {
         return subject.ok(check, message, evidence(proof));
     }
     let (mut said, mut remedies) = (Vec::new(), Vec::new());
-    if let [_, odd @ ..] = proof.groups.as_slice()
-        && !odd.is_empty()
-    {
-        let odd: Vec<&String> = odd.iter().flatten().collect();
-        said.push(format!(
-            "not proven identical: {} differ{} from the largest group",
-            fold(&odd),
-            if odd.len() == 1 { "s" } else { "" }
-        ));
-        remedies.push(format!(
-            "Set the same password on all of them: {SET}. Stored values can differ for equal passwords if they are salted."
-        ));
+    if proof.groups.len() > 1 {
+        said.push(format!("not proven identical: {}", difference(&proof.groups)));
+        remedies.push(format!("Set the same password on all of them: {SET}. Stored values can differ for equal passwords if they are salted."));
     }
     if !unset.is_empty() {
         said.push(format!("not set on {}", fold(&unset)));
@@ -262,6 +253,18 @@ fn of_tracking(platform: &Platform, proof: &PlatformProof) -> Finding {
     let status = if unset.is_empty() && proof.groups.len() < 2 { Status::Unknown } else { Status::Failure };
     let evidence = if away { format!("{NOT_REACHED}{}; {}", fold(&unreachable), evidence(proof)) } else { evidence(proof) };
     subject.finding(check, status, said.join("; "), evidence, remedies.join(" "))
+}
+
+/// Who differs from whom: the odd ones, where there is a majority to be odd against.
+fn difference(groups: &[Vec<String>]) -> String {
+    let lengths: Vec<usize> = groups.iter().map(Vec::len).collect();
+    match (groups, lengths.as_slice()) {
+        ([most, odd @ ..], [largest, second, ..]) if largest > second => {
+            let odd: Vec<&String> = odd.iter().flatten().collect();
+            format!("{} differ{} from the {} of {}", fold(&odd), if odd.len() == 1 { "s" } else { "" }, most.len(), group_name(0))
+        }
+        _ => groups.iter().map(|hosts| fold(hosts)).collect::<Vec<_>>().join(" differs from "),
+    }
 }
 
 fn of_others(platform: &Platform, proof: &PlatformProof) -> Finding {
