@@ -8,3 +8,4 @@
 pub mod cli;
 pub mod hosts;
 pub mod plan;
+pub mod view;
