@@ -9,3 +9,4 @@ pub mod check;
 pub mod cli;
 pub mod hosts;
 pub mod plan;
+pub mod view;
