@@ -106,6 +106,6 @@ pub(super) fn clean(text: &str) -> String {
 }
 
 /// Names of hosts for one line of a screen.
-pub(super) fn fold<S: AsRef<str>>(names: &[S]) -> String {
-    names.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")
+pub(crate) fn fold<S: AsRef<str>>(names: &[S]) -> String {
+    crate::view::text::fold_hosts(names.iter().map(AsRef::as_ref))
 }

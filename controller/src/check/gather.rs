@@ -102,7 +102,8 @@ async fn ask_all<H: Hosts>(
 }
 
 fn too_late(host: &str, limit: Duration) -> HostState {
-    let reason = format!("{host}: no answer within {} s. Look at the host's load and at the line to it, then try again.", limit.as_secs());
+    let reason =
+        format!("{host}: no answer within {} s. Look at the host's load and at the line to it, then try again.", limit.as_secs());
     HostState::Unreachable { reason, kind: Unreached::TimedOut }
 }
 

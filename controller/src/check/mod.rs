@@ -16,6 +16,7 @@ pub mod passwords;
 mod queries;
 mod readings;
 
+pub(crate) use finding::fold;
 pub use gather::{Limits, gather, gather_passwords};
 pub use overrides::{OverrideError, Verdict, apply_overrides, holds_up, verdict};
 pub use queries::queries;

@@ -318,7 +318,11 @@ impl Checked<'_> {
             Some(Ok(installed)) => installed,
             Some(Err(error)) => return self.subject.unread(check, "the package manager's list", &error),
             None => {
-                return self.subject.unread(check, "the package manager's list", &ReadError::Failed("nothing was asked".to_owned()));
+                return self.subject.unread(
+                    check,
+                    "the package manager's list",
+                    &ReadError::Failed("nothing was asked".to_owned()),
+                );
             }
         };
         let list = installed.iter().map(|(name, version)| clean(&format!("{name} {version}"))).collect();

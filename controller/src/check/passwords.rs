@@ -235,7 +235,9 @@ fn of_tracking(platform: &Platform, proof: &PlatformProof) -> Finding {
     let (mut said, mut remedies) = (Vec::new(), Vec::new());
     if proof.groups.len() > 1 {
         said.push(format!("not proven identical: {}", difference(&proof.groups)));
-        remedies.push(format!("Set the same password on all of them: {SET}. Stored values can differ for equal passwords if they are salted."));
+        remedies.push(format!(
+            "Set the same password on all of them: {SET}. Stored values can differ for equal passwords if they are salted."
+        ));
     }
     if !unset.is_empty() {
         said.push(format!("not set on {}", fold(&unset)));
