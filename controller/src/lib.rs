@@ -5,7 +5,12 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod check;
 pub mod cli;
 pub mod hosts;
 pub mod plan;
+<<<<<<< HEAD
 pub mod run;
+=======
+pub mod view;
+>>>>>>> check
