@@ -9,8 +9,5 @@ pub mod check;
 pub mod cli;
 pub mod hosts;
 pub mod plan;
-<<<<<<< HEAD
 pub mod run;
-=======
 pub mod view;
->>>>>>> check
