@@ -8,3 +8,5 @@
 pub mod cli;
 pub mod hosts;
 pub mod plan;
+pub mod secrets;
+pub mod ssh;
