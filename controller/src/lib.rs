@@ -11,3 +11,5 @@ pub mod hosts;
 pub mod plan;
 pub mod run;
 pub mod view;
+pub mod secrets;
+pub mod ssh;
