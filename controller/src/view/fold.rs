@@ -205,7 +205,7 @@ impl View {
                 self.gate(gate, platform).confirmed = Some(confirmation);
                 self.gate_passed(gate, event.scope.step.as_deref(), time);
             }
-            Kind::HostUnreachable { reason } => self.host_away(&event.scope, time, reason),
+            Kind::HostUnreachable { reason } | Kind::HostLocked { reason } => self.host_away(&event.scope, time, reason),
             Kind::HostReattached => self.host_back(&event.scope, time),
             Kind::RunPaused { reason } => self.pauses.push((time, sanitize(reason).into_owned())),
             Kind::Decision { decision, about, operator, reason } => self.decided(time, decision, about, operator, reason),
