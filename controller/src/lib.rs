@@ -8,4 +8,5 @@
 pub mod cli;
 pub mod hosts;
 pub mod plan;
+pub mod progress;
 pub mod view;
