@@ -10,16 +10,16 @@ use crate::plan::Plan;
 use crate::view::{Paint, View};
 use board::{Board, Outputs};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use narrate::Narrator;
 use proto::Event;
 use std::fmt;
 use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The board is drawn again at most this often.
-const REDRAW: Duration = Duration::from_millis(100);
+const REDRAW: SignedDuration = SignedDuration::from_millis(100);
 /// The board is drawn again at least this often, so that clocks run.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -66,8 +66,7 @@ struct State {
     paint: Paint,
     target: Target,
     now: Box<dyn Fn() -> Timestamp + Send>,
-    redraw: Duration,
-    drawn: Option<Instant>,
+    drawn: Option<Timestamp>,
     /// While a prompt has the terminal, lines wait here.
     suspended: Option<Vec<String>>,
     finished: bool,
@@ -96,7 +95,7 @@ impl Progress {
             Target::Lines(Box::new(std::io::stderr()))
         };
         let ticks = matches!(target, Target::Board { .. });
-        let progress = Self::build(plan, options, target, Box::new(Timestamp::now), REDRAW);
+        let progress = Self::build(plan, options, target, Box::new(Timestamp::now));
         if ticks {
             let shared = Arc::clone(&progress.shared);
             // Without the thread clocks stand still between events: no reason to fail.
@@ -105,7 +104,7 @@ impl Progress {
         progress
     }
 
-    /// The display on another terminal, with another clock, drawn with every event: for tests.
+    /// The display on another terminal, with another clock: for tests.
     pub fn on_terminal<T: TermLike + Clone + Send + 'static>(
         plan: &Plan,
         options: Options,
@@ -115,12 +114,12 @@ impl Progress {
         let measured = terminal.clone();
         let size = Box::new(move || (measured.width().into(), measured.height().into()));
         let target = Self::board(ProgressDrawTarget::term_like(Box::new(terminal)), size);
-        Self::build(plan, options, target, Box::new(now), Duration::ZERO)
+        Self::build(plan, options, target, Box::new(now))
     }
 
     /// Plain lines to another place than standard error.
     pub fn to_lines(plan: &Plan, options: Options, out: impl Write + Send + 'static) -> Self {
-        Self::build(plan, options, Target::Lines(Box::new(out)), Box::new(Timestamp::now), REDRAW)
+        Self::build(plan, options, Target::Lines(Box::new(out)), Box::new(Timestamp::now))
     }
 
     fn board(target: ProgressDrawTarget, size: Box<dyn Fn() -> (usize, usize) + Send>) -> Target {
@@ -133,7 +132,7 @@ impl Progress {
         Target::Board { lines, bar, size }
     }
 
-    fn build(plan: &Plan, options: Options, target: Target, now: Box<dyn Fn() -> Timestamp + Send>, redraw: Duration) -> Self {
+    fn build(plan: &Plan, options: Options, target: Target, now: Box<dyn Fn() -> Timestamp + Send>) -> Self {
         let paint = Paint::new(options.color);
         let board = matches!(target, Target::Board { .. });
         let state = State {
@@ -143,7 +142,6 @@ impl Progress {
             paint,
             target,
             now,
-            redraw,
             drawn: None,
             suspended: None,
             finished: false,
@@ -177,6 +175,11 @@ impl Progress {
     /// Prints a line above the board (or as it is, where there is none): for logs.
     pub fn println(&self, line: &str) {
         lock(&self.shared).print(vec![line.to_owned()]);
+    }
+
+    /// Draws the board now, however short ago it was drawn.
+    pub fn refresh(&self) {
+        lock(&self.shared).refresh(true);
     }
 
     /// Gives the terminal to `f`, for a prompt. Events that come meanwhile are kept and shown afterwards.
@@ -235,15 +238,17 @@ impl State {
     }
 
     fn refresh(&mut self, force: bool) {
-        let due = force || self.drawn.is_none_or(|drawn| drawn.elapsed() >= self.redraw);
+        let now = (self.now)();
+        // A clock that was set back must not stop the display.
+        let due = force || self.drawn.is_none_or(|drawn| now.duration_since(drawn).abs() >= REDRAW);
         let Target::Board { bar, size, .. } = &self.target else { return };
         if self.finished || self.suspended.is_some() || !due {
             return;
         }
         let (columns, rows) = (size)();
-        let board = Board { view: &self.view, outputs: &self.outputs, paint: self.paint, now: (self.now)() };
+        let board = Board { view: &self.view, outputs: &self.outputs, paint: self.paint, now };
         bar.set_message(board.lines(columns, rows).join("\n"));
-        self.drawn = Some(Instant::now());
+        self.drawn = Some(now);
     }
 }
 

@@ -33,6 +33,7 @@ impl Screen {
             *self.now.lock().unwrap() = event.time.parse().unwrap();
             self.progress.event(event);
         }
+        self.progress.refresh();
     }
 
     /// Lets time pass, and shows what a step printed at its end.
@@ -41,6 +42,7 @@ impl Screen {
         *now = now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
         drop(now);
         self.progress.output(step, text);
+        self.progress.refresh();
     }
 
     fn contents(&self) -> String {
