@@ -1,5 +1,9 @@
 //! The command line: what was typed, what is done about it, which code comes out.
 
+pub mod check;
+mod page;
+pub mod passwords;
+
 use std::path::PathBuf;
 
 /// What every command knows.

@@ -48,6 +48,13 @@ pub struct PlatformPlan {
     pub phases: Vec<PhasePlan>,
 }
 
+impl PlatformPlan {
+    /// All its steps, in the order of phases and stages.
+    pub fn steps(&self) -> impl Iterator<Item = &PlannedStep> {
+        self.phases.iter().flat_map(|phase| &phase.stages).flat_map(|stage| &stage.steps)
+    }
+}
+
 /// Part of a platform's plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PhasePlan {
@@ -117,6 +124,9 @@ pub struct PlannedStep {
     pub name: String,
     /// One line for people.
     pub title: String,
+    /// A few words for the folded plan; empty where the step is left out there.
+    #[serde(default)]
+    pub short: String,
     /// What it is about.
     pub scope: StepScope,
     /// The host it runs on.
