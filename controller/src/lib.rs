@@ -10,6 +10,7 @@ pub mod cli;
 pub mod exit;
 pub mod hosts;
 pub mod plan;
+pub mod progress;
 pub mod run;
 pub mod view;
 pub mod secrets;
