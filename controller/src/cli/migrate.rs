@@ -5,13 +5,13 @@ use super::{Context, Exit, Failure, Format};
 use crate::check::{self, HostState, Point, Reached, Readings};
 use crate::cli::screen::Screen;
 use crate::plan::{self, Phase, Plan, PlannedStep};
-use crate::run::engine::{Asker, HostOptions, HostReading, Judge};
+use crate::run::options::{Asker, HostOptions, HostReading, Judge};
 use crate::run::journal::Journal;
 use crate::run::state::Bounds;
 use crate::run::store::Store;
 use crate::run::{Engine, Options, Signal};
 use crate::secrets::Secrets;
-use crate::ssh::SshHosts;
+use crate::ssh::{SshHosts, SshOptions};
 use inventory::{BecomeMethod, Fleet, Selector};
 use proto::{Action, RunAs, Secret};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -58,7 +58,10 @@ pub async fn run(context: &Context, args: &MigrateArgs) -> Result<Exit, Failure>
     let limit = args.limit.as_deref().map(|text| select(&fleet, text)).transpose()?;
     let platforms = selected_platforms(&fleet, limit.as_ref());
     check_ids(&plan, &fleet, args)?;
-    let secrets = Secrets::new();
+    let secrets = Arc::new(Secrets::new(&fleet.base));
+    let ssh = SshHosts::new(&fleet, secrets.clone(), SshOptions::default())?;
+    ssh.warnings().iter().for_each(|warning| eprintln!("{warning}"));
+    let ssh = Arc::new(ssh);
     let hosts = host_options(&fleet, &plan, &platforms, &secrets).await?;
 
     if !args.yes {
@@ -86,12 +89,11 @@ pub async fn run(context: &Context, args: &MigrateArgs) -> Result<Exit, Failure>
         judge: judge(&fleet, args.overrides.iter().cloned().collect()),
         asker: None,
     };
-    let mut screen = Screen::new(context, &plan, dir.clone());
+    let mut screen = Screen::new(context, &plan);
     let options = Options { asker: asker(context, &screen), ..options };
-    let ssh = Arc::new(SshHosts::new(&fleet, secrets).await?);
-    let engine = Engine::new(Arc::new(plan), ssh, options, journal, &mut screen);
-    let ended = engine.run(signals()).await;
-    screen.finish();
+    let signals = signals(screen.notice());
+    let ended = Engine::new(Arc::new(plan), ssh, options, journal, &mut screen).run(signals).await;
+    let view = screen.finish();
     Ok(Exit::from_code(ended.map_err(|e| internal(&e))?.exit_code))
 }
 
@@ -263,7 +265,7 @@ fn asker(context: &Context, screen: &Screen) -> Option<Box<Asker>> {
 }
 
 /// First Ctrl-C: pause. Second: detach.
-fn signals() -> mpsc::Receiver<Signal> {
+fn signals(notice: impl Fn(&str) + Send + 'static) -> mpsc::Receiver<Signal> {
     let (to, signals) = mpsc::channel(2);
     tokio::spawn(async move {
         for signal in [Signal::Pause, Signal::Detach] {
@@ -271,7 +273,7 @@ fn signals() -> mpsc::Receiver<Signal> {
                 return;
             }
             if signal == Signal::Pause {
-                eprintln!("\npausing: what has not begun is taken back, what runs may end. Ctrl-C again leaves at once; granted steps go on.");
+                notice("pausing: what has not begun is taken back, what runs may end. Ctrl-C again leaves at once; granted steps go on.");
             }
         }
     });
