@@ -2,7 +2,7 @@
 
 use super::fold;
 use super::model::{Phase, PhasePlan, Plan, PlannedStep, PlatformPlan, Reversibility, StagePlan};
-use super::text::{Paint, columns, hang, pad};
+use super::text::{FIRM, Paint, columns, hang, pad};
 use proto::Action;
 
 /// Columns of a phase's number and name.
@@ -39,8 +39,9 @@ pub fn render(plan: &Plan, color: bool, width: usize) -> String {
 
 fn render_platform(platform: &PlatformPlan, paint: Paint, width: usize) -> String {
     let roles: Vec<String> = platform.roles.iter().map(|(role, hosts)| format!("{hosts} {role}")).collect();
-    let head = format!("{} · {} · {} -> {} · ", platform.name, platform.topology, platform.source, platform.target);
-    let mut out = format!("{}{}\n\n", paint.bold(&head), roles.join(", "));
+    let about = format!("· {} · {} -> {} · {}", platform.topology, platform.source, platform.target, roles.join(", "));
+    let mut out = hang(&format!("{} ", paint.bold(&platform.name)), columns(&platform.name) + 1, &about, width);
+    out.push('\n');
     for (index, phase) in platform.phases.iter().enumerate() {
         let title = pad(&format!("  {} {}", index + 1, phase.name), PHASE);
         let hosts = pad(&count(phase), 10);
@@ -75,10 +76,10 @@ fn phase_line(phase: &PhasePlan) -> String {
     let stages = phase.stages.iter().map(|stage| {
         let whole = phase.stages.iter().all(|other| other.hosts.len() <= stage.hosts.len());
         let hosts = if whole { String::new() } else { format!(" ({})", fold(&stage.hosts)) };
-        format!("{}{hosts}", shorts(stage.steps.iter()).join(" · "))
+        format!("{}{hosts}", shorts(stage.steps.iter()))
     });
     let mut line = stages.collect::<Vec<_>>().join(", then ");
-    if phase.stages.iter().flat_map(|stage| &stage.steps).all(|step| step.spec.action.is_read_only()) {
+    if phase.name == Phase::Preflight {
         line.push_str(" (changes nothing)");
     }
     line
@@ -106,7 +107,7 @@ fn stage_lines(number: usize, phase: &PhasePlan, paint: Paint, width: usize) -> 
     for (name, groups) in &groups {
         for (index, Row { hosts, steps, one_way }) in groups.iter().enumerate() {
             let name = pad(if index == 0 { name } else { "" }, title);
-            let mark = if *one_way { format!("  {ONE_WAY} one-way") } else { String::new() };
+            let mark = if *one_way { format!("{FIRM}{FIRM}{ONE_WAY}{FIRM}one-way") } else { String::new() };
             let steps = format!("{steps}{mark}");
             let lines = if columns(hosts) > HOSTS {
                 let first = hang(&paint.bold(&name), title, hosts, width);
@@ -132,29 +133,39 @@ struct Row {
 
 /// The hosts of a stage in groups that do the same.
 fn host_groups(stage: &StagePlan) -> Vec<Row> {
-    let mut groups: Vec<(String, bool, Vec<String>)> = Vec::new();
+    let mut groups: Vec<(Vec<(&str, bool)>, Vec<String>)> = Vec::new();
     for host in &stage.hosts {
         let of_host = || stage.steps.iter().filter(|step| step.host == *host);
-        let steps = shorts(of_host()).join(" · ");
-        let one_way = of_host().any(|step| step.reversibility == Reversibility::OneWay);
-        match groups.iter_mut().find(|(known, ..)| *known == steps) {
-            Some((_, _, hosts)) => hosts.push(host.clone()),
-            None => groups.push((steps, one_way, vec![host.clone()])),
+        let kinds: Vec<(&str, bool)> = of_host().map(|step| (step.short.as_str(), step.skip.is_some())).collect();
+        match groups.iter_mut().find(|(known, _)| *known == kinds) {
+            Some((_, hosts)) => hosts.push(host.clone()),
+            None => groups.push((kinds, vec![host.clone()])),
         }
     }
-    groups.into_iter().map(|(steps, one_way, hosts)| Row { hosts: fold(&hosts), steps, one_way }).collect()
+    let row = |hosts: Vec<String>| {
+        let steps = || stage.steps.iter().filter(|step| hosts.contains(&step.host));
+        let one_way = steps().any(|step| step.reversibility == Reversibility::OneWay);
+        Row { hosts: fold(&hosts), steps: shorts(steps()), one_way }
+    };
+    groups.into_iter().map(|(_, hosts)| row(hosts)).collect()
 }
 
-/// What steps do, in a few words each, equal ones once.
-fn shorts<'a>(steps: impl Iterator<Item = &'a PlannedStep>) -> Vec<String> {
-    let mut words: Vec<String> = Vec::new();
+/// What steps do, in a few words each: equal ones once, with the instances that they are about.
+fn shorts<'a>(steps: impl Iterator<Item = &'a PlannedStep>) -> String {
+    let mut words: Vec<(String, Vec<String>)> = Vec::new();
     for step in steps.filter(|step| !step.short.is_empty()) {
         let word = if step.skip.is_some() { format!("{} (left out)", step.short) } else { step.short.clone() };
-        if !words.contains(&word) {
-            words.push(word);
+        let instance = step.instance.clone();
+        match words.iter_mut().find(|(known, _)| *known == word) {
+            Some((_, instances)) => instances.extend(instance.filter(|instance| !instances.contains(instance))),
+            None => words.push((word, instance.into_iter().collect())),
         }
     }
-    words
+    let with_instances = |(word, instances): (String, Vec<String>)| match instances.as_slice() {
+        [] => word,
+        instances => format!("{word} {}", fold(instances)),
+    };
+    words.into_iter().map(with_instances).collect::<Vec<_>>().join(&format!("{FIRM}· "))
 }
 
 /// What a person has to know of this platform: where the way back changes, and what waits for them.

@@ -32,10 +32,13 @@ pub(super) fn pad(text: &str, to: usize) -> String {
     format!("{text}{}", " ".repeat(to.saturating_sub(columns(text))))
 }
 
+/// A blank at which no line is broken.
+pub(super) const FIRM: &str = "\u{a0}";
+
 /// Breaks a text into lines of at most `width` columns, at blanks. A word that is longer stands alone.
-pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
+fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
         match lines.last_mut() {
             Some(line) if columns(line) + 1 + columns(word) <= width => {
                 line.push(' ');
@@ -44,7 +47,7 @@ pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
             _ => lines.push(word.to_owned()),
         }
     }
-    lines
+    lines.into_iter().map(|line| line.replace(FIRM, " ")).collect()
 }
 
 /// A text after a head on the first line, wrapped, the further lines under its beginning.
