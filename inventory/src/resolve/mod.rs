@@ -1,0 +1,189 @@
+//! From the format to the fleet: defaults applied, names checked, references followed, the vendor's rules held against it.
+//!
+//! Everything here goes on after an error: what cannot be resolved gets a filler, which nobody sees because the fleet is given out
+//! only when there was no error.
+
+mod host;
+mod instance;
+mod overrides;
+mod topology;
+mod value;
+
+use crate::model::{Fleet, Host, Parallel, Platform, Role, Topology};
+use crate::problem::{Kind, Report, Span, quote};
+use crate::range::MAX_HOSTS;
+use crate::raw;
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// A platform while it is resolved, with what it inherits.
+struct Site<'a> {
+    name: &'a str,
+    span: Span,
+    topology: Option<Topology>,
+    raw: &'a raw::Platform,
+    defaults: Option<&'a raw::Defaults>,
+    /// Where the blocks `source` and `target` stand that are nearest to the platform.
+    blocks: [(&'static str, Option<Span>); 2],
+    /// Hosts of the platforms before this one.
+    before: &'a Cell<usize>,
+}
+
+impl Site<'_> {
+    /// Whether a step is replaced or left out by the site.
+    fn overrides(&self, step: &str) -> bool {
+        self.raw.overrides.iter().flat_map(|all| &all.value.0).any(|(name, change)| name.value == step && (change.command.is_some() || change.skip.is_some()))
+    }
+
+    /// Reports a key of `source` or `target` that no layer has.
+    fn lacks(&self, block: &str, key: &str, example: &str, report: &mut Report) {
+        let at = self.blocks.iter().find(|(name, _)| *name == block).and_then(|(_, span)| span.clone());
+        report
+            .error(Kind::MissingKey, at.as_ref().unwrap_or(&self.span), format!("`{block}.{key}` is missing for platform {}", quote(self.name)))
+            .label(if at.is_some() { format!("add `{key}:`") } else { format!("add `{block}:` here or to `defaults:`") })
+            .help(example);
+    }
+
+    /// Whether the fleet cannot take another host.
+    fn full(&self, here: usize, span: &Span, report: &mut Report) -> bool {
+        let full = self.before.get() + here >= MAX_HOSTS;
+        if full {
+            report.error(Kind::TooManyHosts, span, format!("a fleet has at most {MAX_HOSTS} hosts")).label("from here on there are more").help("split the inventory");
+        }
+        full
+    }
+}
+
+/// Resolves a whole inventory.
+pub(crate) fn fleet(raw: &raw::Inventory, name: &str, base: &Path, steps: Option<&[&str]>, report: &mut Report) -> Fleet {
+    if let Some(version) = raw.version.as_ref().filter(|version| version.value != 1) {
+        report
+            .error(Kind::FormatVersion, &version.span, format!("this Caravan does not read version {} of the format", version.value))
+            .label("`version: 1` is expected here")
+            .help("a newer Caravan may read it");
+    }
+    if let Some(list) = raw.platforms.as_ref().filter(|list| list.value.is_empty()) {
+        report.error(Kind::EmptyList, &list.span, "the inventory has no platform").label("at least one platform is expected here");
+    }
+    let hosts_so_far = Cell::new(0);
+    let mut platforms: Vec<Platform> = Vec::new();
+    let mut names: HashMap<&str, &Span> = HashMap::new();
+    let mut known = Known::default();
+    for entry in raw.platforms.iter().flat_map(|list| &list.value) {
+        let Some(name) = &entry.value.name else { continue };
+        value::name(&name.value, "a platform", &name.span, report);
+        match names.get(&*name.value) {
+            Some(first) => {
+                report.error(Kind::DuplicatePlatform, &name.span, format!("platform {} is given twice", quote(&name.value))).label("given again here").also(first, "given first here");
+            }
+            None => drop(names.insert(&name.value, &name.span)),
+        }
+        let defaults = raw.defaults.as_ref().map(|block| &block.value);
+        let span_of = |own: Option<Span>, default: Option<Span>| own.or(default);
+        let blocks = [
+            ("source", span_of(entry.value.source.as_ref().map(|block| block.span.clone()), defaults.and_then(|all| all.source.as_ref()).map(|block| block.span.clone()))),
+            ("target", span_of(entry.value.target.as_ref().map(|block| block.span.clone()), defaults.and_then(|all| all.target.as_ref()).map(|block| block.span.clone()))),
+        ];
+        let site = Site {
+            name: &name.value,
+            span: name.span.clone(),
+            topology: entry.value.topology.as_ref().map(|topology| topology.value),
+            raw: &entry.value,
+            defaults,
+            blocks,
+            before: &hosts_so_far,
+        };
+        let platform = platform(&site, &mut known, steps, report);
+        hosts_so_far.set(hosts_so_far.get() + platform.hosts.len());
+        platforms.push(platform);
+    }
+    let parallel = raw.parallel.as_ref().map(|block| &block.value);
+    let limit = |value: Option<&crate::read::Spanned<u64>>, what: &str, default: usize, most: u64, report: &mut Report| {
+        value.map_or(default, |value| usize::try_from(value::number(value, what, 1, most, report)).unwrap_or(default))
+    };
+    let parallel = Parallel {
+        platforms: limit(parallel.and_then(|block| block.platforms.as_ref()), "`parallel.platforms`", 4, 1000, report),
+        hosts: limit(parallel.and_then(|block| block.hosts.as_ref()), "`parallel.hosts`", 50, MAX_HOSTS as u64, report),
+    };
+    Fleet { name: name.to_owned(), base: base.to_owned(), parallel, platforms }
+}
+
+fn platform(site: &Site<'_>, known: &mut Known, steps: Option<&[&str]>, report: &mut Report) -> Platform {
+    let placed = host::hosts(site, report);
+    for placed in &placed {
+        known.add(site.name, placed, report);
+    }
+    host::package_coverage(site, &placed, report);
+    if let (Some(topology), Some(hosts)) = (site.topology, &site.raw.hosts) {
+        // A host whose roles could not be read could be any: saying that its role is missing too would only confuse.
+        if placed.iter().all(|placed| !placed.host.roles.is_empty()) {
+            let count = |role| placed.iter().filter(|placed| placed.host.roles.contains(&role)).count();
+            let at = site.raw.topology.as_ref().map_or(&hosts.span, |topology| &topology.span);
+            topology::servers(topology, at, count, placed.len(), report);
+        }
+    }
+    let instances = instance::instances(site, &placed, report);
+    let database = instance::platform_database(site, &placed, report);
+    let overrides = overrides::overrides(site, steps, report);
+    let mut present: Vec<Role> = placed.iter().flat_map(|placed| placed.host.roles.iter().copied()).collect();
+    present.sort();
+    present.dedup();
+    let mut order = |which, words: Option<&_>| words.map(|words| topology::order(which, words, site.topology, &present, report));
+    Platform {
+        name: site.name.to_owned(),
+        topology: site.topology.unwrap_or(Topology::Standard),
+        rehearsal: site.raw.rehearsal.as_ref().is_some_and(|rehearsal| rehearsal.value),
+        order: order(topology::Order::Migrate, site.raw.order.as_ref()),
+        restart_order: order(topology::Order::Restart, site.raw.restart_order.as_ref()),
+        database,
+        instances,
+        hosts: placed.into_iter().map(|placed| placed.host).collect(),
+        overrides,
+    }
+}
+
+/// The hosts of the whole fleet so far.
+#[derive(Default)]
+struct Known {
+    /// Name in lower case, as DNS compares it, to platform and place.
+    names: HashMap<String, (String, Span)>,
+    /// Address and port to host, its state directory and its place.
+    addresses: HashMap<(String, u16), (String, String, Span)>,
+}
+
+impl Known {
+    fn add(&mut self, platform: &str, placed: &host::Placed, report: &mut Report) {
+        let Host { name, address, ssh, host_state, .. } = &placed.host;
+        if let Some((other, first)) = self.names.get(&name.to_ascii_lowercase()) {
+            if other == platform {
+                report
+                    .error(Kind::DuplicateHost, &placed.span, format!("host {} is given twice", quote(name)))
+                    .label("given again here")
+                    .also(first, "given first here")
+                    .help("a host with several roles is one entry: `roles: [mta, tracking]`");
+            } else {
+                report
+                    .error(Kind::HostInTwoPlatforms, &placed.span, format!("host {} is in two platforms: {} and {}", quote(name), quote(other), quote(platform)))
+                    .label(format!("given again here, in {}", quote(platform)))
+                    .also(first, format!("given first here, in {}", quote(other)))
+                    .help("a host is migrated once, with one platform");
+            }
+            return;
+        }
+        self.names.insert(name.to_ascii_lowercase(), (platform.to_owned(), placed.span.clone()));
+        let place = (address.to_ascii_lowercase(), ssh.port);
+        match self.addresses.get(&place) {
+            // Hosts that keep their state apart share a machine on purpose: labs do.
+            Some((other, state, first)) if state == host_state => {
+                report
+                    .warning(Kind::SameAddress, &placed.span, format!("hosts {} and {} have one address and port: {}:{}", quote(other), quote(name), place.0, place.1))
+                    .label("one machine is one host, with several roles")
+                    .also(first, "the other host")
+                    .help("hosts that share a machine on purpose need `{host}` in `host_state` and `campaign.home`");
+            }
+            Some(_) => {}
+            None => drop(self.addresses.insert(place, (name.clone(), host_state.clone(), placed.span.clone()))),
+        }
+    }
+}
