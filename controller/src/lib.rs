@@ -10,3 +10,5 @@ pub mod cli;
 pub mod hosts;
 pub mod plan;
 pub mod view;
+pub mod secrets;
+pub mod ssh;

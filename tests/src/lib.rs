@@ -1,1 +1,3 @@
-//! Placeholder.
+//! What the end-to-end and fault tests share.
+
+pub mod sshd;
