@@ -137,7 +137,7 @@ impl Checked<'_> {
             Some(InitSystem::Systemd) if !system.systemd => {
                 self.subject.finding(check, Status::Failure, "the inventory says systemd, which does not run there", seen, fix)
             }
-            Some(InitSystem::Sysv) => match self.reached.readings.path(&self.host.init_scripts) {
+            Some(InitSystem::Sysv) if self.host.has_campaign() => match self.reached.readings.path(&self.host.init_scripts) {
                 Ok(PathKind::Directory) => self.subject.ok(check, "operating system and init system as declared", seen),
                 Ok(_) => {
                     let message = format!("there are no init scripts in {}", self.host.init_scripts);
