@@ -60,6 +60,10 @@ pub enum Color {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Looks at every prerequisite on every host, and changes nothing.
+    Check(super::check::CheckArgs),
+    /// The `internal` passwords of the servers.
+    Passwords(super::passwords::PasswordsArgs),
     /// Migrates the fleet in the mandated order.
     Migrate(super::migrate::MigrateArgs),
     /// Prints completions for a shell.

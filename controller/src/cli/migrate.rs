@@ -1,6 +1,6 @@
 //! `caravan migrate`: the whole job.
 
-use super::inventory::load_fleet;
+use super::site::{Site, select, width};
 use super::{Context, Exit, Failure, Format};
 use crate::check::{self, HostState, Point, Reached, Readings};
 use crate::cli::screen::Screen;
@@ -11,8 +11,7 @@ use crate::run::state::Bounds;
 use crate::run::store::Store;
 use crate::run::{Engine, Options, Signal};
 use crate::secrets::Secrets;
-use crate::ssh::{SshHosts, SshOptions};
-use inventory::{BecomeMethod, Fleet, Selector};
+use inventory::{BecomeMethod, Fleet};
 use proto::{Action, RunAs, Secret};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::IsTerminal;
@@ -53,15 +52,11 @@ fn pair(text: &str) -> Result<(String, String), String> {
 /// # Errors
 /// Anything that keeps the run from starting, and a record that cannot be kept.
 pub async fn run(context: &Context, args: &MigrateArgs) -> Result<Exit, Failure> {
-    let fleet = load_fleet(context)?;
+    let Site { fleet, secrets, hosts: ssh } = Site::open(context)?;
     let plan = build_plan(&fleet)?;
-    let limit = args.limit.as_deref().map(|text| select(&fleet, text)).transpose()?;
+    let limit = args.limit.as_deref().map(|text| select(&fleet, Some(text))).transpose()?;
     let platforms = selected_platforms(&fleet, limit.as_ref());
     check_ids(&plan, &fleet, args)?;
-    let secrets = Arc::new(Secrets::new(&fleet.base));
-    let ssh = SshHosts::new(&fleet, secrets.clone(), SshOptions::default())?;
-    ssh.warnings().iter().for_each(|warning| eprintln!("{warning}"));
-    let ssh = Arc::new(ssh);
     let hosts = host_options(&fleet, &plan, &platforms, &secrets).await?;
 
     if !args.yes {
@@ -99,12 +94,8 @@ pub async fn run(context: &Context, args: &MigrateArgs) -> Result<Exit, Failure>
 
 /// The plan of a fleet.
 pub(crate) fn build_plan(fleet: &Fleet) -> Result<Plan, Failure> {
-    plan::build(fleet, &plan::queries_of_checks).map_err(|errors| Failure::new(Exit::Usage, errors.to_string()))
-}
-
-fn select(fleet: &Fleet, text: &str) -> Result<BTreeSet<String>, Failure> {
-    let usage = |e: inventory::SelectorError| Failure::new(Exit::Usage, format!("error: --limit: {e}"));
-    Selector::parse(text).map_err(usage)?.resolve(fleet).map_err(usage)
+    plan::build(fleet, &|platform, host| check::queries(platform, host, Point::Preflight))
+        .map_err(|errors| Failure::new(Exit::Usage, errors.to_string()))
 }
 
 /// A platform takes part when one of its hosts is inside the limit.
@@ -216,7 +207,7 @@ fn ask_to_start(context: &Context, plan: &Plan, platforms: &BTreeSet<String>) ->
         platforms: plan.platforms.iter().filter(|platform| platforms.contains(&platform.name)).cloned().collect(),
         ..plan.clone()
     };
-    eprintln!("{}", plan::render(&shown, context.color.1, plan::terminal_width()));
+    eprintln!("{}", plan::render(&shown, context.color.1, width()));
     let hosts: BTreeSet<&str> = steps(&shown).map(|step| step.host.as_str()).collect();
     eprint!("Migrate {} platforms with {} hosts? Type yes: ", shown.platforms.len(), hosts.len());
     let mut answer = String::new();

@@ -3,13 +3,16 @@
 pub use crate::exit::{Exit, Failure};
 
 pub mod args;
-mod check;
+pub mod check;
+pub mod inventory;
 pub mod migrate;
 mod page;
-mod passwords;
+pub mod passwords;
 mod screen;
+mod site;
 
 use args::{Cli, Command};
+use site::Site;
 use clap::{CommandFactory, Parser};
 use std::ffi::OsString;
 use std::io::Write;
@@ -71,6 +74,18 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
 
 async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
     match &cli.command {
+        Command::Check(args) => {
+            let context = cli.context()?;
+            let site = Site::open(&context)?;
+            let selected = site.select(args.on.as_deref())?;
+            print(check::check(&context, args, &site.fleet, &selected, &site.hosts).await?)
+        }
+        Command::Passwords(passwords::PasswordsArgs { command: passwords::PasswordsCommand::Check(args) }) => {
+            let context = cli.context()?;
+            let site = Site::open(&context)?;
+            let selected = site.select(args.on.as_deref())?;
+            print(passwords::check(&context, args, &site.fleet, &selected, &site.hosts).await?)
+        }
         Command::Migrate(args) => migrate::run(&cli.context()?, args).await,
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "caravan", &mut std::io::stdout());
@@ -82,6 +97,21 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
             rendered.and_then(|()| std::io::stdout().write_all(&page)).map_err(|e| Failure::new(Exit::Internal, format!("error: {e}")))?;
             Ok(Exit::Ok)
         }
+    }
+}
+
+/// Prints a command's data.
+fn print(outcome: check::Outcome) -> Result<Exit, Failure> {
+    let mut text = outcome.text;
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    // A reader that went away (`| head`) changes nothing about how the command ended.
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Internal, format!("error: standard output: {error}")))
+        }
+        _ => Ok(outcome.exit),
     }
 }
 
