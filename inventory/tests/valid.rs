@@ -77,7 +77,7 @@ fn the_nearer_block_wins_key_by_key() {
     assert_eq!(host.host_state, "/state/p/h1");
     assert_eq!(host.origins["ssh.user"], "fleet.yaml:12:18 (platform)");
     assert_eq!(host.origins["ssh.port"], "fleet.yaml:15:69 (host)");
-    assert_eq!(host.origins["ssh.jump"], "fleet.yaml:3:38 (defaults)");
+    assert_eq!(host.origins["ssh.jump"], "fleet.yaml:3:43 (defaults)");
     assert_eq!(host.origins["ssh.connect_timeout"], "default");
 }
 
