@@ -9,6 +9,6 @@ pub mod check;
 pub mod cli;
 pub mod hosts;
 pub mod plan;
-pub mod view;
 pub mod secrets;
 pub mod ssh;
+pub mod view;
