@@ -7,8 +7,12 @@
 
 pub mod check;
 pub mod cli;
+pub mod exit;
 pub mod hosts;
 pub mod plan;
+pub mod progress;
+pub mod run;
+pub mod view;
 pub mod secrets;
 pub mod ssh;
 pub mod view;

@@ -10,6 +10,8 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod model;
+mod selector;
+pub use selector::*;
 mod problem;
 mod range;
 mod raw;

@@ -3,7 +3,7 @@
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -249,13 +249,19 @@ impl Problem {
 }
 
 /// The text of an inventory and where its lines begin.
-#[derive(Debug)]
 pub(crate) struct Source {
     name: String,
     text: String,
     lines: Vec<usize>,
     /// Where each character begins; empty for ASCII, where a character is a byte.
     chars: Vec<usize>,
+}
+
+/// Without the text: a secret may be written out in it.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("name", &self.name).field("bytes", &self.text.len()).finish()
+    }
 }
 
 impl Source {
@@ -493,11 +499,13 @@ pub(crate) struct Report {
     masks: Vec<Span>,
     items: Vec<Problem>,
     seen: HashMap<(Option<Span>, String), usize>,
+    given_up: HashSet<(usize, String)>,
+    key: Option<String>,
 }
 
 impl Report {
     pub(crate) fn new(source: Arc<Source>) -> Self {
-        Self { source, masks: Vec::new(), items: Vec::new(), seen: HashMap::new() }
+        Self { source, masks: Vec::new(), items: Vec::new(), seen: HashMap::new(), given_up: HashSet::new(), key: None }
     }
 
     pub(crate) fn source(&self) -> &Arc<Source> {
@@ -529,6 +537,33 @@ impl Report {
         }
         self.items[at].others.clear();
         &mut self.items[at]
+    }
+
+    /// Sets the key whose value is read now, for messages; gives the one before.
+    pub(crate) fn enter(&mut self, key: Option<String>) -> Option<String> {
+        std::mem::replace(&mut self.key, key)
+    }
+
+    /// The key whose value is read now.
+    pub(crate) fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// Remembers that a key of the map at `map` is there and was reported: it must not be reported as missing too.
+    pub(crate) fn give_up(&mut self, map: &Span, key: &str) {
+        self.given_up.insert((map.start, key.to_owned()));
+    }
+
+    /// Whether a key of this map was reported already.
+    pub(crate) fn gave_up(&self, map: &Span, key: &str) -> bool {
+        self.given_up.contains(&(map.start, key.to_owned()))
+    }
+
+    /// The beginning of a map or list: its bracket, or the first word of a block. What is said about the whole is marked there.
+    pub(crate) fn head(&self, span: &Span) -> Span {
+        let text = self.source.text.get(span.clone()).unwrap_or_default();
+        let length = if text.starts_with(['{', '[']) { 1 } else { text.find(|char: char| char.is_whitespace() || ":,}]".contains(char)).unwrap_or(text.len()) };
+        span.start..span.start + length.max(1)
     }
 
     /// A part of the file that is never shown.

@@ -11,11 +11,11 @@ use std::borrow::Cow;
 /// The blocks that can stand in `defaults`, on a platform and on a host.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Blocks<'a> {
-    pub(crate) ssh: Option<&'a Ssh>,
-    pub(crate) become_: Option<&'a Become>,
-    pub(crate) campaign: Option<&'a Campaign>,
-    pub(crate) source: Option<&'a Source>,
-    pub(crate) target: Option<&'a Target>,
+    pub(crate) ssh: Option<&'a Spanned<Ssh>>,
+    pub(crate) become_: Option<&'a Spanned<Become>>,
+    pub(crate) campaign: Option<&'a Spanned<Campaign>>,
+    pub(crate) source: Option<&'a Spanned<Source>>,
+    pub(crate) target: Option<&'a Spanned<Target>>,
     pub(crate) host_state: Option<&'a Spanned<Text>>,
     pub(crate) init_scripts: Option<&'a Spanned<Text>>,
 }
@@ -49,11 +49,11 @@ macro_rules! layer {
         impl $name {
             pub(crate) fn blocks(&self) -> Blocks<'_> {
                 Blocks {
-                    ssh: self.ssh.as_ref().map(|block| &block.value),
-                    become_: self.become_.as_ref().map(|block| &block.value),
-                    campaign: self.campaign.as_ref().map(|block| &block.value),
-                    source: self.source.as_ref().map(|block| &block.value),
-                    target: self.target.as_ref().map(|block| &block.value),
+                    ssh: self.ssh.as_ref(),
+                    become_: self.become_.as_ref(),
+                    campaign: self.campaign.as_ref(),
+                    source: self.source.as_ref(),
+                    target: self.target.as_ref(),
                     host_state: self.host_state.as_ref(),
                     init_scripts: self.init_scripts.as_ref(),
                 }
@@ -375,7 +375,11 @@ impl Read for Hosts {
             Value::List(_) => {
                 let hosts = Vec::<Spanned<Host>>::read(node, report)?;
                 for host in hosts.iter().filter(|host| host.value.name.is_none()) {
-                    report.error(Kind::MissingKey, &host.span, "a host lacks `name`").label("add `name:`");
+                    if report.gave_up(&host.span, "name") {
+                        continue;
+                    }
+                    let at = report.head(&host.span);
+                    report.error(Kind::MissingKey, &at, "a host lacks `name`").label("add `name:`");
                 }
                 Some(Self(hosts))
             }
@@ -389,7 +393,7 @@ impl Read for Hosts {
                             .label(format!("its name is {}", quote(&entry.key)));
                     }
                     host.name = Some(Spanned { value: Text(entry.key.clone()), span: entry.at.clone() });
-                    hosts.push(Spanned { value: host, span: entry.at.clone() });
+                    hosts.push(Spanned { value: host, span: entry.value.span.clone() });
                 }
                 Some(Self(hosts))
             }

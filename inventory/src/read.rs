@@ -1,6 +1,6 @@
 //! From a tree to typed values, going on after each error.
 
-use crate::problem::{Kind, Report, Span, did_you_mean, listing, quote};
+use crate::problem::{Kind, Report, Span, did_you_mean, listing, nearest, quote};
 use crate::yaml::{Node, REFERENCES, Scalar, Value};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use std::borrow::Cow;
@@ -34,7 +34,9 @@ pub(crate) trait Read: Sized {
 
 /// Says that something else was expected.
 pub(crate) fn wrong_type(node: &Node, expected: &str, report: &mut Report) {
-    report.error(Kind::WrongType, &node.span, format!("{expected} is expected, this is {}", node.describe())).label(format!("{expected} is expected"));
+    let key = report.key().map(|key| format!("{}: ", quote(key))).unwrap_or_default();
+    let at = report.head(&node.span);
+    report.error(Kind::WrongType, &at, format!("{key}{expected} is expected, this is {}", node.describe())).label(format!("{expected} is expected here"));
 }
 
 impl<T: Read> Read for Spanned<T> {
@@ -228,7 +230,13 @@ impl<'a> Keys<'a> {
         if entry.value.is_null() {
             return None;
         }
-        T::read(&entry.value, report)
+        let outer = report.enter(Some(key.to_owned()));
+        let value = T::read(&entry.value, report);
+        report.enter(outer);
+        if value.is_none() {
+            report.give_up(self.span, key);
+        }
+        value
     }
 
     /// Reports keys that nobody knows and keys that are missing.
@@ -238,12 +246,16 @@ impl<'a> Keys<'a> {
             problem.label(format!("{what} has: {}", known.join(", ")));
             let help = crate::raw::elsewhere(&entry.key).map(|place| format!("{} stands {place}", quote(&entry.key)));
             problem.help_if(help.or_else(|| did_you_mean(&entry.key, known.iter().copied())));
+            if let Some(meant) = nearest(&entry.key, known.iter().copied()) {
+                report.give_up(self.span, meant);
+            }
         }
         let given = |key: &&&str| self.entries.iter().any(|entry| entry.key == **key && !entry.value.is_null());
-        let missing: Vec<_> = required.iter().filter(|key| !given(key)).copied().collect();
+        let missing: Vec<_> = required.iter().filter(|key| !given(key) && !report.gave_up(self.span, key)).copied().collect();
         if !missing.is_empty() {
+            let at = report.head(self.span);
             report
-                .error(Kind::MissingKey, self.span, format!("{what} lacks {}", listing(&missing)))
+                .error(Kind::MissingKey, &at, format!("{what} lacks {}", listing(&missing)))
                 .label(format!("add {}", missing.iter().map(|key| format!("`{key}:`")).collect::<Vec<_>>().join(", ")));
         }
     }

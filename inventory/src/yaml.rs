@@ -333,11 +333,12 @@ impl Builder<'_> {
         if let Some(after) = SECRET_KEYS.iter().filter_map(|word| lower.find(word)).min().and_then(|word| Some(word + line[word..].find(':')? + 1)) {
             self.report.mask(&(start + after..start + line.len()));
         }
-        let tab = line.trim_start_matches(' ').starts_with('\t');
-        self.report
-            .error(Kind::Syntax, &(at..at + 1), "this is not YAML")
-            .label(info)
-            .help_if(tab.then(|| "indent with spaces: YAML does not allow tabs there".to_owned()));
+        let help = if line.trim_start_matches(' ').starts_with('\t') {
+            "indent with spaces: YAML does not allow tabs there"
+        } else {
+            "a value with `[`, `{`, `#` or `: ` in it, or with `:` at its end, needs quotes: \"mta[1-3]\", \"{host}\", \"prompt:\""
+        };
+        self.report.error(Kind::Syntax, &(at..at + 1), "this is not YAML").label(info).help(help);
     }
 }
 

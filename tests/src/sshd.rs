@@ -148,11 +148,16 @@ impl Drop for Sshd {
 
 /// A free port on a loopback address that depends on the process, so that tests do not meet.
 pub fn free_address() -> SocketAddrV4 {
+    listen().1
+}
+
+/// A listener on such an address.
+pub fn listen() -> (TcpListener, SocketAddrV4) {
     let pid = std::process::id();
     let ip = Ipv4Addr::new(127, 1 + (pid >> 8 & 0x3f) as u8, (pid & 0xff) as u8, 1);
     let listener = TcpListener::bind((ip, 0)).expect("a loopback address");
     match listener.local_addr().expect("an address") {
-        SocketAddr::V4(address) => address,
+        SocketAddr::V4(address) => (listener, address),
         SocketAddr::V6(address) => panic!("{address} is not IPv4"),
     }
 }
@@ -227,8 +232,7 @@ pub struct Relay {
 impl Relay {
     /// Starts one in front of `server`. Its threads end with their connections; the listener ends with the process.
     pub fn start(server: SocketAddrV4) -> Self {
-        let address = free_address();
-        let listener = TcpListener::bind(address).expect("the address that was free");
+        let (listener, address) = listen();
         let (sent, connections) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let (count, made) = (Arc::clone(&sent), Arc::clone(&connections));
         std::thread::spawn(move || {

@@ -6,7 +6,7 @@ use crate::plan::{PhasePlan, Plan, PlannedStep, StagePlan};
 use jiff::Timestamp;
 use proto::event::{Finding, RunOutcome};
 use proto::{Action, Event, Kind, Outcome, Scope};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 impl View {
     /// The view of a run of this plan before its first event.
@@ -45,6 +45,9 @@ impl View {
                     stages: from..view.stages.len(),
                 });
             }
+            let hosts: BTreeSet<&str> =
+                view.stages.iter().skip(first).flat_map(|stage| &stage.hosts).map(|host| host.name.as_str()).collect();
+            view.index.short.extend(short_names(hosts));
             view.index.platforms.insert(platform.name.clone(), at);
             view.platforms.push(PlatformView {
                 name: platform.name.clone(),
@@ -60,7 +63,6 @@ impl View {
                 frontier: first,
             });
         }
-        view.index.short = short_names(view.index.hosts.keys().map(String::as_str));
         view
     }
 
@@ -73,7 +75,7 @@ impl View {
         view
     }
 
-    /// What screens call a host: its first label where that is unique in the fleet, else its name.
+    /// What screens call a host beside its platform's name: its first label where that is unique in the platform, else its name.
     pub fn short<'a>(&'a self, host: &'a str) -> &'a str {
         self.index.short.get(host).map_or(host, String::as_str)
     }
@@ -205,7 +207,7 @@ impl View {
                 self.gate(gate, platform).confirmed = Some(confirmation);
                 self.gate_passed(gate, event.scope.step.as_deref(), time);
             }
-            Kind::HostUnreachable { reason } => self.host_away(&event.scope, time, reason),
+            Kind::HostUnreachable { reason } | Kind::HostLocked { reason } => self.host_away(&event.scope, time, reason),
             Kind::HostReattached => self.host_back(&event.scope, time),
             Kind::RunPaused { reason } => self.pauses.push((time, sanitize(reason).into_owned())),
             Kind::Decision { decision, about, operator, reason } => self.decided(time, decision, about, operator, reason),

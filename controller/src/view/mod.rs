@@ -5,6 +5,10 @@
 
 mod fold;
 mod model;
+mod paint;
 pub mod text;
+mod trouble;
 
 pub use model::*;
+pub use paint::Paint;
+pub use trouble::{Trouble, TroubleKind, signature};

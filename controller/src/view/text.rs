@@ -138,9 +138,9 @@ pub fn count(number: usize, one: &str) -> String {
 }
 
 /// The names that screens use for hosts: the first label (`trk04` of `trk04.emea.example.net`) where it begins with a letter
-/// and no other host of the fleet has the same one, else the whole name.
-pub fn short_names<'a>(hosts: impl Iterator<Item = &'a str>) -> HashMap<String, String> {
-    let names: Vec<&str> = hosts.collect();
+/// and no other of these hosts has the same one, else the whole name.
+pub fn short_names<'a>(hosts: impl IntoIterator<Item = &'a str>) -> HashMap<String, String> {
+    let names: Vec<&str> = hosts.into_iter().collect();
     let mut uses: HashMap<&str, usize> = HashMap::new();
     for name in &names {
         *uses.entry(first_label(name)).or_default() += 1;
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn short_names_are_unique_first_labels() {
-        let short = short_names(["trk01.emea.net", "trk01.apac.net", "mkt1.emea.net", "127.0.0.1"].into_iter());
+        let short = short_names(["trk01.emea.net", "trk01.apac.net", "mkt1.emea.net", "127.0.0.1"]);
         assert_eq!(short["mkt1.emea.net"], "mkt1");
         assert_eq!(short["trk01.emea.net"], "trk01.emea.net");
         assert_eq!(short["127.0.0.1"], "127.0.0.1");

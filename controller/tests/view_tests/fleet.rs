@@ -132,7 +132,7 @@ pub(crate) struct Faults {
 
 impl Faults {
     /// One step that fails.
-    pub fn step(id: &str, message: &str) -> Self {
+    pub(crate) fn step(id: &str, message: &str) -> Self {
         Self { steps: vec![(id.to_owned(), Outcome::Failed, message.to_owned())], confirmed: true, ..Self::default() }
     }
 }

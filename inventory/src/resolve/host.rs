@@ -1,6 +1,6 @@
 //! Hosts: ranges expanded, blocks laid over each other, values checked.
 
-use super::{Site, topology, value};
+use super::{Block, Site, topology, value};
 use crate::model::{
     Become, BecomeMethod, Campaign, Host, Location, Package, Role, Source, SourceVersion, Ssh, Target, Web, WebServer,
 };
@@ -38,7 +38,7 @@ pub(super) fn hosts(site: &Site<'_>, report: &mut Report) -> Vec<Placed> {
                 break;
             }
             let address = addresses.as_ref().and_then(|all| all.get(index)).cloned().unwrap_or_else(|| host_name.clone());
-            let host = host(site, &entry.value, name, host_name, address, roles.clone(), report);
+            let host = host(site, entry, name, host_name, address, roles.clone(), report);
             placed.push(Placed { host, span: name.span.clone(), os: os.map(|os| os.span.clone()) });
         }
     }
@@ -100,24 +100,25 @@ fn roles(site: &Site<'_>, name: &Spanned<Text>, raw: &raw::Host, report: &mut Re
 }
 
 /// The same block of each layer, nearest first.
-fn layers<'a, T>(host: Option<&'a T>, platform: Option<&'a T>, defaults: Option<&'a T>) -> Vec<Layer<'a, T>> {
+fn layers<'a, T>(host: Option<&'a Spanned<T>>, platform: Option<&'a Spanned<T>>, defaults: Option<&'a Spanned<T>>) -> Vec<Layer<'a, T>> {
     [("host", host), ("platform", platform), ("defaults", defaults)]
         .into_iter()
-        .filter_map(|(name, map)| map.map(|map| Layer { name, map }))
+        .filter_map(|(name, map)| map.map(|map| Layer { name, map: &map.value }))
         .collect()
 }
 
 #[allow(clippy::too_many_arguments)]
 fn host(
     site: &Site<'_>,
-    raw: &raw::Host,
+    entry: &Spanned<raw::Host>,
     at: &Spanned<Text>,
     name: String,
     address: String,
     roles: Vec<Role>,
     report: &mut Report,
 ) -> Host {
-    let (own, platform, defaults) = (raw.blocks(), site.raw.blocks(), site.defaults.map(raw::Defaults::blocks));
+    let raw = &entry.value;
+    let (own, platform, defaults) = (raw.blocks(), site.raw.blocks(), site.defaults.map(|layer| layer.value.blocks()));
     let mut origins = Origins::new();
     macro_rules! block {
         ($field:ident, $path:literal) => {
@@ -162,7 +163,19 @@ fn host(
             .help("give Caravan a directory of its own, for example `/var/lib/caravan`");
     }
 
-    let campaign_host = roles.iter().any(|role| *role != Role::Database);
+    // A pure database server installs nothing.
+    if roles.iter().any(|role| *role != Role::Database) {
+        for (block, key, missing) in [
+            (Block::Source, "version", source.version.is_none()),
+            (Block::Target, "version", target.version.is_none()),
+            (Block::Target, "build", target.build.is_none()),
+            (Block::Target, "packages", target.packages.is_none() && !windows && !site.overrides("install.packages")),
+        ] {
+            if missing {
+                site.lacks(entry, block, key, report);
+            }
+        }
+    }
     let host = Host {
         address,
         web: web(raw, windows, report),
@@ -172,8 +185,8 @@ fn host(
         become_: self::become_(&become_, report),
         campaign: Campaign { home, user: campaign_user(&campaign, report) },
         host_state: state,
-        source: self::source(site, &source, campaign_host, report),
-        target: self::target(site, &target, campaign_host, report),
+        source: self::source(&source, report),
+        target: self::target(&target, report),
         origins: named(origins, report),
         place: {
             let (line, column) = report.source().position(at.span.start);
@@ -262,10 +275,7 @@ fn campaign_user(raw: &raw::Campaign, report: &mut Report) -> String {
     }
 }
 
-fn source(site: &Site<'_>, raw: &raw::Source, needed: bool, report: &mut Report) -> Source {
-    if raw.version.is_none() && needed {
-        site.lacks("source", "version", "the version in use: `source: { version: \"6.1\", latest_build: 8989 }`", report);
-    }
+fn source(raw: &raw::Source, report: &mut Report) -> Source {
     Source {
         version: raw.version.as_ref().map_or(SourceVersion::V6_1, |version| version.value),
         latest_build: raw.latest_build.as_ref().map(|build| self::build(build, "`latest_build`", report)),
@@ -273,13 +283,7 @@ fn source(site: &Site<'_>, raw: &raw::Source, needed: bool, report: &mut Report)
     }
 }
 
-fn target(site: &Site<'_>, raw: &raw::Target, needed: bool, report: &mut Report) -> Target {
-    let example = "what shall be installed: `target: { version: \"7.4.1\", build: 9383, packages: [...] }`";
-    for (key, missing) in [("version", raw.version.is_none()), ("build", raw.build.is_none())] {
-        if missing && needed {
-            site.lacks("target", key, example, report);
-        }
-    }
+fn target(raw: &raw::Target, report: &mut Report) -> Target {
     if let Some(version) = &raw.version {
         let mut parts = version.value.split('.');
         let number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
@@ -323,8 +327,9 @@ fn packages(raw: Option<&Spanned<Vec<Spanned<raw::Package>>>>, report: &mut Repo
                 continue;
             }
             (None, None) => {
+                let at = report.head(at);
                 report
-                    .error(Kind::PackagePlace, at, "a package has neither `path` nor `url`")
+                    .error(Kind::PackagePlace, &at, "a package has neither `path` nor `url`")
                     .label("where is the file?")
                     .help("`path:` is a file of the workstation that Caravan pushes, `url:` is downloaded by each host");
                 continue;
@@ -346,16 +351,12 @@ pub(super) fn package_coverage(site: &Site<'_>, placed: &[Placed], report: &mut 
     for placed in placed.iter().filter(|placed| placed.host.has_campaign() && !placed.host.is_windows() && !replaced) {
         let packages = &placed.host.target.packages;
         match (&placed.host.os, &placed.os) {
-            (Some(os), Some(span)) if !packages.iter().any(|package| package.os == *os) => {
+            (Some(os), Some(span)) if !packages.is_empty() && !packages.iter().any(|package| package.os == *os) => {
                 let given: Vec<_> = packages.iter().map(|package| package.os.as_str()).collect();
-                let label = if given.is_empty() { "no packages are given".to_owned() } else { format!("packages are given for {}", listing(&given)) };
                 report
                     .error(Kind::NoPackage, span, format!("there is no target package for {}", quote(os)))
-                    .label(label)
+                    .label(format!("packages are given for {}", listing(&given)))
                     .help(format!("add `{{ os: {os}, path: ..., sha256: ... }}` to `target.packages`, or replace the step `install.packages`"));
-            }
-            (None, _) if packages.is_empty() => {
-                site.lacks("target", "packages", "what is installed: `packages: [{ os: debian-11, path: ..., sha256: ... }]`", report);
             }
             _ => {}
         }

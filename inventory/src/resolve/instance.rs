@@ -171,10 +171,13 @@ fn resolve(site: &Site<'_>, raw: &raw::Database, span: &Span, hosts: &[Placed], 
         ("user", raw.user.is_some()),
         ("backup", raw.backup.is_some()),
     ];
-    let missing: Vec<_> = given.into_iter().filter(|(_, given)| !given).map(|(key, _)| key).collect();
+    let blocks = [Some(span), site.raw.database.as_ref().map(|block| &block.span)];
+    let gave_up = |key: &str| blocks.iter().flatten().any(|block| report.gave_up(block, key));
+    let missing: Vec<_> = given.into_iter().filter(|(key, given)| !given && !gave_up(key)).map(|(key, _)| key).collect();
     if !missing.is_empty() {
+        let at = report.head(span);
         report
-            .error(Kind::MissingKey, span, format!("`database` lacks {}", listing(&missing)))
+            .error(Kind::MissingKey, &at, format!("`database` lacks {}", listing(&missing)))
             .label(format!("add {}", missing.iter().map(|key| format!("`{key}:`")).collect::<Vec<_>>().join(", ")))
             .help_if(missing.contains(&"backup").then(|| "a backup is mandatory: `backup: { on: HOST, dir: DIRECTORY }` or `backup: { by: dba }`".to_owned()));
     }
@@ -203,7 +206,11 @@ fn backup(site: &Site<'_>, block: &Spanned<raw::Backup>, engine: Option<&Spanned
         return Some(Backup::ByDba);
     }
     let (Some(on), Some(dir)) = (&raw.on, &raw.dir) else {
-        report.error(Kind::BackupForm, &block.span, "it is not said how the database is backed up").label("`on` and `dir` are expected here").help(help);
+        if ["on", "dir"].iter().any(|key| report.gave_up(&block.span, key)) {
+            return None;
+        }
+        let at = report.head(&block.span);
+        report.error(Kind::BackupForm, &at, "it is not said how the database is backed up").label("`on` and `dir` are expected here").help(help);
         return None;
     };
     if let Some(engine) = engine.filter(|engine| engine.value != Engine::Postgresql && !site.overrides("backup.database")) {
@@ -249,8 +256,9 @@ fn idle(site: &Site<'_>, hosts: &[Placed], instances: &[Instance], report: &mut 
             let kind = if role == Role::MidSourcing { InstanceKind::MidSourcing } else { InstanceKind::Execution };
             let runs = |instance: &Instance| instance.kind == kind && instance.app == placed.host.name;
             // Mid-sourcing servers can share an instance; each execution server has one of its own.
-            let kept = |instance: &Instance| runs(instance) || (role == Role::MidSourcing && instance.kind == kind);
-            if placed.host.roles.contains(&role) && site.raw.instances.is_some() && !instances.iter().any(kept) {
+            let kept = |instance: &Instance| runs(instance) || (instance.kind == kind && (role == Role::MidSourcing || instance.app.is_empty()));
+            let possible = site.topology.is_none_or(|topology| topology.roles().contains(&role));
+            if possible && placed.host.roles.contains(&role) && site.raw.instances.is_some() && !instances.iter().any(kept) {
                 report
                     .warning(Kind::NoInstanceOnHost, &placed.span, format!("no {} instance runs on {}", kind_word(kind), quote(&placed.host.name)))
                     .label(format!("a `{role}` server has an instance of its own, which needs a postupgrade"))

@@ -13,6 +13,7 @@ use crate::model::{Fleet, Host, Parallel, Platform, Role, Topology};
 use crate::problem::{Kind, Report, Span, quote};
 use crate::range::MAX_HOSTS;
 use crate::raw;
+use crate::read::Spanned;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::Path;
@@ -23,11 +24,41 @@ struct Site<'a> {
     span: Span,
     topology: Option<Topology>,
     raw: &'a raw::Platform,
-    defaults: Option<&'a raw::Defaults>,
-    /// Where the blocks `source` and `target` stand that are nearest to the platform.
-    blocks: [(&'static str, Option<Span>); 2],
+    /// Where the platform's map stands.
+    map: &'a Span,
+    defaults: Option<&'a Spanned<raw::Defaults>>,
     /// Hosts of the platforms before this one.
     before: &'a Cell<usize>,
+}
+
+/// The two blocks that every host needs from some layer.
+#[derive(Debug, Clone, Copy)]
+enum Block {
+    Source,
+    Target,
+}
+
+impl Block {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Target => "target",
+        }
+    }
+
+    fn place<'a>(self, blocks: &raw::Blocks<'a>) -> Option<&'a Span> {
+        match self {
+            Self::Source => blocks.source.map(|block| &block.span),
+            Self::Target => blocks.target.map(|block| &block.span),
+        }
+    }
+
+    fn example(self) -> &'static str {
+        match self {
+            Self::Source => "for example `source: { version: \"6.1\", latest_build: 8989 }`",
+            Self::Target => "for example `target: { version: \"7.4.1\", build: 9383, packages: [{ os: debian-11, path: ..., sha256: ... }] }`",
+        }
+    }
 }
 
 impl Site<'_> {
@@ -36,13 +67,23 @@ impl Site<'_> {
         self.raw.overrides.iter().flat_map(|all| &all.value.0).any(|(name, change)| name.value == step && (change.command.is_some() || change.skip.is_some()))
     }
 
-    /// Reports a key of `source` or `target` that no layer has.
-    fn lacks(&self, block: &str, key: &str, example: &str, report: &mut Report) {
-        let at = self.blocks.iter().find(|(name, _)| *name == block).and_then(|(_, span)| span.clone());
+    /// Reports a key of `source` or `target` that no layer has: at the nearest of these blocks, or at the platform's name.
+    fn lacks(&self, host: &Spanned<raw::Host>, block: Block, key: &str, report: &mut Report) {
+        let defaults = self.defaults.map(|layer| (&layer.span, layer.value.blocks()));
+        let layers = [(&host.span, host.value.blocks()), (self.map, self.raw.blocks())].into_iter().chain(defaults);
+        let places: Vec<_> = layers.map(|(map, blocks)| (map, block.place(&blocks))).collect();
+        // What is there and was found unusable is not missing.
+        let word = block.word();
+        let given_up = |(map, own): &(&Span, Option<&Span>)| report.gave_up(map, word) || own.is_some_and(|own| report.gave_up(own, key));
+        if places.iter().any(given_up) {
+            return;
+        }
+        let nearest = places.into_iter().find_map(|(_, own)| own).map(|own| report.head(own));
+        let label = if nearest.is_some() { format!("add `{key}:`") } else { format!("add `{word}:` here or to `defaults:`") };
         report
-            .error(Kind::MissingKey, at.as_ref().unwrap_or(&self.span), format!("`{block}.{key}` is missing for platform {}", quote(self.name)))
-            .label(if at.is_some() { format!("add `{key}:`") } else { format!("add `{block}:` here or to `defaults:`") })
-            .help(example);
+            .error(Kind::MissingKey, nearest.as_ref().unwrap_or(&self.span), format!("`{word}.{key}` is missing for platform {}", quote(self.name)))
+            .label(label)
+            .help(block.example());
     }
 
     /// Whether the fleet cannot take another host.
@@ -79,19 +120,13 @@ pub(crate) fn fleet(raw: &raw::Inventory, name: &str, base: &Path, steps: Option
             }
             None => drop(names.insert(&name.value, &name.span)),
         }
-        let defaults = raw.defaults.as_ref().map(|block| &block.value);
-        let span_of = |own: Option<Span>, default: Option<Span>| own.or(default);
-        let blocks = [
-            ("source", span_of(entry.value.source.as_ref().map(|block| block.span.clone()), defaults.and_then(|all| all.source.as_ref()).map(|block| block.span.clone()))),
-            ("target", span_of(entry.value.target.as_ref().map(|block| block.span.clone()), defaults.and_then(|all| all.target.as_ref()).map(|block| block.span.clone()))),
-        ];
         let site = Site {
             name: &name.value,
             span: name.span.clone(),
             topology: entry.value.topology.as_ref().map(|topology| topology.value),
             raw: &entry.value,
-            defaults,
-            blocks,
+            map: &entry.span,
+            defaults: raw.defaults.as_ref(),
             before: &hosts_so_far,
         };
         let platform = platform(&site, &mut known, steps, report);
@@ -99,7 +134,7 @@ pub(crate) fn fleet(raw: &raw::Inventory, name: &str, base: &Path, steps: Option
         platforms.push(platform);
     }
     let parallel = raw.parallel.as_ref().map(|block| &block.value);
-    let limit = |value: Option<&crate::read::Spanned<u64>>, what: &str, default: usize, most: u64, report: &mut Report| {
+    let limit = |value: Option<&Spanned<u64>>, what: &str, default: usize, most: u64, report: &mut Report| {
         value.map_or(default, |value| usize::try_from(value::number(value, what, 1, most, report)).unwrap_or(default))
     };
     let parallel = Parallel {
