@@ -15,3 +15,4 @@ pub mod run;
 pub mod view;
 pub mod secrets;
 pub mod ssh;
+pub mod view;
