@@ -3,6 +3,9 @@
 pub mod check;
 mod page;
 pub mod passwords;
+pub mod report;
+pub mod runs;
+pub mod status;
 
 use std::path::PathBuf;
 
