@@ -3,7 +3,7 @@
 use super::{Record, accepted, fared, gone, halted, log, untouched};
 use crate::plan::Phase;
 use crate::view::text::{between, count, date_time, duration, fold_hosts, pad, time_of_day, width};
-use crate::view::{HostState, PlatformView, Progressed, StageView, StepState, StepView, View};
+use crate::view::{HostState, HostView, PlatformView, Progressed, StageView, StepState, StepView, View};
 use jiff::{SignedDuration, Timestamp};
 use proto::event::{RunOutcome, Status};
 use std::collections::BTreeMap;
@@ -57,7 +57,7 @@ fn md(text: &str) -> String {
 }
 
 fn heading(out: &mut String, level: usize, text: &str) {
-    let gap = if out.is_empty() { "" } else { "\n" };
+    let gap = if out.is_empty() || out.ends_with("\n\n") { "" } else { "\n" };
     let _ = writeln!(out, "{gap}{} {}\n", "#".repeat(level), md(text));
 }
 
@@ -117,7 +117,7 @@ fn journal(view: &View, record: &Record) -> String {
 
 fn verdict(outcome: Option<RunOutcome>) -> &'static str {
     match outcome {
-        Some(RunOutcome::Ok) => "done and proven",
+        Some(RunOutcome::Ok) => "done",
         Some(RunOutcome::Stopped) => "stopped",
         Some(RunOutcome::Waiting) => "waits for a person",
         None => "not over",
@@ -127,12 +127,16 @@ fn verdict(outcome: Option<RunOutcome>) -> &'static str {
 fn results(out: &mut String, view: &View) {
     let rows = view.platforms.iter().map(|platform| {
         let halted = halted(view, platform).filter(|_| platform.outcome != Some(RunOutcome::Ok));
-        let place = halted.map_or_else(String::new, |stage| format!(" in {}: {}", stage.label, fared(view, stage)));
+        let place = halted.map_or_else(String::new, |stage| format!(", in {}: {}", stage.label, fared(view, stage)));
+        let unproven = match accepted(view, platform).count() {
+            0 => String::new(),
+            n => format!("; {} accepted WITHOUT PROOF", count(n, "step")),
+        };
         vec![
             platform.name.clone(),
             platform.topology.to_string(),
             format!("{} → {}", platform.source, platform.target),
-            format!("{}{place}", verdict(platform.outcome)),
+            format!("{}{place}{unproven}", verdict(platform.outcome)),
             date_time(platform.started),
             date_time(platform.ended),
             between(platform.started, platform.ended),
@@ -188,12 +192,12 @@ fn order(out: &mut String, view: &View, platform: &PlatformView) {
             roles.join(", "),
             format!("{}/{}", stage.counts.done, stage.counts.total()),
             stage.state.as_str().to_owned(),
-            time_of_day(stage.started),
-            time_of_day(stage.barrier),
+            date_time(stage.started),
+            date_time(stage.barrier),
             between(stage.started, stage.ended),
         ]
     });
-    table(out, &["Stage", "Roles", "Hosts done", "State", "Began", "Barrier opened", "Took"], rows);
+    table(out, &["Stage", "Roles", "Hosts done", "State", "Began (UTC)", "Barrier opened (UTC)", "Took"], rows);
     let mine = |id: &str| id.split('/').next() == Some(platform.name.as_str());
     let verdict = match view.breaches.iter().filter(|breach| mine(&breach.step)).count() {
         0 => "No step of it began before every step of every earlier stage was proven: worked out from the events, step by step."
@@ -205,7 +209,7 @@ fn order(out: &mut String, view: &View, platform: &PlatformView) {
 
 fn hosts(out: &mut String, view: &View, platform: &PlatformView) {
     heading(out, 3, "Hosts");
-    let mut rows: BTreeMap<usize, (&str, Vec<Vec<HostState>>)> = BTreeMap::new();
+    let mut rows: BTreeMap<usize, (&str, Vec<Vec<&HostView>>)> = BTreeMap::new();
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     for (column, phase) in platform.phases.iter().enumerate() {
         for host in view.stages.get(phase.stages.clone()).unwrap_or_default().iter().flat_map(|stage| &stage.hosts) {
@@ -213,13 +217,13 @@ fn hosts(out: &mut String, view: &View, platform: &PlatformView) {
             let place = *places.entry(host.name.as_str()).or_insert(next);
             let (_, cells) = rows.entry(place).or_insert_with(|| (host.name.as_str(), vec![Vec::new(); platform.phases.len()]));
             if let Some(cell) = cells.get_mut(column) {
-                cell.push(host.state);
+                cell.push(host);
             }
         }
     }
     let phases: Vec<&str> = std::iter::once("Host").chain(platform.phases.iter().map(|phase| phase.name.as_str())).collect();
     let rows = rows.into_values().map(|(host, cells)| {
-        let cells = cells.iter().map(|states| in_phase(states).to_owned());
+        let cells = cells.iter().map(|stages| in_phase(stages).to_owned());
         std::iter::once(host.to_owned()).chain(cells).collect()
     });
     table(out, &phases, rows);
@@ -234,15 +238,17 @@ fn hosts(out: &mut String, view: &View, platform: &PlatformView) {
     }
 }
 
-/// The state of a host in a phase, from its states in the stages of that phase.
-fn in_phase(states: &[HostState]) -> &'static str {
-    let any = |wanted| states.contains(&wanted);
+/// The state of a host in a phase, from what it is in the stages of that phase.
+fn in_phase(stages: &[&HostView]) -> &'static str {
+    let any = |wanted| stages.iter().any(|host| host.state == wanted);
+    let all = |wanted| stages.iter().all(|host| host.state == wanted);
     match () {
-        () if states.is_empty() => "–",
+        () if stages.is_empty() => "–",
         () if any(HostState::Failed) => "✗ failed",
         () if any(HostState::Unreachable) => "✗ unreachable",
-        () if states.iter().all(|state| *state == HostState::Done) => "✓",
-        () if states.iter().all(|state| *state == HostState::Waiting) => "not begun",
+        () if all(HostState::Done) && stages.iter().any(|host| host.accepted > 0) => "! accepted without proof",
+        () if all(HostState::Done) => "✓",
+        () if all(HostState::Waiting) => "not begun",
         () => "unfinished",
     }
 }
@@ -349,15 +355,15 @@ fn steps(out: &mut String, view: &View, platform: &PlatformView) {
         let message = std::iter::once(step.message.clone()).chain(earlier).filter(|text| !text.is_empty()).collect::<Vec<_>>();
         let name =
             if step.reversibility == crate::plan::Reversibility::OneWay { format!("{} ◆", step.name) } else { step.name.clone() };
-        vec![stage.label.clone(), host, name, outcome, time_of_day(step.started), took(step), code, message.join("; ")]
+        vec![stage.label.clone(), host, name, outcome, date_time(step.started), took(step), code, message.join("; ")]
     });
     let rows: Vec<Vec<String>> = rows.collect();
     if rows.is_empty() {
         out.push_str("None was begun.\n");
         return;
     }
-    table(out, &["Stage", "Host", "Step", "Outcome", "Began", "Took", "Exit", "Message"], rows);
-    out.push_str("\n◆ one-way: only a backup brings the state before it back. Times are UTC.\n");
+    table(out, &["Stage", "Host", "Step", "Outcome", "Began (UTC)", "Took", "Exit", "Message"], rows);
+    out.push_str("\n◆ one-way: only a backup brings the state before it back.\n");
 }
 
 fn took(step: &StepView) -> String {

@@ -71,9 +71,11 @@ fn fared(view: &View, stage: &StageView) -> String {
         let away = stage.hosts.iter().filter(|host| host.state == HostState::Unreachable);
         away.filter(|host| view.interruption(&host.name).is_some_and(|known| known.locked == locked)).count()
     };
-    for (number, what) in [(gone(false), "cannot be reached"), (gone(true), "are held by another run")] {
+    for (number, one, many) in
+        [(gone(false), "cannot be reached", "cannot be reached"), (gone(true), "is held by another run", "are held by another run")]
+    {
         if number > 0 {
-            parts.push(format!("{number} of {total} hosts {what}"));
+            parts.push(format!("{number} of {total} hosts {}", if number == 1 { one } else { many }));
         }
     }
     let findings: usize = view.troubles(stage).iter().map(|trouble| trouble.findings.len()).sum();

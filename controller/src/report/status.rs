@@ -62,7 +62,12 @@ fn stage_line(view: &View, stage: &StageView, labels: usize, now: Timestamp, pai
     let rest = match stage.state {
         Progressed::Waiting => total,
         Progressed::Done => format!("{total}, {}", took()),
-        Progressed::Running => format!("{}/{total} done, {} running, for {}", stage.counts.done, stage.counts.running, took()),
+        Progressed::Running => {
+            let counts = stage.counts;
+            let parts = [(counts.running, "running"), (counts.failed, "failed"), (counts.unreachable, "out of reach")];
+            let parts: String = parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!(", {n} {word}")).collect();
+            format!("{} of {total} done{parts}, for {}", counts.done, took())
+        }
         Progressed::Stopped => format!("{}, after {}", fared(view, stage), took()),
     };
     format!("{sign} {}  {rest}", pad(&stage.label, labels))

@@ -24,7 +24,7 @@ pub fn summary(view: &View, record: &Record, next: &[Next], color: bool) -> Stri
         let _ = writeln!(text, "{}", paint.red(&warning));
     }
     let width = next.iter().map(|next| next.when.chars().count() + 1).max().unwrap_or(0);
-    if !next.is_empty() {
+    if !next.is_empty() && !text.ends_with("\n\n") {
         text.push('\n');
     }
     for next in next {
@@ -106,7 +106,9 @@ fn who(view: &View, trouble: &Trouble) -> String {
 
 fn trouble(view: &View, record: &Record, who: &str, width: usize, trouble: &Trouble, paint: Paint, text: &mut String) {
     let step = trouble.step.and_then(|at| view.steps.get(at));
-    let indent = " ".repeat(width + 4);
+    // A check that is about a whole platform names no host.
+    let who = if width == 0 { String::new() } else { format!("{who:width$}  ") };
+    let indent = " ".repeat(2 + who.chars().count());
     let what = match (trouble.kind, step) {
         (TroubleKind::Unreachable, _) => String::new(),
         (TroubleKind::Step, Some(step)) => {
@@ -116,7 +118,7 @@ fn trouble(view: &View, record: &Record, who: &str, width: usize, trouble: &Trou
         }
         _ => format!("{}  ", trouble.what),
     };
-    let _ = writeln!(text, "\n  {who:width$}  {}{}", paint.red(&what), fit(&trouble.message, MESSAGE));
+    let _ = writeln!(text, "\n  {who}{}{}", paint.red(&what), fit(&trouble.message, MESSAGE));
     if trouble.hosts.len() > 1 {
         let _ = writeln!(text, "{indent}same error on {}", fold_hosts(trouble.hosts.iter().map(|host| view.short(host))));
     }
