@@ -10,6 +10,9 @@ mod page;
 pub mod passwords;
 mod screen;
 mod site;
+pub mod report;
+pub mod runs;
+pub mod status;
 
 use args::{Cli, Command};
 use site::Site;
