@@ -51,7 +51,11 @@ pub(crate) fn attributes(file: &Path) -> io::Result<Vec<(String, String, String)
 /// The value of one attribute; empty when it is missing.
 fn attribute(file: &Path, element: &str, name: &str) -> io::Result<String> {
     let all = attributes(file)?;
-    Ok(all.into_iter().find(|(path, attribute, _)| path == element && attribute == name).map(|(_, _, value)| value).unwrap_or_default())
+    Ok(all
+        .into_iter()
+        .find(|(path, attribute, _)| path == element && attribute == name)
+        .map(|(_, _, value)| value)
+        .unwrap_or_default())
 }
 
 /// The stored `internal` password of an installation (`nl6`, `nl6.back`).

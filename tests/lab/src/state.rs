@@ -1,10 +1,10 @@
 //! What is true on the hosts: packages, configuration, databases. Read from disk whenever it is asked for, since many processes
 //! change it.
 
+use crate::conf;
 use crate::layout::{Host, Instance, Layout, Platform};
 use crate::processes::write_atomically;
 use crate::spec::{Release, Role, Topology};
-use crate::conf;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;

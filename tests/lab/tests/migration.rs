@@ -18,7 +18,8 @@ fn whole(spec: Spec) {
     assert_eq!(bench.explain(), "");
 
     let records = bench.lab.records().unwrap();
-    let ended = |name: &str| records.iter().filter(|record| record.event == Event::PostupgradeEnded && record.subject == name).count();
+    let ended =
+        |name: &str| records.iter().filter(|record| record.event == Event::PostupgradeEnded && record.subject == name).count();
     assert!(bench.platform().instances.iter().all(|instance| ended(&instance.name) == 1));
     for host in &bench.platform().hosts {
         assert!(bench.ok(&host.name, "nlserver", &["pdump"]).contains("(7.4.1 build 9383@"));
@@ -39,7 +40,8 @@ fn standalone() {
 
 #[test]
 fn standard_with_a_front_server_and_two_instances() {
-    let mut spec = Spec::one("emea", Topology::Standard, &[(Role::Marketing, 1), (Role::MidSourcing, 1), (Role::Mta, 2), (Role::Tracking, 2)]);
+    let mut spec =
+        Spec::one("emea", Topology::Standard, &[(Role::Marketing, 1), (Role::MidSourcing, 1), (Role::Mta, 2), (Role::Tracking, 2)]);
     spec.platforms[0].also.insert("emea-mta2".into(), vec![Role::Tracking]);
     spec.platforms[0].instances = 2;
     whole(spec);

@@ -67,7 +67,8 @@ fn large_streams_go_both_ways_at_once() {
         return;
     }
     let bench = Bench::standard();
-    let data: Vec<u8> = (0..6_000_000u32).flat_map(|n| (n.wrapping_mul(2_654_435_761) >> 24).to_le_bytes()).take(6_000_000).collect();
+    let data: Vec<u8> =
+        (0..6_000_000u32).flat_map(|n| (n.wrapping_mul(2_654_435_761) >> 24).to_le_bytes()).take(6_000_000).collect();
     let mut child = ssh(&bench.lab, "demo-mkt1", "cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let expected = data.clone();
@@ -113,14 +114,16 @@ fn what_was_begun_goes_on_when_the_connection_is_cut() {
     let bench = Bench::standard();
     let lab = &bench.lab;
     let host = lab.host("demo-mkt1");
-    let mark = host.dir().join("mark");
-    let mut child = ssh(lab, "demo-mkt1", "sleep 1; echo done > mark").stdout(Stdio::null()).spawn().unwrap();
-    wait_for("the command runs", || host.server.open() == 1);
-    std::thread::sleep(Duration::from_millis(300));
+    let at = |name: &str| host.dir().join(name);
+    let command = "touch begun; until [ -e go ]; do sleep 0.02; done; echo done > new; mv new mark";
+    let mut child = ssh(lab, "demo-mkt1", command).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("the command runs", || at("begun").exists());
+    assert_eq!(host.server.open(), 1);
     host.cut();
     assert_eq!(child.wait().unwrap().code(), Some(255));
-    assert!(!mark.exists());
-    wait_for("the orphan has done its work", || mark.exists());
+    wait_for("the server has let go", || host.server.open() == 0);
+    std::fs::write(at("go"), "").unwrap();
+    wait_for("the orphan has done its work", || at("mark").exists());
     assert_eq!(output(lab, "demo-mkt1", "cat mark").stdout, b"done\n");
 }
 

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Bench, get, standard};
 use lab::{Event, Failing, Role, Rule, Spec, Topology, Writer};
-use proto::PackageManager;
+use proto::step::PackageManager;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -26,7 +26,11 @@ fn programs_lie_where_processes_are_looked_for() {
     }
     let tracking = bench.host("demo-trk1");
     let web = lab::running(tracking).unwrap().into_iter().find(|entry| entry.name == "apache2").unwrap();
-    assert_eq!(fs::read_link(format!("/proc/{}/exe", web.pid)).unwrap(), tracking.dir.join("usr/sbin/apache2"), "Apache is no part of Campaign");
+    assert_eq!(
+        fs::read_link(format!("/proc/{}/exe", web.pid)).unwrap(),
+        tracking.dir.join("usr/sbin/apache2"),
+        "Apache is no part of Campaign"
+    );
 }
 
 #[test]
@@ -44,7 +48,8 @@ fn nlserver_tells_what_runs_and_what_is_missing() {
     assert_eq!(bench.run("demo-mta1", "nlserver", &["start", "mta@nowhere"]).status.code(), Some(1));
     bench.ok("demo-mta1", "nlserver", &["shutdown"]);
     assert_eq!(bench.ok("demo-mta1", "nlserver", &["pdump"]).lines().last(), Some("No tasks"));
-    let events: Vec<_> = bench.lab.records().unwrap().into_iter().filter(|record| record.subject == "mta@demo").map(|record| record.event).collect();
+    let events: Vec<_> =
+        bench.lab.records().unwrap().into_iter().filter(|record| record.subject == "mta@demo").map(|record| record.event).collect();
     assert_eq!(events, [Event::ModuleStopped, Event::ModuleStarted, Event::ModuleStopped]);
 }
 
@@ -129,7 +134,7 @@ fn packages_fail_as_they_do() {
     let again = bench.run("demo-mkt1", "dpkg", &["--purge", "nlserver6", "nothing"]);
     assert!(again.status.success() && text(&again.stderr).contains("ignoring request to remove nothing"));
     assert!(!bench.host("demo-mkt1").init_scripts().join("nlserver6").exists());
-    assert_eq!(bench.lab.records().unwrap().iter().filter(|record| record.event == Event::PackageFailed).count(), 2);
+    assert_eq!(bench.lab.records().unwrap().iter().filter(|record| record.event == Event::PackageFailed).count(), 3);
 }
 
 #[test]
@@ -137,7 +142,12 @@ fn the_web_server_answers_with_the_library_it_loaded() {
     let bench = Bench::standard();
     let host = bench.host("demo-trk1");
     let answer = get(host, "/r/test").unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("<redir status='OK' date='20") && answer.contains("build='8989'"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK\r\n")
+            && answer.contains("<redir status='OK' date='20")
+            && answer.contains("build='8989'"),
+        "{answer}"
+    );
     assert!(get(host, "/other").unwrap().starts_with("HTTP/1.1 404"));
     fs::write(host.nl6().join("lib/libnlsrvmod.so"), "webmdl 9383\n").unwrap();
     assert!(get(host, "/r/test").unwrap().contains("build='8989'"), "the old library stays loaded until the server stops");
@@ -186,7 +196,8 @@ fn dumps_need_the_password_and_can_be_read_back() {
     let passwords = bench.dir().join("pgpass");
     fs::write(&passwords, format!("*:*:*:*:{}", bench.lab.secrets().database_password)).unwrap();
     fs::set_permissions(&passwords, fs::Permissions::from_mode(0o644)).unwrap();
-    let dump = || text(&bench.command("demo-mkt1", "pg_dump").args(arguments).env("PGPASSFILE", &passwords).output().unwrap().stderr);
+    let dump =
+        || text(&bench.command("demo-mkt1", "pg_dump").args(arguments).env("PGPASSFILE", &passwords).output().unwrap().stderr);
     assert!(dump().contains("group or world access"));
     fs::set_permissions(&passwords, fs::Permissions::from_mode(0o600)).unwrap();
     assert!(dump().contains("could not open output file"));
@@ -200,7 +211,8 @@ fn the_internal_password_is_asked_for() {
     let bench = Bench::new(spec);
     let set = |answers: &str| {
         let mut command = bench.command("demo-trk1", "nlserver");
-        let command = command.args(["config", "-internalpassword"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let command =
+            command.args(["config", "-internalpassword"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         child.stdin.take().unwrap().write_all(answers.as_bytes()).unwrap();
         child.wait_with_output().unwrap()
@@ -209,7 +221,10 @@ fn the_internal_password_is_asked_for() {
     assert!(!set("guess\na\na\n").status.success());
     assert!(!set("\na\nb\n").status.success());
     let done = set(&format!("\n{password}\n{password}\n"));
-    assert!(text(&done.stdout).contains("Password successfully changed for account 'internal' (authentication mode 'nl')"), "{done:?}");
+    assert!(
+        text(&done.stdout).contains("Password successfully changed for account 'internal' (authentication mode 'nl')"),
+        "{done:?}"
+    );
     let stored = fs::read_to_string(bench.host("demo-trk1").nl6().join("conf/serverConf.xml")).unwrap();
     assert!(stored.contains(&bench.lab.secrets().internal_stored), "stored as on the other servers");
     assert!(!stored.contains(&password));
@@ -236,7 +251,9 @@ fn postupgrade_checks_without_a_trace() {
     let mut spec = standard();
     spec.faults.fail.push(Failing { host: "demo-mkt1".into(), step: "postupgrade.check".into(), times: Some(1) });
     let bench = Bench::new(spec);
-    let check = |instance: &str| bench.run("demo-mkt1", "nlserver", &["config", "-postupgrade", &format!("-instance:{instance}"), "-check"]);
+    let check = |instance: &str| {
+        bench.run("demo-mkt1", "nlserver", &["config", "-postupgrade", &format!("-instance:{instance}"), "-check"])
+    };
     assert!(text(&check("demo").stdout).contains(">>> PU-0005"));
     assert!(text(&check("demo").stdout).contains("demo instance, 0 warning(s) and 0 error(s) during the update."));
     assert!(!check("nowhere").status.success());
@@ -252,7 +269,10 @@ fn postupgrade_leaves_a_log() {
     bench.back_up();
     bench.migrate_host("demo-mkt1");
     bench.postupgrade(&bench.platform().instances[0]);
-    let logs: Vec<_> = fs::read_dir(bench.host("demo-mkt1").nl6().join("var/demo/postupgrade")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let logs: Vec<_> = fs::read_dir(bench.host("demo-mkt1").nl6().join("var/demo/postupgrade"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     assert_eq!(logs.len(), 1);
     assert!(logs[0].file_name().unwrap().to_str().unwrap().starts_with("postupgrade_7.4.1_"));
     let log = fs::read_to_string(&logs[0]).unwrap();
@@ -283,7 +303,9 @@ fn records_are_whole_and_in_order_however_many_write() {
 #[test]
 fn records_of_processes_are_in_order() {
     let bench = Bench::standard();
-    let mut children: Vec<_> = (0..24).map(|_| bench.command("demo-mkt1", "nlserver").args(["config", "-reload"]).stdout(Stdio::null()).spawn().unwrap()).collect();
+    let mut children: Vec<_> = (0..24)
+        .map(|_| bench.command("demo-mkt1", "nlserver").args(["config", "-reload"]).stdout(Stdio::null()).spawn().unwrap())
+        .collect();
     assert!(children.iter_mut().all(|child| child.wait().unwrap().success()));
     let records = bench.lab.records().unwrap();
     assert_eq!(records.iter().map(|record| record.seq).collect::<Vec<_>>(), (1..=24).collect::<Vec<_>>());

@@ -170,7 +170,10 @@ impl Bench {
             }
             for instance in platform.instances.iter().filter(|instance| migration_rank(platform.topology, instance.of) == rank) {
                 let output = self.postupgrade(instance);
-                assert!(output.contains(&format!("{} instance, 1 warning(s) and 0 error(s) during the update.", instance.name)), "{output}");
+                assert!(
+                    output.contains(&format!("{} instance, 1 warning(s) and 0 error(s) during the update.", instance.name)),
+                    "{output}"
+                );
             }
         }
     }
@@ -193,7 +196,9 @@ pub(crate) fn standard() -> Spec {
     Spec {
         platforms: vec![lab::PlatformSpec {
             os: Some("debian-12".into()),
-            ..Spec::one("demo", Topology::Standard, &[(Role::Marketing, 1), (Role::Mta, 1), (Role::Tracking, 2)]).platforms.remove(0)
+            ..Spec::one("demo", Topology::Standard, &[(Role::Marketing, 1), (Role::Mta, 1), (Role::Tracking, 2)])
+                .platforms
+                .remove(0)
         }],
         ..Spec::every_topology()
     }
