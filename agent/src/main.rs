@@ -1,2 +1,8 @@
-//! Placeholder.
-fn main() {}
+//! The binary `caravan-agent`. What it does is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    agent::run(&args)
+}

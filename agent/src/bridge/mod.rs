@@ -1,0 +1,205 @@
+//! The bridge: what sshd started. Carries frames between the SSH channel and the supervisor of a run; answers questions and runs
+//! ad-hoc commands itself. Ends when its standard input ends; lives on when only its standard output is gone.
+
+mod attach;
+mod exec;
+
+use crate::channel::{Input, Output, Stopped};
+use crate::inspect;
+use exec::Commands;
+use proto::frame::{Frame, MAGIC, parse};
+use proto::inspect::ReadError;
+use proto::{FromAgent, PROTOCOL, PROTOCOL_OLDEST, Query, RunAs, Secret, ToAgent};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long questions that are being answered may hold up the end of the bridge.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// What goes to the controller.
+type ToController = Output<File>;
+/// Secrets by name. Each value is wiped when it is dropped.
+type Secrets = BTreeMap<String, Secret>;
+
+/// Speaks frames on standard input and output until standard input ends.
+pub(crate) fn run() -> ExitCode {
+    let (Ok(input), Ok(output)) = (own(std::io::stdin()), own(std::io::stdout())) else {
+        crate::complain("caravan-agent bridge: standard input or output is closed\n");
+        return ExitCode::from(1);
+    };
+    let output = Arc::new(Output::new(output));
+    output.raw(MAGIC);
+    let mut bridge = Bridge {
+        commands: Arc::new(Commands::new(Arc::clone(&output))),
+        output,
+        secrets: Arc::default(),
+        supervisor: None,
+        answering: Vec::new(),
+        greeted: false,
+    };
+    let code = bridge.serve(&mut Input::new(input));
+    bridge.end();
+    code
+}
+
+/// A standard stream as a plain file: no buffer and no lock of the library's own in between.
+fn own(stream: impl AsFd) -> std::io::Result<File> {
+    Ok(File::from(stream.as_fd().try_clone_to_owned()?))
+}
+
+struct Bridge {
+    output: Arc<ToController>,
+    commands: Arc<Commands>,
+    secrets: Arc<Mutex<Secrets>>,
+    /// The connection to the supervisor, once attached.
+    supervisor: Option<Output<UnixStream>>,
+    answering: Vec<JoinHandle<()>>,
+    greeted: bool,
+}
+
+impl Bridge {
+    fn serve(&mut self, input: &mut Input<File>) -> ExitCode {
+        loop {
+            let frame = match input.next() {
+                Ok(frame) => frame,
+                Err(Stopped::End) => return ExitCode::SUCCESS,
+                Err(Stopped::Garbage(e)) => return self.give_up(&format!("what the controller sent is not the protocol: {e}")),
+            };
+            let message = match &frame {
+                Frame::Control(payload) => match parse::<ToAgent>(payload) {
+                    Ok(message) => message,
+                    Err(e) => return self.give_up(&e.to_string()),
+                },
+                Frame::Data { .. } => {
+                    self.pass_on(&frame);
+                    continue;
+                }
+            };
+            if !self.greeted && !matches!(message, ToAgent::Hello { .. }) {
+                return self.give_up("expected Hello as the first message");
+            }
+            if let Some(code) = self.handle(message, &frame) {
+                return code;
+            }
+        }
+    }
+
+    /// Carries out one message. Some exit code when the bridge has to end.
+    fn handle(&mut self, message: ToAgent, frame: &Frame) -> Option<ExitCode> {
+        match message {
+            ToAgent::Hello { protocol, oldest, .. } => return self.greet(protocol, oldest),
+            ToAgent::Secrets { values } => {
+                self.secrets.lock().unwrap_or_else(PoisonError::into_inner).extend(values);
+                self.pass_on(frame);
+            }
+            ToAgent::Inspect { id, queries, run_as } => self.inspect(id, queries, run_as),
+            ToAgent::Exec { id, argv } => self.commands.start(id, argv, &self.secrets()),
+            ToAgent::Attach { ref run, ref host_state, .. } => match attach::connect(host_state, run) {
+                Ok(stream) => return self.attached(&stream, frame),
+                Err(attach::Failure::Refused(reason)) => self.say(&FromAgent::Refused { reason }),
+                Err(attach::Failure::Fatal(message)) => return Some(self.give_up(&message)),
+            },
+            ToAgent::Grant { .. } | ToAgent::Revoke | ToAgent::Finish if self.supervisor.is_none() => {
+                self.say(&FromAgent::Refused { reason: "no run is attached on this connection; send Attach first".to_owned() });
+            }
+            ToAgent::Grant { .. }
+            | ToAgent::Revoke
+            | ToAgent::Finish
+            | ToAgent::Ack { .. }
+            | ToAgent::FileBegin { .. }
+            | ToAgent::FileEnd { .. }
+            | ToAgent::FileRefused { .. } => self.pass_on(frame),
+        }
+        None
+    }
+
+    fn greet(&mut self, protocol: u16, oldest: u16) -> Option<ExitCode> {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let spoken = protocol.min(PROTOCOL);
+        if spoken < oldest.max(PROTOCOL_OLDEST) {
+            self.say(&FromAgent::Incompatible { protocol: PROTOCOL, oldest: PROTOCOL_OLDEST, version });
+            return Some(ExitCode::from(1));
+        }
+        self.greeted = true;
+        self.say(&FromAgent::Hello {
+            protocol: spoken,
+            version,
+            boot_id: inspect::boot_id(),
+            euid: rustix::process::geteuid().as_raw(),
+            user: crate::account::current_name(),
+        });
+        None
+    }
+
+    fn inspect(&mut self, id: u32, queries: Vec<Query>, run_as: RunAs) {
+        let (output, secrets) = (Arc::clone(&self.output), self.secrets());
+        self.answering.retain(|thread| !thread.is_finished());
+        self.answering.push(std::thread::spawn(move || {
+            let readings = inspect::answer(&queries, &run_as, &secrets);
+            if output.message(&FromAgent::Inspected { id, readings }).is_err() {
+                let why = ReadError::Failed("the answers are too large for one message; ask fewer questions at once".to_owned());
+                let readings = queries.iter().map(|_| Err(why.clone())).collect();
+                let _ = output.message(&FromAgent::Inspected { id, readings });
+            }
+        }));
+    }
+
+    /// From here on the supervisor's frames go to the controller, and the controller's to the supervisor.
+    fn attached(&mut self, stream: &UnixStream, attach: &Frame) -> Option<ExitCode> {
+        let (reader, writer) = match (stream.try_clone(), stream.try_clone()) {
+            (Ok(reader), Ok(writer)) => (reader, writer),
+            (Err(e), _) | (_, Err(e)) => return Some(self.give_up(&format!("cannot talk to the supervisor: {e}"))),
+        };
+        let supervisor = Output::new(writer);
+        let secrets = self.secrets();
+        if !secrets.is_empty() {
+            let _ = supervisor.message(&ToAgent::Secrets { values: secrets });
+        }
+        supervisor.frame(attach);
+        self.supervisor = Some(supervisor);
+        let (output, commands) = (Arc::clone(&self.output), Arc::clone(&self.commands));
+        std::thread::spawn(move || {
+            if let attach::Parted::Lost = attach::relay(reader, &output) {
+                let message = "the supervisor of the run ended unexpectedly; steps that run go on; attach again to go on with them";
+                let _ = output.message(&FromAgent::Fatal { message: message.to_owned() });
+                commands.end_all();
+                std::process::exit(1);
+            }
+        });
+        None
+    }
+
+    fn pass_on(&self, frame: &Frame) {
+        if let Some(supervisor) = &self.supervisor {
+            supervisor.frame(frame);
+        }
+    }
+
+    fn secrets(&self) -> Secrets {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn say(&self, message: &FromAgent) {
+        // Nothing that is said here comes near the limit of a frame.
+        let _ = self.output.message(message);
+    }
+
+    fn give_up(&self, message: &str) -> ExitCode {
+        self.say(&FromAgent::Fatal { message: message.to_owned() });
+        ExitCode::from(1)
+    }
+
+    fn end(&mut self) {
+        let until = Instant::now() + LAST_ANSWERS;
+        while self.answering.iter().any(|thread| !thread.is_finished()) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.commands.end_all();
+    }
+}

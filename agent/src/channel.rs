@@ -1,0 +1,90 @@
+//! Frames over file descriptors. A reader that is gone is a fact to be noticed, never a reason to die.
+
+use proto::frame::{DATA_CHUNK, Decoder, Frame, FrameError};
+use serde::Serialize;
+use std::io::{self, Read, Write};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The writing end of a conversation, shared by threads. Each frame is written whole.
+#[derive(Debug)]
+pub(crate) struct Output<W> {
+    writer: Mutex<W>,
+    gone: AtomicBool,
+}
+
+impl<W: Write> Output<W> {
+    pub(crate) fn new(writer: W) -> Self {
+        Self { writer: Mutex::new(writer), gone: AtomicBool::new(false) }
+    }
+
+    /// Writes bytes as they are. False when nobody reads any more.
+    pub(crate) fn raw(&self, bytes: &[u8]) -> bool {
+        if self.gone.load(Ordering::Relaxed) {
+            return false;
+        }
+        let Ok(mut writer) = self.writer.lock() else { return false };
+        let written = writer.write_all(bytes).and_then(|()| writer.flush());
+        if written.is_err() {
+            self.gone.store(true, Ordering::Relaxed);
+        }
+        written.is_ok()
+    }
+
+    pub(crate) fn frame(&self, frame: &Frame) -> bool {
+        self.raw(&frame.encode())
+    }
+
+    /// Sends a message. One that is too large for a frame becomes an error for the caller to put in other words.
+    pub(crate) fn message<T: Serialize>(&self, message: &T) -> Result<bool, FrameError> {
+        Ok(self.frame(&Frame::message(message)?))
+    }
+
+    /// Sends bytes of a stream, in pieces of a sensible size.
+    pub(crate) fn data(&self, stream: u32, mut offset: u64, bytes: &[u8]) -> bool {
+        bytes.chunks(DATA_CHUNK).all(|piece| {
+            let frame = Frame::Data { stream, offset, bytes: piece.to_vec() };
+            offset += piece.len() as u64;
+            self.frame(&frame)
+        })
+    }
+}
+
+/// The reading end of a conversation.
+#[derive(Debug)]
+pub(crate) struct Input<R> {
+    reader: R,
+    decoder: Decoder,
+    piece: Vec<u8>,
+}
+
+/// Why there is no further frame.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    /// The other side ended.
+    End,
+    /// What came is not this protocol; nothing after it can be trusted.
+    Garbage(FrameError),
+}
+
+impl<R: Read> Input<R> {
+    pub(crate) fn new(reader: R) -> Self {
+        Self { reader, decoder: Decoder::new(), piece: vec![0; 64 * 1024] }
+    }
+
+    /// The next frame; waits for it.
+    pub(crate) fn next(&mut self) -> Result<Frame, Stopped> {
+        loop {
+            if let Some(frame) = self.decoder.next_frame().map_err(Stopped::Garbage)? {
+                return Ok(frame);
+            }
+            match self.reader.read(&mut self.piece) {
+                Ok(0) => return Err(Stopped::End),
+                Ok(read) => self.decoder.push(self.piece.get(..read).unwrap_or_default()),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // A connection that breaks is over, however it broke.
+                Err(_) => return Err(Stopped::End),
+            }
+        }
+    }
+}

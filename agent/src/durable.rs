@@ -1,0 +1,41 @@
+//! Files that are whole or not there, also after a power cut.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Makes names in a directory durable.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// The directory that a path lies in.
+pub(crate) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
+}
+
+/// Another name beside `path`, for a file that is renamed once it is whole.
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(suffix);
+    path.with_file_name(name)
+}
+
+/// Writes a file (mode 0600) under another name, makes it durable, renames it, and makes the name durable.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let whole = beside(path, ".tmp");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&whole)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&whole, path)?;
+    sync_dir(parent(path))
+}
+
+/// Creates a directory (and those above it) that only its owner can look into. Fine when it exists.
+pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}

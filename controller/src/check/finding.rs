@@ -1,0 +1,111 @@
+//! How a finding is put together.
+
+use inventory::{Host, Instance, Platform};
+use proto::event::{Finding, Status};
+use proto::inspect::ReadError;
+
+/// Every check, by its stable name: what stands before the `@` of a finding's id.
+pub(super) const CHECKS: &[&str] = &[
+    "reachable",
+    "windows",
+    "os-as-declared",
+    "os-supported",
+    "arch",
+    "version",
+    "running",
+    "packages-old",
+    "instance-config",
+    "back-tree-absent",
+    "disk",
+    "campaign-user",
+    "clock",
+    "dbms",
+    "unicode",
+    "builds-equal",
+    "same-machine",
+    "backup",
+    "internal-password",
+    "internal-password-others",
+];
+
+/// How the evidence of a finding begins that is unknown for one reason only: hosts were not reached, which their own findings say.
+pub(super) const NOT_REACHED: &str = "not reached: ";
+
+/// How much of what a host said goes into a finding.
+const EXCERPT: usize = 160;
+
+/// What a finding is about.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    platform: &'a str,
+    host: Option<&'a str>,
+    instance: Option<&'a str>,
+}
+
+impl<'a> Subject<'a> {
+    pub(super) fn platform(platform: &'a Platform) -> Self {
+        Self { platform: &platform.name, host: None, instance: None }
+    }
+
+    pub(super) fn host(platform: &'a Platform, host: &'a Host) -> Self {
+        Self { host: Some(&host.name), ..Self::platform(platform) }
+    }
+
+    pub(super) fn instance(platform: &'a Platform, instance: &'a Instance) -> Self {
+        Self { host: Some(&instance.app), instance: Some(&instance.name), ..Self::platform(platform) }
+    }
+
+    /// All is well; there is nothing to do.
+    pub(super) fn ok(self, check: &'static str, message: impl Into<String>, evidence: impl Into<String>) -> Finding {
+        self.finding(check, Status::Ok, message, evidence, "")
+    }
+
+    pub(super) fn finding(
+        self,
+        check: &'static str,
+        status: Status,
+        message: impl Into<String>,
+        evidence: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Finding {
+        debug_assert!(CHECKS.contains(&check), "{check} is not in the list of checks");
+        let scope = self.instance.or(self.host).unwrap_or(self.platform);
+        Finding {
+            id: format!("{check}@{scope}"),
+            check: check.to_owned(),
+            platform: self.platform.to_owned(),
+            host: self.host.map(str::to_owned),
+            instance: self.instance.map(str::to_owned),
+            status,
+            message: message.into(),
+            evidence: evidence.into(),
+            remedy: remedy.into(),
+            overridden: None,
+        }
+    }
+
+    /// It could not be found out: denied is told apart from everything else, since it has another remedy.
+    pub(super) fn unread(self, check: &'static str, what: &str, error: &ReadError) -> Finding {
+        let remedy = match error {
+            ReadError::Denied(_) => "Let the agent become root (`become` in the inventory), or let the login account read it.",
+            ReadError::Missing(_) => "Check `campaign.home` in the inventory, and the installation on the host.",
+            ReadError::Failed(_) => "Look at it on the host, then run `caravan check` again.",
+        };
+        self.finding(check, Status::Unknown, format!("{what} cannot be read"), clean(&error.to_string()), remedy)
+    }
+}
+
+/// What a host said, fit for one line of a terminal: no control characters, not longer than an excerpt.
+pub(super) fn clean(text: &str) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let line = line.trim();
+    match line.char_indices().nth(EXCERPT) {
+        Some((end, _)) => format!("{}...", line.get(..end).unwrap_or(line)),
+        None => line.to_owned(),
+    }
+}
+
+/// Names of hosts for one line of a screen.
+pub(crate) fn fold<S: AsRef<str>>(names: &[S]) -> String {
+    crate::view::text::fold_hosts(names.iter().map(AsRef::as_ref))
+}

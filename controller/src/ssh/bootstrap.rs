@@ -1,0 +1,197 @@
+//! The command that starts the agent on a host, and the words that its shell script answers with. Pure text.
+//!
+//! The login shell that reads the command may be anything: csh, fish, an old ksh. So the command is `exec /bin/sh -c` with single
+//! quotes around words that contain no single quote, no `!` (csh's history), no line end and no backslash (fish), each below 1,000
+//! bytes (the longest word of the original csh).
+//!
+//! The script looks for the agent by digest, and runs it. Otherwise it asks for it with one line, receives it on standard input,
+//! checks the digest, keeps it, and runs it.
+
+use super::embedded::EmbeddedAgent;
+
+/// How an answer line of the script begins. The script puts it together from two halves, so that a login shell that prints the
+/// command itself is not taken for an answer.
+const ANSWER: &str = "caravan-bootstrap:";
+/// The longest word that is put on the command line.
+const LONGEST_WORD: usize = 900;
+/// The longest answer line that is waited for.
+const LONGEST_ANSWER: usize = 400;
+
+/// What the script answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It needs the agent for this system; `packed`: it can unpack gzip.
+    Need { system: String, packed: bool },
+    /// There is no agent for this system (`uname -sm`).
+    NoAgent { system: String },
+    /// It cannot go on.
+    Failed(String),
+}
+
+/// How the script's shell becomes root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Elevation {
+    /// It does not.
+    None,
+    /// `sudo` without a password.
+    Sudo,
+    /// `sudo` that prints this prompt on standard error and reads a password from standard input.
+    SudoAsks(String),
+}
+
+/// The command to execute. `host_state` is Caravan's directory on the host, used where the shell runs as root.
+///
+/// # Errors
+/// `host_state` cannot be written in a shell command.
+pub(super) fn command(agents: &[EmbeddedAgent], host_state: &str, elevation: &Elevation) -> Result<String, String> {
+    let script = script(agents, host_state)?;
+    let mut words = Vec::new();
+    let mut rest = script.as_str();
+    while !rest.is_empty() {
+        let end = rest.floor_char_boundary(LONGEST_WORD.min(rest.len()));
+        let (word, after) = rest.split_at(end);
+        words.push(format!("'{word}'"));
+        rest = after;
+    }
+    let joined: String = (1..=words.len()).map(|number| format!("${{{number}}}")).collect();
+    let shell = format!("/bin/sh -c 'eval \"{joined}\"' caravan {}", words.join(" "));
+    Ok(match elevation {
+        Elevation::None => format!("exec {shell}"),
+        // The C locale, because sudo's complaints are read.
+        Elevation::Sudo => format!("exec env LC_ALL=C sudo -n -- {shell}"),
+        Elevation::SudoAsks(marker) => format!("exec env LC_ALL=C sudo -S -p {marker} -- {shell}"),
+    })
+}
+
+fn script(agents: &[EmbeddedAgent], host_state: &str) -> Result<String, String> {
+    // Inside double quotes inside single quotes, in any shell, and without a backslash to escape with.
+    if let Some(bad) =
+        host_state.chars().find(|letter| matches!(letter, '\'' | '!' | '\\' | '"' | '$' | '`') || letter.is_control())
+    {
+        return Err(format!("host_state {host_state:?} contains {bad:?}, which cannot be written in a command for every shell"));
+    }
+    let cases: String = agents
+        .iter()
+        .map(|agent| format!("\"{}\") d={};n={};r={};;", agent.system, agent.sha256, agent.gzip.len(), agent.size))
+        .collect();
+    // One statement a line here; joined by spaces in the command.
+    let lines = [
+        "unset LC_ALL;umask 077;p=caravan-;say() { echo \"${p}bootstrap: $*\";};",
+        "s=$(uname -sm);u=$(id -u);",
+        &format!("case \"$s\" in {cases} *) say none \"$s\";exit 0;;esac;"),
+        // Any of the three prints the digest; a host with none of them says so.
+        "sum() { if command -v sha256sum;then sha256sum >&3;elif command -v shasum;then shasum -a 256 >&3;",
+        "elif command -v openssl;then openssl dgst -sha256 >&3;else echo nosum >&3;fi 3>&1 >/dev/null 2>&1;};",
+        "good() { case \"$(sum <\"$1\")\" in *$d*) return 0;;esac;return 1;};",
+        // Everything on the way to the file belongs to us; in a directory that all can write to, nobody redirected it.
+        "own() { [ -O \"${1%/*}\" ]&&[ -O \"$1\" ]&&[ -O \"$1/$d\" ]||return 1;",
+        "case \"$1\" in /tmp/*|/var/tmp/*) [ -L \"${1%/*}\" ]&&return 1;;esac;return 0;};",
+        // Whether a file can be executed where it lies (126: noexec); the agent without a mode ends at once.
+        "runs() { \"$1\" </dev/null >/dev/null 2>&1;[ $? -ne 126 ];};",
+        &format!("if [ \"$u\" = 0 ];then set -- \"{host_state}/agent\";"),
+        "else set -- \"${XDG_CACHE_HOME:-$HOME/.cache}/caravan/agent\" \"/var/tmp/caravan-$u/agent\" \"/tmp/caravan-$u/agent\";fi;",
+        "for c in \"$@\";do f=\"$c/$d/caravan-agent\";if [ -f \"$f\" ]&&[ -x \"$f\" ]&&[ -O \"$f\" ]&&own \"$c\";then",
+        // Root checks the digest at every start; others checked it when they wrote the file.
+        "if [ \"$u\" -ne 0 ]||good \"$f\";then exec \"$f\" bridge;fi;fi;done;",
+        "t=;for c in \"$@\";do mkdir -p \"$c/$d\" 2>/dev/null;if own \"$c\"&&(: >\"$c/$d/.new.$$\") 2>/dev/null;then",
+        "t=\"$c/$d/.new.$$\";break;fi;done;",
+        "if [ -z \"$t\" ];then say failed \"none of these directories can be written and belongs to uid $u alone: $*\";exit 0;fi;",
+        "gone() { rm -f \"$t\";exit 1;};trap gone 1 13 15;",
+        "if command -v gzip >/dev/null 2>&1;then say need gzip \"$s\";head -c $n|gzip -dc >\"$t\";",
+        "else say need raw \"$s\";head -c $r >\"$t\";fi;",
+        "chmod 700 \"$t\";k=$(sum <\"$t\");case \"$k\" in",
+        // Nothing can prove the file later, so it is not kept: it runs from an open file that has no name any more.
+        "nosum) exec 9<\"$t\";rm -f \"$t\";exec /proc/self/fd/9 bridge;;",
+        "*$d*) ;;*) rm -f \"$t\";say failed \"the agent arrived damaged in ${t%/*} (is the disk full?)\";exit 0;;esac;",
+        "if runs \"$t\";then f=\"${t%/*}/caravan-agent\";mv -f \"$t\" \"$f\";exec \"$f\" bridge;fi;",
+        "for c in \"$@\";do g=\"$c/$d/.new.$$\";[ \"$g\" = \"$t\" ]&&continue;mkdir -p \"$c/$d\" 2>/dev/null;own \"$c\"||continue;",
+        "f=\"$c/$d/caravan-agent\";if cp \"$t\" \"$g\" 2>/dev/null&&good \"$g\"&&runs \"$g\";then rm -f \"$t\";mv -f \"$g\" \"$f\";",
+        "exec \"$f\" bridge;fi;rm -f \"$g\";done;",
+        "rm -f \"$t\";say failed \"programs cannot be executed in any of: $* (noexec?)\"",
+    ];
+    Ok(lines.join(" "))
+}
+
+/// Looks for an answer in what arrived; also says how many bytes it took, with what stood before it.
+pub(super) fn answer(bytes: &[u8]) -> Option<(Answer, usize)> {
+    let start = find(bytes, ANSWER.as_bytes())? + ANSWER.len();
+    let rest = bytes.get(start..)?;
+    let length = match rest.iter().position(|byte| *byte == b'\n') {
+        Some(length) => length,
+        None if rest.len() < LONGEST_ANSWER => return None,
+        None => rest.len(),
+    };
+    let line = String::from_utf8_lossy(rest.get(..length)?);
+    let line = line.trim();
+    let (word, text) = line.split_once(' ').unwrap_or((line, ""));
+    let answer = match word {
+        "none" => Answer::NoAgent { system: super::text::printable(text) },
+        "need" => match text.split_once(' ') {
+            Some(("gzip", system)) => Answer::Need { system: system.to_owned(), packed: true },
+            Some(("raw", system)) => Answer::Need { system: system.to_owned(), packed: false },
+            _ => Answer::Failed(format!("the start script said {:?}", super::text::printable(line))),
+        },
+        "failed" => Answer::Failed(super::text::printable(text)),
+        _ => Answer::Failed(format!("the start script said {:?}", super::text::printable(line))),
+    };
+    Some((answer, start + length + 1))
+}
+
+/// Where a text begins in bytes.
+pub(super) fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const AGENT: EmbeddedAgent = EmbeddedAgent {
+        system: "Linux x86_64",
+        target: "x86_64-unknown-linux-gnu",
+        sha256: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+        size: 2_000_000,
+        gzip: &[0; 100],
+    };
+
+    #[test]
+    fn the_command_is_safe_in_every_login_shell() {
+        let agents = [AGENT; 4];
+        for elevation in [Elevation::None, Elevation::Sudo, Elevation::SudoAsks("marker:".to_owned())] {
+            let command = command(&agents, "/var/lib/caravan", &elevation).unwrap();
+            assert!(!command.contains(['\n', '!', '\\']), "{command}");
+            let words: Vec<&str> = command.split('\'').skip(1).step_by(2).collect();
+            assert!(words.len() > 2 && words.iter().all(|word| word.len() < 1000), "{command}");
+            assert!(!command.contains(ANSWER), "a shell that echoes the command would be taken for an answer");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_no_command_can_hold_is_refused() {
+        for bad in ["/a'b", "/a!b", "/a\nb", "/a$b", "/a`b", "/a\"b", "/a\\b"] {
+            assert!(command(&[AGENT], bad, &Elevation::None).is_err(), "{bad:?}");
+        }
+        assert!(command(&[AGENT], "/srv/with space/ü", &Elevation::None).is_ok());
+    }
+
+    #[test]
+    fn answers_are_found_in_noise() {
+        let need = Answer::Need { system: "Linux x86_64".to_owned(), packed: true };
+        let line = b"Welcome\ncaravan-bootstrap: need gzip Linux x86_64\nrest";
+        assert_eq!(answer(line), Some((need, line.len() - 4)));
+        assert_eq!(answer(b"caravan-bootstrap: need gz"), None);
+        assert_eq!(
+            answer(b"caravan-bootstrap: none SunOS sun4v\n"),
+            Some((Answer::NoAgent { system: "SunOS sun4v".to_owned() }, 36))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            let _ = answer(&bytes);
+            let _ = answer(&[ANSWER.as_bytes(), &bytes].concat());
+        }
+    }
+}

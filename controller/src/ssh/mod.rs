@@ -1,0 +1,326 @@
+//! Hosts over SSH. Every type of the SSH library stays inside this module.
+//!
+//! [`SshHosts::open`]: connect (directly or through a bastion that all hosts behind it share), check the host key, log in, start
+//! the agent with one command on one channel (it is sent only where it is missing), shake hands.
+
+mod algorithms;
+mod auth;
+mod bootstrap;
+mod connect;
+mod embedded;
+mod identity;
+mod known_hosts;
+mod link;
+mod route;
+mod start;
+pub mod text;
+mod trust;
+
+use crate::exit::{Exit, Failure};
+use crate::hosts::{Hosts, Link, OpenError};
+use crate::secrets::Secrets;
+use bootstrap::Elevation;
+use connect::{Connection, Target};
+use identity::Identities;
+use inventory::{BecomeMethod, Fleet, Host};
+use route::{Files, Hop};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::Instant;
+
+pub use embedded::{AGENTS, EmbeddedAgent};
+pub use trust::{Expected, Verdict};
+
+/// For hosts of the inventory the system-wide file counts besides the user's, as for OpenSSH.
+const SYSTEM_KNOWN_HOSTS: &str = "/etc/ssh/ssh_known_hosts";
+/// Connection starts are spread over up to this many milliseconds, so that servers behind one bastion are not all asked at once.
+const JITTER_MS: u32 = 20;
+
+/// How hosts are reached; what the inventory does not say.
+#[derive(Debug, Clone)]
+pub struct SshOptions {
+    /// Connections that are being started at the same time, overall. sshd drops starts above `MaxStartups` (10 by default).
+    pub starts: usize,
+    /// The same through one bastion.
+    pub starts_per_bastion: usize,
+    /// Longest time for opening one host, without the wait for its turn and for people: a bound for everything together.
+    pub open_timeout: Duration,
+    /// Where ssh-agent listens.
+    pub agent_socket: Option<PathBuf>,
+    /// The operator's home directory: for `~`, `~/.ssh/known_hosts` and the default identities.
+    pub home: Option<PathBuf>,
+    /// The account that is used where the inventory names none.
+    pub user: Option<String>,
+    /// The agents that can be sent.
+    pub agents: &'static [EmbeddedAgent],
+}
+
+impl Default for SshOptions {
+    /// What the process's environment says.
+    fn default() -> Self {
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        Self {
+            starts: 10,
+            starts_per_bastion: 8,
+            open_timeout: Duration::from_secs(300),
+            agent_socket: variable("SSH_AUTH_SOCK").map(PathBuf::from),
+            home: variable("HOME").map(PathBuf::from),
+            user: ["USER", "LOGNAME"].into_iter().find_map(variable).and_then(|name| name.into_string().ok()),
+            agents: AGENTS,
+        }
+    }
+}
+
+/// The hosts of a fleet, over SSH.
+pub struct SshHosts {
+    hosts: HashMap<String, Place>,
+    secrets: Arc<Secrets>,
+    identities: Identities,
+    options: SshOptions,
+    starts: Semaphore,
+    bastions: Mutex<HashMap<String, Arc<Bastion>>>,
+    warnings: Vec<String>,
+}
+
+/// One host and the way to it.
+struct Place {
+    host: Host,
+    target: Target,
+    /// The bastions on the way, nearest first.
+    hops: Vec<Hop>,
+}
+
+/// A bastion that all hosts behind it share.
+struct Bastion {
+    starts: Semaphore,
+    state: Mutex<BastionState>,
+}
+
+#[derive(Default)]
+enum BastionState {
+    #[default]
+    Idle,
+    Up(Arc<Connection>),
+    /// The last attempt ended at this moment in this way.
+    Failed(Instant, OpenError),
+}
+
+/// What `hosts trust` finds out about one server.
+#[derive(Debug, Clone)]
+pub struct ScannedKey {
+    /// Type and fingerprint, `ssh-ed25519 SHA256:...`.
+    pub fingerprint: String,
+    /// What is to be thought of it.
+    pub verdict: Verdict,
+    /// The line for known_hosts, without line end.
+    pub line: String,
+    /// The known_hosts file of this server that new keys go to.
+    pub file: PathBuf,
+}
+
+impl SshHosts {
+    /// Prepares the ways to all hosts of a fleet. Reads known_hosts files; contacts nobody.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`]: a known_hosts file cannot be read, a pin or a jump host cannot be understood.
+    pub fn new(fleet: &Fleet, secrets: Arc<Secrets>, options: SshOptions) -> Result<Self, Failure> {
+        let mut files = Files { read: HashMap::new(), base: &fleet.base, home: options.home.as_deref() };
+        let mut hosts = HashMap::new();
+        for host in fleet.platforms.iter().flat_map(|platform| &platform.hosts).filter(|host| !host.is_windows()) {
+            let place = files.place(host, &options).map_err(|why| Failure::new(Exit::Usage, format!("{}: {why}", host.name)))?;
+            hosts.insert(host.name.clone(), place);
+        }
+        let mut warnings: Vec<String> = files.read.values().flat_map(|file| file.warnings().iter().cloned()).collect();
+        warnings.sort();
+        Ok(Self {
+            hosts,
+            identities: Identities::new(Arc::clone(&secrets), options.agent_socket.clone(), options.home.clone()),
+            secrets,
+            starts: Semaphore::new(options.starts.max(1)),
+            bastions: Mutex::default(),
+            options,
+            warnings,
+        })
+    }
+
+    /// Lines of known_hosts files that could not be understood, each with `file:line`.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Names of the bastions on the way to these hosts, each once, as `scan` takes them.
+    pub fn bastions<'a>(&self, hosts: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+        let mut found = Vec::new();
+        for hop in hosts.into_iter().filter_map(|host| self.hosts.get(host)).flat_map(|place| &place.hops) {
+            if !found.contains(&hop.target.name) {
+                found.push(hop.target.name.clone());
+            }
+        }
+        found
+    }
+
+    /// Takes the key of a host, or of a bastion, without logging in to it. The bastions on the way must be known.
+    ///
+    /// # Errors
+    /// As [`Hosts::open`], for the host and for the bastions on the way.
+    pub async fn scan(&self, name: &str) -> Result<ScannedKey, OpenError> {
+        let (target, hops) = self.find(name)?;
+        let through = self.through(hops, name).await?;
+        let key = {
+            let _turn = self.turn(hops).await;
+            connect::take_key(target, through).await?
+        };
+        Ok(ScannedKey {
+            fingerprint: format!("{} {}", key.algorithm(), trust::fingerprint(&key)),
+            verdict: target.trust.judge(&key),
+            line: format!("{} {}", target.trust.written_names(), key.to_openssh().unwrap_or_default()),
+            file: target.known_hosts.clone(),
+        })
+    }
+
+    /// A host or a bastion by name, with the bastions on the way to it.
+    fn find(&self, name: &str) -> Result<(&Target, &[Hop]), OpenError> {
+        if let Some(place) = self.hosts.get(name) {
+            return Ok((&place.target, &place.hops));
+        }
+        for place in self.hosts.values() {
+            if let Some(at) = place.hops.iter().position(|hop| hop.target.name == name)
+                && let Some((hop, before)) = place.hops.get(..=at).and_then(<[Hop]>::split_last)
+            {
+                return Ok((&hop.target, before));
+            }
+        }
+        Err(no_such_host(name))
+    }
+
+    async fn connect(&self, name: &str) -> Result<Connection, OpenError> {
+        let (target, hops) = self.find(name)?;
+        let through = self.through(hops, name).await?;
+        let bastion = self.bastion(hops).await;
+        let _behind = match &bastion {
+            Some(bastion) => bastion.starts.acquire().await.ok(),
+            None => None,
+        };
+        let _turn = self.turn(hops).await;
+        connect::connect(target, through, &self.identities).await
+    }
+
+    /// Waits until a connection may be started.
+    async fn turn(&self, hops: &[Hop]) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        let permit = self.starts.acquire().await.ok();
+        if !hops.is_empty() {
+            let pause = getrandom::u32().unwrap_or_default() % JITTER_MS;
+            tokio::time::sleep(Duration::from_millis(pause.into())).await;
+        }
+        permit
+    }
+
+    /// The bastion nearest to the host.
+    async fn bastion(&self, hops: &[Hop]) -> Option<Arc<Bastion>> {
+        let last = hops.last()?;
+        let mut bastions = self.bastions.lock().await;
+        let made = || Arc::new(Bastion { starts: Semaphore::new(self.options.starts_per_bastion.max(1)), state: Mutex::default() });
+        Some(Arc::clone(bastions.entry(last.key.clone()).or_insert_with(made)))
+    }
+
+    /// The connection to the last bastion on the way: the one that is there, or a new one. Whoever waited while an attempt failed
+    /// shares its failure, so that a dead bastion costs one time limit and not one for each host.
+    async fn through(&self, hops: &[Hop], host: &str) -> Result<Option<Arc<Connection>>, OpenError> {
+        let asked = Instant::now();
+        let (Some((last, before)), Some(bastion)) = (hops.split_last(), self.bastion(hops).await) else { return Ok(None) };
+        let mut state = bastion.state.lock().await;
+        match &*state {
+            BastionState::Up(connection) if !connection.handle.is_closed() => return Ok(Some(Arc::clone(connection))),
+            BastionState::Failed(when, error) if *when >= asked => return Err(behind(error, host)),
+            _ => {}
+        }
+        let before = Box::pin(self.through(before, &last.target.name)).await;
+        let connected = match before {
+            Ok(before) => {
+                let _turn = self.turn(&[]).await;
+                connect::connect(&last.target, before, &self.identities).await
+            }
+            Err(error) => Err(error),
+        };
+        match connected {
+            Ok(connection) => {
+                let connection = Arc::new(connection);
+                *state = BastionState::Up(Arc::clone(&connection));
+                Ok(Some(connection))
+            }
+            Err(error) => {
+                let told = behind(&error, host);
+                *state = BastionState::Failed(Instant::now(), error);
+                Err(told)
+            }
+        }
+    }
+
+    async fn elevation(&self, place: &Place, root: bool) -> Result<(Elevation, Option<proto::Secret>), OpenError> {
+        if !root || place.host.become_.method == BecomeMethod::None || place.target.user == "root" {
+            return Ok((Elevation::None, None));
+        }
+        let Some(reference) = &place.host.become_.password else { return Ok((Elevation::Sudo, None)) };
+        let what = format!("sudo password of {}", place.target.user);
+        let password = self.secrets.resolve(reference, &what).await.map_err(|failure| OpenError::Become {
+            host: place.host.name.clone(),
+            seen: failure.message,
+            next: "Correct become.password for this host".to_owned(),
+        })?;
+        // Not guessable, so that nothing printed by chance is taken for sudo's question.
+        let number = getrandom::u64().unwrap_or_default();
+        Ok((Elevation::SudoAsks(format!("caravan-sudo-{number:016x}:")), Some(password)))
+    }
+}
+
+impl Hosts for SshHosts {
+    async fn open(&self, host: &str, root: bool) -> Result<Link, OpenError> {
+        let Some(place) = self.hosts.get(host) else { return Err(no_such_host(host)) };
+        // Asked before anything is opened: no server's clock runs while a person types.
+        let (elevation, password) = self.elevation(place, root).await?;
+        let connection = self.connect(host).await?;
+        let start = start::Start {
+            host,
+            user: &place.target.user,
+            host_state: &place.host.host_state,
+            agents: self.options.agents,
+            elevation,
+            password,
+        };
+        match tokio::time::timeout(self.options.open_timeout, start::start(&connection, &start)).await {
+            Ok(started) => Ok(link::link(connection, started?)),
+            Err(_) => Err(OpenError::Agent {
+                host: host.to_owned(),
+                seen: format!("it did not start within {} s", self.options.open_timeout.as_secs()),
+                next: "Is the host or the line overloaded?".to_owned(),
+            }),
+        }
+    }
+}
+
+fn no_such_host(name: &str) -> OpenError {
+    OpenError::Unreachable {
+        host: name.to_owned(),
+        seen: "the inventory has no such host that SSH can reach".to_owned(),
+        next: "See caravan inventory list".to_owned(),
+    }
+}
+
+/// A bastion's error as the error of a host behind it.
+fn behind(error: &OpenError, name: &str) -> OpenError {
+    let mut error = error.clone();
+    match &mut error {
+        OpenError::Unreachable { host, seen, .. }
+        | OpenError::HostKey { host, seen, .. }
+        | OpenError::Authentication { host, seen, .. }
+        | OpenError::Become { host, seen, .. }
+        | OpenError::Agent { host, seen, .. } => {
+            *seen = format!("its bastion {host}: {seen}");
+            name.clone_into(host);
+        }
+    }
+    error
+}

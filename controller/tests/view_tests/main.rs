@@ -1,0 +1,5 @@
+//! Views, screens and reports, from hand-made plans and events.
+
+mod fleet;
+mod fold;
+mod screens;
