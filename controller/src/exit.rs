@@ -26,7 +26,8 @@ pub enum Exit {
 impl Exit {
     /// The exit with this code, as a run's record has it.
     pub fn from_code(code: u8) -> Self {
-        let all = [Self::Ok, Self::Failed, Self::Usage, Self::Unreachable, Self::Locked, Self::Waiting, Self::Moved, Self::Detached];
+        let all =
+            [Self::Ok, Self::Failed, Self::Usage, Self::Unreachable, Self::Locked, Self::Waiting, Self::Moved, Self::Detached];
         all.into_iter().find(|exit| exit.code() == code).unwrap_or(Self::Internal)
     }
 

@@ -68,7 +68,8 @@ fn the_agent_depends_on_proto_alone() {
 
 #[test]
 fn russh_stays_in_one_module() {
-    let outside: Vec<_> = mentions("controller/src", &["russh"]).into_iter().filter(|m| !m.starts_with("controller/src/ssh/")).collect();
+    let outside: Vec<_> =
+        mentions("controller/src", &["russh"]).into_iter().filter(|m| !m.starts_with("controller/src/ssh/")).collect();
     // The log filter names the library, not its types.
     let outside: Vec<_> = outside.into_iter().filter(|m| !m.contains("with_target(\"russh\"")).collect();
     assert!(outside.is_empty(), "russh outside controller/src/ssh:\n{}", outside.join("\n"));

@@ -33,7 +33,12 @@ fn changes(site: &Site, platform: &str, since: usize) -> Vec<String> {
         !matches!(event, Event::ModuleStarted | Event::ServiceStarted | Event::WebStarted) && !matches!(event, Event::Violation(_))
     };
     let records = site.records(platform);
-    records.into_iter().skip(since).filter(|r| changing(&r.event)).map(|r| format!("{} {:?} {}", r.host, r.event, r.subject)).collect()
+    records
+        .into_iter()
+        .skip(since)
+        .filter(|r| changing(&r.event))
+        .map(|r| format!("{} {:?} {}", r.host, r.event, r.subject))
+        .collect()
 }
 
 #[test]

@@ -57,8 +57,12 @@ platforms:
         })
     };
     let mut printed = String::new();
-    for args in [&["check", "-vvv"] as &[&str], &["passwords", "check", "-vvv"], &["migrate", "--yes", "-vvv"], &["report", "--format", "markdown"]]
-    {
+    for args in [
+        &["check", "-vvv"] as &[&str],
+        &["passwords", "check", "-vvv"],
+        &["migrate", "--yes", "-vvv"],
+        &["report", "--format", "markdown"],
+    ] {
         let ran = site.caravan(args).expect(0);
         printed += &ran.stdout;
         printed += &ran.stderr;

@@ -19,9 +19,10 @@ mod readings;
 pub(crate) use finding::fold;
 pub use gather::{Limits, gather, gather_passwords};
 pub use overrides::{OverrideError, Verdict, apply_overrides, holds_up, verdict};
-pub use queries::queries;
+pub use queries::{planned_queries, queries};
 pub use readings::{HostState, Reached, Readings, Unreached};
 
+use crate::plan::Phase;
 use inventory::Platform;
 use proto::event::Finding;
 use std::collections::BTreeMap;
@@ -33,6 +34,13 @@ pub enum Point {
     Preflight,
     /// After the migration: what was installed, and the `internal` password again.
     Verify,
+}
+
+impl Point {
+    /// When a phase looks.
+    pub fn of(phase: Phase) -> Self {
+        if phase == Phase::Preflight { Self::Preflight } else { Self::Verify }
+    }
 }
 
 /// Turns what is known of a platform's hosts into findings: one or more for each host, then those about instances and about the

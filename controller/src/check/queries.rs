@@ -2,6 +2,7 @@
 
 use super::Point;
 use super::layout::{Layout, output};
+use crate::plan::Phase;
 use inventory::{Backup, BecomeMethod, Host, Platform, Role};
 use proto::inspect::Query;
 use std::collections::BTreeSet;
@@ -27,6 +28,11 @@ pub fn queries(platform: &Platform, host: &Host, when: Point) -> Vec<Query> {
         queries.extend(dirs.into_iter().map(|dir| Query::Space { path: dir.to_owned() }));
     }
     queries
+}
+
+/// The questions that a plan asks in a phase: those of [`queries`].
+pub fn planned_queries(platform: &Platform, host: &Host, phase: Phase) -> Vec<Query> {
+    queries(platform, host, Point::of(phase))
 }
 
 fn campaign(host: &Host, when: Point) -> Vec<Query> {

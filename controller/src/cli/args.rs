@@ -18,7 +18,7 @@ pub struct Cli {
     /// Where runs are kept [default: $XDG_STATE_HOME/caravan or ~/.local/state/caravan].
     #[arg(long, global = true, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// How data is printed. `markdown` is for `report` alone.
+    /// How data is printed: text or json; `report`: markdown or json.
     #[arg(long, global = true, value_enum)]
     pub format: Option<OutputFormat>,
     /// Say more (-vv: much more).
@@ -42,8 +42,12 @@ pub enum OutputFormat {
     Text,
     /// For programs.
     Json,
-    /// A report for a change board.
+    /// A report for a change board (`report` alone).
     Markdown,
+    /// A report as one page (`report` alone; not in this version).
+    Html,
+    /// A report for build servers (`report` alone; not in this version).
+    Junit,
 }
 
 /// When to colour.
@@ -60,12 +64,26 @@ pub enum Color {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Writes a commented inventory, ready to edit.
+    Init(super::init::InitArgs),
+    /// Validates, lists and describes the inventory, offline.
+    Inventory(super::inventory::InventoryArgs),
+    /// Shows the ordered plan of a migration, offline.
+    Plan(super::plan::PlanArgs),
     /// Looks at every prerequisite on every host, and changes nothing.
     Check(super::check::CheckArgs),
     /// The `internal` passwords of the servers.
     Passwords(super::passwords::PasswordsArgs),
+    /// Runs one ad-hoc command on hosts.
+    Exec(super::exec::ExecArgs),
     /// Migrates the fleet in the mandated order.
     Migrate(super::migrate::MigrateArgs),
+    /// Shows where a run stands.
+    Status(super::status::StatusArgs),
+    /// Lists the runs there were.
+    Runs(super::runs::RunsArgs),
+    /// Prints the record of a run, for the change board.
+    Report(super::report::ReportArgs),
     /// Prints completions for a shell.
     Completions {
         /// The shell.
@@ -77,11 +95,11 @@ pub enum Command {
 }
 
 impl Cli {
-    /// What every command knows.
+    /// What every command knows, with the format it was given.
     ///
     /// # Errors
-    /// There is no place for the state directory, or the format does not go with the command.
-    pub fn context(&self) -> Result<Context, Failure> {
+    /// There is no place for the state directory, or the format is one of a report.
+    pub fn context_of(&self, format: Option<OutputFormat>) -> Result<Context, Failure> {
         let state_dir = match &self.state_dir {
             Some(dir) => dir.clone(),
             None => default_state_dir()?,
@@ -91,11 +109,11 @@ impl Cli {
             Color::Never => false,
             Color::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         };
-        let format = match self.format {
+        let format = match format {
             None | Some(OutputFormat::Text) => Format::Text,
             Some(OutputFormat::Json) => Format::Json,
-            Some(OutputFormat::Markdown) => {
-                return Err(Failure::new(Exit::Usage, "error: `--format markdown` goes with `report` alone; here: text, json"));
+            Some(OutputFormat::Markdown | OutputFormat::Html | OutputFormat::Junit) => {
+                return Err(Failure::new(Exit::Usage, "error: that `--format` goes with `report` alone; here: text, json"));
             }
         };
         Ok(Context {

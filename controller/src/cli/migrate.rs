@@ -4,13 +4,15 @@ use super::site::{Site, select, width};
 use super::{Context, Exit, Failure, Format};
 use crate::check::{self, HostState, Point, Reached, Readings};
 use crate::cli::screen::Screen;
-use crate::plan::{self, Phase, Plan, PlannedStep};
-use crate::run::options::{Asker, HostOptions, HostReading, Judge};
+use crate::plan::{self, Plan, PlannedStep};
+use crate::report::{Next, Record, summary};
 use crate::run::journal::Journal;
+use crate::run::options::{Asker, HostOptions, HostReading, Judge};
 use crate::run::state::Bounds;
 use crate::run::store::Store;
 use crate::run::{Engine, Options, Signal};
 use crate::secrets::Secrets;
+use crate::view::View;
 use inventory::{BecomeMethod, Fleet};
 use proto::{Action, RunAs, Secret};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -42,7 +44,9 @@ pub struct MigrateArgs {
 
 fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some((id, reason)) if !id.trim().is_empty() && !reason.trim().is_empty() => Ok((id.trim().to_owned(), reason.trim().to_owned())),
+        Some((id, reason)) if !id.trim().is_empty() && !reason.trim().is_empty() => {
+            Ok((id.trim().to_owned(), reason.trim().to_owned()))
+        }
         _ => Err("expected ID=TEXT, with a text: it goes into the record".to_owned()),
     }
 }
@@ -69,12 +73,7 @@ pub async fn run(context: &Context, args: &MigrateArgs) -> Result<Exit, Failure>
         command: "migrate".to_owned(),
         run: dir.id.clone(),
         operator: operator(),
-        bounds: Bounds {
-            platforms,
-            limit,
-            parallel_platforms: fleet.parallel.platforms,
-            parallel_hosts: fleet.parallel.hosts,
-        },
+        bounds: Bounds { platforms, limit, parallel_platforms: fleet.parallel.platforms, parallel_hosts: fleet.parallel.hosts },
         limit_text: args.limit.clone(),
         hosts,
         files: plan.files.iter().map(|file| (file.sha256.clone(), fleet.base.join(&file.path))).collect(),
@@ -89,13 +88,31 @@ pub async fn run(context: &Context, args: &MigrateArgs) -> Result<Exit, Failure>
     let signals = signals(screen.notice());
     let ended = Engine::new(Arc::new(plan), ssh, options, journal, &mut screen).run(signals).await;
     let view = screen.finish();
-    Ok(Exit::from_code(ended.map_err(|e| internal(&e))?.exit_code))
+    let exit = Exit::from_code(ended.map_err(|e| internal(&e))?.exit_code);
+    if context.format == Format::Text && (context.verbosity >= 0 || exit != Exit::Ok) {
+        let record = Record { dir: dir.path.display().to_string(), chain: None };
+        eprintln!("{}", summary(&view, &record, &next(&dir.id, &view), context.color.1).trim_end());
+    }
+    Ok(exit)
+}
+
+/// What an operator can do now.
+fn next(run: &str, view: &View) -> Vec<Next> {
+    let mut next = Vec::new();
+    for gate in view.waiting_gates() {
+        let platform = gate.id.split('/').next().unwrap_or_default();
+        next.push(Next {
+            when: format!("When {} is done", gate.id),
+            command: format!("caravan migrate --limit platform:{platform} --confirm {}=NOTE", gate.id),
+        });
+    }
+    next.push(Next { when: "The record".to_owned(), command: format!("caravan report {run}") });
+    next
 }
 
 /// The plan of a fleet.
 pub(crate) fn build_plan(fleet: &Fleet) -> Result<Plan, Failure> {
-    plan::build(fleet, &|platform, host| check::queries(platform, host, Point::Preflight))
-        .map_err(|errors| Failure::new(Exit::Usage, errors.to_string()))
+    plan::build(fleet, &check::planned_queries).map_err(|errors| Failure::new(Exit::Usage, errors.to_string()))
 }
 
 /// A platform takes part when one of its hosts is inside the limit.
@@ -133,9 +150,13 @@ fn check_ids(plan: &Plan, fleet: &Fleet, args: &MigrateArgs) -> Result<(), Failu
             })
         };
         match scope {
-            None => errors.push(format!("error: --override: `{id}` is not a finding's id, CHECK@SCOPE as `caravan check` shows it")),
+            None => {
+                errors.push(format!("error: --override: `{id}` is not a finding's id, CHECK@SCOPE as `caravan check` shows it"))
+            }
             Some(_) if id.starts_with("reachable@") => {
-                errors.push(format!("error: --override: `{id}` cannot be overridden: nothing is known of a host that was not reached"));
+                errors.push(format!(
+                    "error: --override: `{id}` cannot be overridden: nothing is known of a host that was not reached"
+                ));
             }
             Some(scope) if !known(scope) => {
                 errors.push(format!("error: --override: `{id}`: the fleet has no platform, host or instance `{scope}`"));
@@ -194,7 +215,10 @@ async fn database_password(platform: &inventory::Platform, name: &str, secrets: 
         Some(reference) => secrets.resolve(reference, &format!("the password of the {name} of {}", platform.name)).await,
         None => Err(Failure::new(
             Exit::Usage,
-            format!("error: platform `{}`: the backup of `{name}` needs a password; add `password:` to its `database`", platform.name),
+            format!(
+                "error: platform `{}`: the backup of `{name}` needs a password; add `password:` to its `database`",
+                platform.name
+            ),
         )),
     }
 }
@@ -223,11 +247,13 @@ fn judge(fleet: &Fleet, overrides: BTreeMap<String, String>) -> Box<Judge> {
     let fleet = fleet.clone();
     Box::new(move |name, phase, readings| {
         let Some(platform) = fleet.platforms.iter().find(|platform| platform.name == name) else { return Vec::new() };
-        let point = if phase == Phase::Preflight { Point::Preflight } else { Point::Verify };
         let states = readings.iter().map(|(host, reading)| (host.clone(), host_state(reading))).collect();
-        let findings = check::evaluate(platform, &states, point);
-        let own: BTreeMap<_, _> =
-            overrides.iter().filter(|(id, _)| findings.iter().any(|f| f.id == **id)).map(|(id, why)| (id.clone(), why.clone())).collect();
+        let findings = check::evaluate(platform, &states, Point::of(phase));
+        let own: BTreeMap<_, _> = overrides
+            .iter()
+            .filter(|(id, _)| findings.iter().any(|f| f.id == **id))
+            .map(|(id, why)| (id.clone(), why.clone()))
+            .collect();
         check::apply_overrides(findings.clone(), &own).unwrap_or(findings)
     })
 }
@@ -264,7 +290,9 @@ fn signals(notice: impl Fn(&str) + Send + 'static) -> mpsc::Receiver<Signal> {
                 return;
             }
             if signal == Signal::Pause {
-                notice("pausing: what has not begun is taken back, what runs may end. Ctrl-C again leaves at once; granted steps go on.");
+                notice(
+                    "pausing: what has not begun is taken back, what runs may end. Ctrl-C again leaves at once; granted steps go on.",
+                );
             }
         }
     });
@@ -278,4 +306,3 @@ pub(crate) fn operator() -> String {
     let machine = rustix::system::uname();
     format!("{account}@{}", machine.nodename().to_string_lossy())
 }
-

@@ -4,19 +4,22 @@ pub use crate::exit::{Exit, Failure};
 
 pub mod args;
 pub mod check;
+pub mod exec;
+pub mod init;
 pub mod inventory;
 pub mod migrate;
 mod page;
 pub mod passwords;
-mod screen;
-mod site;
+pub mod plan;
 pub mod report;
 pub mod runs;
+mod screen;
+mod site;
 pub mod status;
 
 use args::{Cli, Command};
-use site::Site;
 use clap::{CommandFactory, Parser};
+use site::Site;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
@@ -76,20 +79,34 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
 }
 
 async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
+    // A report has forms of its own; everywhere else `--format` means text or JSON.
+    if let Command::Report(args) = &cli.command {
+        return report::run(&cli.context_of(None)?, args, cli.format).await;
+    }
+    let context = cli.context_of(cli.format)?;
     match &cli.command {
+        Command::Init(args) => init::run(&context, args).await,
+        Command::Inventory(args) => inventory::run(&context, args).await,
+        Command::Plan(args) => plan::run(&context, args).await,
         Command::Check(args) => {
-            let context = cli.context()?;
             let site = Site::open(&context)?;
             let selected = site.select(args.on.as_deref())?;
             print(check::check(&context, args, &site.fleet, &selected, &site.hosts).await?)
         }
         Command::Passwords(passwords::PasswordsArgs { command: passwords::PasswordsCommand::Check(args) }) => {
-            let context = cli.context()?;
             let site = Site::open(&context)?;
             let selected = site.select(args.on.as_deref())?;
             print(passwords::check(&context, args, &site.fleet, &selected, &site.hosts).await?)
         }
-        Command::Migrate(args) => migrate::run(&cli.context()?, args).await,
+        Command::Exec(args) => {
+            let site = Site::open(&context)?;
+            let selected = site.select(args.on.as_deref())?;
+            exec::exec(&context, args, &site.fleet, &selected, &site.hosts, &mut std::io::stdout(), &mut std::io::stderr()).await
+        }
+        Command::Migrate(args) => migrate::run(&context, args).await,
+        Command::Status(args) => status::run(&context, args).await,
+        Command::Runs(args) => runs::run(&context, args).await,
+        Command::Report(args) => report::run(&context, args, cli.format).await,
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "caravan", &mut std::io::stdout());
             Ok(Exit::Ok)
@@ -97,8 +114,8 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Man => {
             let mut page = Vec::new();
             let rendered = clap_mangen::Man::new(Cli::command()).render(&mut page);
-            rendered.and_then(|()| std::io::stdout().write_all(&page)).map_err(|e| Failure::new(Exit::Internal, format!("error: {e}")))?;
-            Ok(Exit::Ok)
+            rendered.map_err(|error| Failure::new(Exit::Internal, format!("error: {error}")))?;
+            print(check::Outcome { text: String::from_utf8_lossy(&page).into_owned(), exit: Exit::Ok })
         }
     }
 }

@@ -20,11 +20,8 @@ pub(super) struct Screen {
 impl Screen {
     pub(super) fn new(context: &Context, plan: &Plan) -> Self {
         let json = context.format == Format::Json;
-        let options = progress::Options {
-            color: context.color.1,
-            verbosity: context.verbosity,
-            terminal: std::io::stderr().is_terminal(),
-        };
+        let options =
+            progress::Options { color: context.color.1, verbosity: context.verbosity, terminal: std::io::stderr().is_terminal() };
         Self { progress: Progress::new(plan, options), json }
     }
 

@@ -46,6 +46,7 @@ pub(super) fn select(fleet: &Fleet, selector: Option<&str>) -> Result<BTreeSet<S
 pub(super) fn width() -> usize {
     use std::io::IsTerminal;
     let err = std::io::stderr();
-    let columns = err.is_terminal().then(|| rustix::termios::tcgetwinsize(&err).ok()).flatten().map(|size| usize::from(size.ws_col));
+    let columns =
+        err.is_terminal().then(|| rustix::termios::tcgetwinsize(&err).ok()).flatten().map(|size| usize::from(size.ws_col));
     columns.filter(|columns| *columns > 0).unwrap_or(100).clamp(60, 160)
 }

@@ -15,8 +15,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// The questions that preflight asks of a host: given by the checks, so that plans and checks stay apart.
-pub type Queries<'a> = dyn Fn(&Platform, &Host) -> Vec<Query> + 'a;
+/// The questions that a phase asks of a host: given by the checks, so that plans and checks stay apart.
+pub type Queries<'a> = dyn Fn(&Platform, &Host, Phase) -> Vec<Query> + 'a;
+
+/// The phases that ask.
+pub(super) const ASKING: [Phase; 2] = [Phase::Preflight, Phase::Verify];
 
 /// The phases in order.
 pub(super) const PHASES: [Phase; 6] = [Phase::Preflight, Phase::Stop, Phase::Backup, Phase::Migrate, Phase::Restart, Phase::Verify];
@@ -29,8 +32,8 @@ pub(super) struct Expansion<'a> {
     pub(super) migrate: &'a Stages,
     pub(super) restart: &'a Stages,
     pub(super) files: &'a Files,
-    /// The questions of preflight, by host.
-    pub(super) queries: &'a BTreeMap<&'a str, Value>,
+    /// The questions of the phases that ask, by host.
+    pub(super) queries: &'a BTreeMap<(&'a str, Phase), Value>,
 }
 
 /// A template applied to one subject, in its stage.
@@ -54,7 +57,7 @@ impl<'a> Expansion<'a> {
         for template in self.runbook.steps.iter().filter(|template| template.phase == phase) {
             for placed in self.places(template, &mut stages) {
                 let stage = stages.get(placed.stage).map_or("", |stage| stage.name.as_str());
-                let values = self.values(placed.subject, stage);
+                let values = self.values(placed.subject, phase, stage);
                 match self.step(template, &placed, stage, &values) {
                     Ok(step) => {
                         let steps = overrides::apply(self.platform, template, step, &values, errors);
@@ -207,10 +210,10 @@ impl<'a> Expansion<'a> {
             && when.package.is_none_or(|wanted| from == Some(wanted))
     }
 
-    fn values(&self, subject: Subject<'_>, stage: &str) -> Values {
+    fn values(&self, subject: Subject<'_>, phase: Phase, stage: &str) -> Values {
         let mut values = values(self.platform, subject, self.files);
         values.insert("stage", Value::from(stage));
-        if let Some(queries) = self.queries.get(subject.site.host.name.as_str()) {
+        if let Some(queries) = self.queries.get(&(subject.site.host.name.as_str(), phase)) {
             values.insert("queries", queries.clone());
         }
         values

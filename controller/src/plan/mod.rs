@@ -22,13 +22,13 @@ mod words;
 
 pub use error::{PlanError, PlanErrors};
 pub use expand::Queries;
-pub use explain::{UnknownStep, explain};
+pub use explain::{UnknownStep, explain, select};
 pub use files::FileCheck;
 pub use model::*;
 pub use render::render;
 pub use template::TemplateError;
 
-use expand::Expansion;
+use expand::{ASKING, Expansion};
 use files::Files;
 use inventory::{Engine, Fleet, InstanceKind, Platform, Role, Topology};
 use runbook::{BackupBy, Runbook};
@@ -36,7 +36,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Plans the migration of a fleet that is going to happen: every package file of the workstation must be there.
 ///
-/// `queries` says what preflight asks of a host; it comes from the checks.
+/// `queries` says what preflight and verify ask of a host; it comes from the checks.
 ///
 /// # Errors
 /// Everything that keeps the fleet from being planned, at once.
@@ -94,10 +94,11 @@ fn plan_platform(
     if errors.len() > before {
         return None;
     }
-    // Asked once per host; Windows hosts have no agent to ask.
-    let asked = sites.iter().filter(|site| !site.host.is_windows());
-    let asked: Result<BTreeMap<&str, serde_json::Value>, serde_json::Error> =
-        asked.map(|site| Ok((site.host.name.as_str(), serde_json::to_value(queries(platform, site.host))?))).collect();
+    // Windows hosts have no agent to ask.
+    let asking = sites.iter().filter(|site| !site.host.is_windows()).flat_map(|site| ASKING.map(|phase| (site.host, phase)));
+    let asked: Result<BTreeMap<(&str, Phase), serde_json::Value>, serde_json::Error> = asking
+        .map(|(host, phase)| Ok(((host.name.as_str(), phase), serde_json::to_value(queries(platform, host, phase))?)))
+        .collect();
     let asked =
         asked.map_err(|error| errors.push(PlanError::Runbook { step: "facts".to_owned(), problem: error.to_string() })).ok()?;
     let expansion =

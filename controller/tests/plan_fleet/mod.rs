@@ -11,7 +11,7 @@ pub(crate) const DEB_SHA: &str = "2222222222222222222222222222222222222222222222
 pub(crate) const RPM_SHA: &str = "3333333333333333333333333333333333333333333333333333333333333333";
 
 /// What preflight asks in these tests.
-pub(crate) fn queries(_: &Platform, host: &Host) -> Vec<Query> {
+pub(crate) fn queries(_: &Platform, host: &Host, _: plan::Phase) -> Vec<Query> {
     vec![Query::System, Query::Processes { under: host.campaign.home.clone() }]
 }
 
