@@ -4,6 +4,7 @@ pub use crate::exit::{Exit, Failure};
 
 pub mod args;
 pub mod check;
+pub mod init;
 pub mod inventory;
 pub mod migrate;
 mod page;
