@@ -125,7 +125,7 @@ pub(crate) fn tree(report: &mut Report) -> Option<Node> {
         _ => {
             report
                 .file_error(Kind::Empty, format!("{} is empty", source.name()))
-                .help("`caravan init` prints an inventory to start from");
+                .help("`caravan init` writes an inventory to start from");
             None
         }
     }
