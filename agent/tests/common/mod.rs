@@ -1,6 +1,6 @@
 //! A host in a temporary directory, and a controller that talks to its agent over pipes.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use proto::frame::{Decoder, Frame, MAGIC, parse};
 use proto::message::{Granted, Happened, HostEvent, Mode};
