@@ -8,6 +8,7 @@ pub mod inventory;
 pub mod migrate;
 mod page;
 pub mod passwords;
+pub mod plan;
 mod screen;
 mod site;
 

@@ -21,42 +21,65 @@ pub struct UnknownStep {
     pub similar: Option<String>,
 }
 
+/// Steps of one kind in one stage, as the text of the plan numbers them.
+struct Kind<'a> {
+    /// `emea · 4.1.5 · migrate marketing · `.
+    place: String,
+    steps: Vec<&'a PlannedStep>,
+}
+
+/// The steps that go by a number, a name or an id, by stage.
+fn find<'a>(plan: &'a Plan, asked: &str) -> Vec<Kind<'a>> {
+    let mut found = Vec::new();
+    for platform in &plan.platforms {
+        for (phase_index, phase) in platform.phases.iter().enumerate() {
+            for (stage_index, stage) in phase.stages.iter().enumerate() {
+                let mut names: Vec<&str> = Vec::new();
+                for step in &stage.steps {
+                    if !names.contains(&step.name.as_str()) {
+                        names.push(&step.name);
+                    }
+                }
+                for (index, name) in names.into_iter().enumerate() {
+                    let number = format!("{}.{}.{}", phase_index + 1, stage_index + 1, index + 1);
+                    let wanted =
+                        |step: &&PlannedStep| step.name == name && (asked == name || asked == number || asked == step.id.0);
+                    let steps: Vec<&PlannedStep> = stage.steps.iter().filter(wanted).collect();
+                    if !steps.is_empty() {
+                        let place = format!("{} · {number} · {} {} · ", platform.name, phase.name, stage.name);
+                        found.push(Kind { place, steps });
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The steps that [`explain`] is about.
+///
+/// # Errors
+/// The plan has no such step.
+pub fn select<'a>(plan: &'a Plan, asked: &str) -> Result<Vec<&'a PlannedStep>, UnknownStep> {
+    let steps: Vec<&PlannedStep> = find(plan, asked).into_iter().flat_map(|kind| kind.steps).collect();
+    if steps.is_empty() { Err(unknown(plan, asked)) } else { Ok(steps) }
+}
+
 /// Explains a step: by its id, by its name (on all hosts that have it), or by its number in the text of the plan (`4.1.5`: the fifth
 /// kind of step of the first stage of the fourth phase).
 ///
 /// # Errors
 /// The plan has no such step.
 pub fn explain(plan: &Plan, asked: &str, color: bool, width: usize) -> Result<String, UnknownStep> {
-    let mut out = String::new();
-    let mut told: Vec<(String, String)> = Vec::new();
-    for platform in &plan.platforms {
-        for (phase_index, phase) in platform.phases.iter().enumerate() {
-            for (stage_index, stage) in phase.stages.iter().enumerate() {
-                let mut kinds: Vec<&str> = Vec::new();
-                for step in &stage.steps {
-                    if !kinds.contains(&step.name.as_str()) {
-                        kinds.push(&step.name);
-                    }
-                }
-                for (kind_index, kind) in kinds.iter().enumerate() {
-                    let number = format!("{}.{}.{}", phase_index + 1, stage_index + 1, kind_index + 1);
-                    let wanted =
-                        |step: &&PlannedStep| step.name == *kind && (asked == *kind || asked == number || asked == step.id.0);
-                    let steps: Vec<&PlannedStep> = stage.steps.iter().filter(wanted).collect();
-                    let Some(first) = steps.first() else { continue };
-                    let place = format!("{} · {number} · {} {} · ", platform.name, phase.name, stage.name);
-                    let known = (first.name.clone(), first.explain.clone());
-                    let again = told.contains(&known);
-                    told.push(known);
-                    if !out.is_empty() {
-                        out.push('\n');
-                    }
-                    out.push_str(&tell(&place, &steps, again, color, width));
-                }
-            }
-        }
+    let mut told: Vec<(&str, &str)> = Vec::new();
+    let mut parts = Vec::new();
+    for kind in find(plan, asked) {
+        let Some(first) = kind.steps.first() else { continue };
+        let known = (first.name.as_str(), first.explain.as_str());
+        parts.push(tell(&kind.place, &kind.steps, told.contains(&known), color, width));
+        told.push(known);
     }
-    if out.is_empty() { Err(unknown(plan, asked)) } else { Ok(out) }
+    if parts.is_empty() { Err(unknown(plan, asked)) } else { Ok(parts.join("\n")) }
 }
 
 fn unknown(plan: &Plan, asked: &str) -> UnknownStep {

@@ -22,7 +22,7 @@ mod words;
 
 pub use error::{PlanError, PlanErrors};
 pub use expand::Queries;
-pub use explain::{UnknownStep, explain};
+pub use explain::{UnknownStep, explain, select};
 pub use files::FileCheck;
 pub use model::*;
 pub use render::render;

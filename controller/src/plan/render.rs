@@ -133,7 +133,9 @@ struct Row {
 
 /// The hosts of a stage in groups that do the same.
 fn host_groups(stage: &StagePlan) -> Vec<Row> {
-    let mut groups: Vec<(Vec<(&str, bool)>, Vec<String>)> = Vec::new();
+    /// Steps in a few words, and whether they are left out.
+    type Kinds<'a> = Vec<(&'a str, bool)>;
+    let mut groups: Vec<(Kinds<'_>, Vec<String>)> = Vec::new();
     for host in &stage.hosts {
         let of_host = || stage.steps.iter().filter(|step| step.host == *host);
         let kinds: Vec<(&str, bool)> = of_host().map(|step| (step.short.as_str(), step.skip.is_some())).collect();
