@@ -1,5 +1,7 @@
 //! The prerequisites, from the questions to the screens, over simulated hosts.
 
+#[path = "check/agent.rs"]
+mod agent;
 #[path = "check/evaluate.rs"]
 mod evaluate;
 #[path = "check/gather.rs"]

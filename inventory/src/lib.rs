@@ -10,18 +10,22 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod model;
-mod selector;
-pub use selector::*;
 mod problem;
 mod range;
 mod raw;
 mod read;
 mod resolve;
+mod schema;
+mod selector;
+mod template;
 mod yaml;
 
 pub use model::*;
 pub use problem::{Kind, Problem, Problems, Severity};
 pub use range::{RangeError, expand, fold_names};
+pub use schema::schema;
+pub use selector::{Selector, SelectorError};
+pub use template::init_template;
 
 use problem::{Report, Source as Text};
 use read::Read;
@@ -117,7 +121,9 @@ pub fn parse_with(text: &str, file_name: &str, base: &Path, options: Options<'_>
     let too_large = text.len() > yaml::MAX_BYTES;
     let mut report = Report::new(Arc::new(Text::new(file_name, if too_large { "" } else { text })));
     if too_large {
-        report.file_error(Kind::TooLarge, format!("{file_name} is larger than {} MiB", yaml::MAX_BYTES >> 20)).help("split the fleet into several inventories");
+        report
+            .file_error(Kind::TooLarge, format!("{file_name} is larger than {} MiB", yaml::MAX_BYTES >> 20))
+            .help("split the fleet into several inventories");
         return Err(report.finish());
     }
     let raw = yaml::tree(&mut report).and_then(|tree| raw::Inventory::read(&tree, &mut report));

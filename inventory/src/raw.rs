@@ -339,7 +339,9 @@ pub(crate) fn elsewhere(key: &str) -> Option<&'static str> {
         "engine" | "server" | "unicode" | "backup" => "in `database: { ... }`",
         "roles" | "address" | "os" | "web_server" | "web_address" | "web_service" | "init" => "on a host",
         "topology" | "instances" | "overrides" | "order" | "restart_order" | "rehearsal" | "hosts" => "on a platform",
-        "ssh" | "become" | "campaign" | "host_state" | "source" | "target" | "init_scripts" => "in `defaults`, on a platform or on a host",
+        "ssh" | "become" | "campaign" | "host_state" | "source" | "target" | "init_scripts" => {
+            "in `defaults`, on a platform or on a host"
+        }
         "parallel" | "platforms" | "defaults" => "at the top of the file",
         _ => return None,
     })
@@ -365,15 +367,16 @@ impl JsonSchema for RoleWord {
     }
 }
 
-/// The hosts of a platform, as a list or a map by name.
+/// The hosts of a platform, as a list or a map by name; and whether some of them could not be read.
 #[derive(Debug, Clone)]
-pub(crate) struct Hosts(pub(crate) Vec<Spanned<Host>>);
+pub(crate) struct Hosts(pub(crate) Vec<Spanned<Host>>, pub(crate) bool);
 
 impl Read for Hosts {
     fn read(node: &Node, report: &mut Report) -> Option<Self> {
         match &node.value {
-            Value::List(_) => {
+            Value::List(items) => {
                 let hosts = Vec::<Spanned<Host>>::read(node, report)?;
+                let lost = hosts.len() < items.len();
                 for host in hosts.iter().filter(|host| host.value.name.is_none()) {
                     if report.gave_up(&host.span, "name") {
                         continue;
@@ -381,7 +384,7 @@ impl Read for Hosts {
                     let at = report.head(&host.span);
                     report.error(Kind::MissingKey, &at, "a host lacks `name`").label("add `name:`");
                 }
-                Some(Self(hosts))
+                Some(Self(hosts, lost))
             }
             Value::Map(entries) => {
                 let mut hosts = Vec::new();
@@ -395,7 +398,8 @@ impl Read for Hosts {
                     host.name = Some(Spanned { value: Text(entry.key.clone()), span: entry.at.clone() });
                     hosts.push(Spanned { value: host, span: entry.value.span.clone() });
                 }
-                Some(Self(hosts))
+                let lost = hosts.len() < entries.len();
+                Some(Self(hosts, lost))
             }
             Value::Scalar { .. } => {
                 wrong_type(node, "a list of hosts, or a map by name,", report);
@@ -539,7 +543,10 @@ impl Read for Secret {
         };
         if let Some(wrong) = wrong {
             report.mask(&node.span);
-            report.error(Kind::BadSecretReference, &node.span, "this reference to a secret cannot be used").label(wrong).help(SECRET_HELP);
+            report
+                .error(Kind::BadSecretReference, &node.span, "this reference to a secret cannot be used")
+                .label(wrong)
+                .help(SECRET_HELP);
             return None;
         }
         Some(Self(match prefix {
@@ -552,7 +559,9 @@ impl Read for Secret {
 }
 
 fn is_variable(name: &str) -> bool {
-    !name.is_empty() && !name.starts_with(|first: char| first.is_ascii_digit()) && name.chars().all(|char| char.is_ascii_alphanumeric() || char == '_')
+    !name.is_empty()
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+        && name.chars().all(|char| char.is_ascii_alphanumeric() || char == '_')
 }
 
 impl JsonSchema for Secret {

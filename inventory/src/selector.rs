@@ -103,7 +103,8 @@ impl Selector {
                 return Err(SelectorError::NoMatch { text: name, fleet: fleet.name.clone(), suggestion: term.suggestion(fleet) });
             }
         }
-        let names: BTreeSet<_> = hosts().filter(|(platform, host)| self.matches(platform, host)).map(|(_, host)| host.name.clone()).collect();
+        let names: BTreeSet<_> =
+            hosts().filter(|(platform, host)| self.matches(platform, host)).map(|(_, host)| host.name.clone()).collect();
         if names.is_empty() {
             return Err(SelectorError::Nothing { text: self.to_string(), fleet: fleet.name.clone() });
         }
@@ -189,7 +190,9 @@ impl Term {
     fn suggestion(&self, fleet: &Fleet) -> Option<String> {
         let platforms = || fleet.platforms.iter();
         match &self.matcher {
-            Matcher::Platform(name) => nearest(name, platforms().map(|platform| platform.name.as_str())).map(|name| format!("platform:{name}")),
+            Matcher::Platform(name) => {
+                nearest(name, platforms().map(|platform| platform.name.as_str())).map(|name| format!("platform:{name}"))
+            }
             Matcher::Role(name) => {
                 let roles = platforms().flat_map(|platform| platform.topology.roles());
                 nearest(name, roles.map(|role| role.as_str())).map(|name| format!("role:{name}"))
@@ -199,8 +202,12 @@ impl Term {
                 let hosts = || platforms().flat_map(|platform| platform.hosts.iter().map(|host| host.name.as_str()));
                 // A short name, a platform's or a role's name: what is typed most often instead.
                 let short = hosts().find(|name| name.strip_prefix(missing.as_str()).is_some_and(|rest| rest.starts_with('.')));
-                let platform = platforms().find(|platform| platform.name == missing).map(|platform| format!("platform:{}", platform.name));
-                let role = platforms().flat_map(|platform| platform.topology.roles()).find(|role| role.as_str() == missing).map(|role| format!("role:{role}"));
+                let platform =
+                    platforms().find(|platform| platform.name == missing).map(|platform| format!("platform:{}", platform.name));
+                let role = platforms()
+                    .flat_map(|platform| platform.topology.roles())
+                    .find(|role| role.as_str() == missing)
+                    .map(|role| format!("role:{role}"));
                 short.map(str::to_owned).or(platform).or(role).or_else(|| nearest(&missing, hosts()).map(str::to_owned))
             }
         }
@@ -261,7 +268,10 @@ mod tests {
         assert_eq!(folded("trk0?.emea*"), "trk[01-09].emea.example.net");
         assert_eq!(folded("role:power-cluster"), "pc[1-2].apac.example.net");
         assert_eq!(folded("platform:emea-test"), "camp-test.emea.example.net");
-        assert_eq!(folded("platform:emea,!role:tracking,!db1.*"), "mid1.emea.example.net, mkt1.emea.example.net, mta[1-3].emea.example.net");
+        assert_eq!(
+            folded("platform:emea,!role:tracking,!db1.*"),
+            "mid1.emea.example.net, mkt1.emea.example.net, mta[1-3].emea.example.net"
+        );
         assert_eq!(folded("!platform:emea*, !platform:apac"), "retail-front[1-2].example.net, retail-mkt.example.net");
     }
 

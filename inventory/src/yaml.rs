@@ -100,7 +100,8 @@ fn typed(text: &str) -> Scalar {
 /// and reading goes on.
 pub(crate) fn tree(report: &mut Report) -> Option<Node> {
     let source = report.source().clone();
-    let mut builder = Builder { report, open: Vec::new(), anchors: HashMap::new(), root: None, nodes: 0, documents: 0, ended: false };
+    let mut builder =
+        Builder { report, open: Vec::new(), anchors: HashMap::new(), root: None, nodes: 0, documents: 0, ended: false };
     for item in Parser::new_from_str(source.text()) {
         match item {
             Ok((event, span)) => {
@@ -186,6 +187,9 @@ impl Builder<'_> {
             }
             Event::Scalar(text, style, anchor, tag) => {
                 self.tag(tag.is_some(), &span);
+                // The parser counts blanks behind a quoted text, and line ends behind a block of text, as part of it.
+                let end = span.start + source_text(self.report, &span).trim_end().len();
+                let span = span.start..end;
                 let value = Value::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain };
                 return self.complete(Node { span, value }, anchor, SCALAR);
             }
@@ -260,7 +264,11 @@ impl Builder<'_> {
         self.nodes = self.nodes.saturating_add(weight.nodes);
         if self.nodes > MAX_NODES {
             self.report
-                .error(Kind::TooManyAliases, &node.span, format!("with its aliases written out the file has more than {MAX_NODES} values"))
+                .error(
+                    Kind::TooManyAliases,
+                    &node.span,
+                    format!("with its aliases written out the file has more than {MAX_NODES} values"),
+                )
                 .help("write the repeated parts into `defaults:` instead");
             return None;
         }
@@ -330,7 +338,9 @@ impl Builder<'_> {
         // looks like a secret's key nothing of it is shown.
         let (start, line) = source.line_at(at);
         let lower = line.to_ascii_lowercase();
-        if let Some(after) = SECRET_KEYS.iter().filter_map(|word| lower.find(word)).min().and_then(|word| Some(word + line[word..].find(':')? + 1)) {
+        if let Some(after) =
+            SECRET_KEYS.iter().filter_map(|word| lower.find(word)).min().and_then(|word| Some(word + line[word..].find(':')? + 1))
+        {
             self.report.mask(&(start + after..start + line.len()));
         }
         let help = if line.trim_start_matches(' ').starts_with('\t') {
@@ -340,6 +350,10 @@ impl Builder<'_> {
         };
         self.report.error(Kind::Syntax, &(at..at + 1), "this is not YAML").label(info).help(help);
     }
+}
+
+fn source_text<'a>(report: &'a Report, span: &Span) -> &'a str {
+    report.source().text().get(span.clone()).unwrap_or_default()
 }
 
 fn as_key(node: Node, report: &mut Report) -> Key {

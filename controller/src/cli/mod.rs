@@ -11,6 +11,9 @@ pub mod passwords;
 pub mod plan;
 mod screen;
 mod site;
+pub mod report;
+pub mod runs;
+pub mod status;
 
 use args::{Cli, Command};
 use site::Site;

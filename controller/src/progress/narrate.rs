@@ -96,7 +96,9 @@ impl Narrator {
                 let text = known.map(|known| format!("gate {gate} confirmed by {}: {}", known.operator, known.note));
                 text.map(Say::Note).into_iter().collect()
             }
-            Kind::HostUnreachable { .. } => scope.host.as_deref().map_or_else(Vec::new, |host| self.away(view, host)),
+            Kind::HostUnreachable { .. } | Kind::HostLocked { .. } => {
+                scope.host.as_deref().map_or_else(Vec::new, |host| self.away(view, host))
+            }
             Kind::HostReattached => scope.host.as_deref().map(|host| Say::Note(format!("{host} is back"))).into_iter().collect(),
             Kind::RunPaused { .. } => {
                 view.pauses.last().map(|(_, reason)| Say::Note(format!("run paused: {reason}"))).into_iter().collect()

@@ -1,152 +1,12 @@
 //! How events change a view.
 
 use super::model::*;
-use super::text::{sanitize, short_names};
-use crate::plan::{PhasePlan, Plan, PlannedStep, StagePlan};
+use super::text::sanitize;
 use jiff::Timestamp;
 use proto::event::{Finding, RunOutcome};
-use proto::{Action, Event, Kind, Outcome, Scope};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use proto::{Event, Kind, Outcome, Scope};
 
 impl View {
-    /// The view of a run of this plan before its first event.
-    pub fn new(plan: &Plan) -> Self {
-        let mut view = Self {
-            fleet: plan.fleet.clone(),
-            plan_hash: plan.hash.clone(),
-            run: RunInfo::default(),
-            platforms: Vec::with_capacity(plan.platforms.len()),
-            stages: Vec::new(),
-            steps: Vec::new(),
-            findings: Vec::new(),
-            gates: Vec::new(),
-            decisions: Vec::new(),
-            interruptions: Vec::new(),
-            pauses: Vec::new(),
-            breaches: Vec::new(),
-            preflight_barrier: None,
-            index: Index::default(),
-        };
-        for platform in &plan.platforms {
-            let at = view.platforms.len();
-            let first = view.stages.len();
-            let mut phases = Vec::with_capacity(platform.phases.len());
-            for (number, phase) in platform.phases.iter().enumerate() {
-                let from = view.stages.len();
-                for order in 0..phase.stages.len() {
-                    view.add_stage(at, number, phase, order);
-                }
-                phases.push(PhaseView {
-                    name: phase.name,
-                    state: Progressed::Waiting,
-                    started: None,
-                    ended: None,
-                    barrier: None,
-                    stages: from..view.stages.len(),
-                });
-            }
-            let hosts: BTreeSet<&str> =
-                view.stages.iter().skip(first).flat_map(|stage| &stage.hosts).map(|host| host.name.as_str()).collect();
-            view.index.short.extend(short_names(hosts));
-            view.index.platforms.insert(platform.name.clone(), at);
-            view.platforms.push(PlatformView {
-                name: platform.name.clone(),
-                topology: platform.topology,
-                source: platform.source.clone(),
-                target: platform.target.clone(),
-                phases,
-                stages: first..view.stages.len(),
-                outcome: None,
-                message: String::new(),
-                started: None,
-                ended: None,
-                frontier: first,
-            });
-        }
-        view
-    }
-
-    /// The view of a run after these events.
-    pub fn of<'a>(plan: &Plan, events: impl IntoIterator<Item = &'a Event>) -> Self {
-        let mut view = Self::new(plan);
-        for event in events {
-            view.apply(event);
-        }
-        view
-    }
-
-    /// What screens call a host beside its platform's name: its first label where that is unique in the platform, else its name.
-    pub fn short<'a>(&'a self, host: &'a str) -> &'a str {
-        self.index.short.get(host).map_or(host, String::as_str)
-    }
-
-    /// A step by its id.
-    pub fn step(&self, id: &str) -> Option<&StepView> {
-        self.index.steps.get(id).and_then(|at| self.steps.get(*at))
-    }
-
-    /// The stages of a platform, in order.
-    pub fn stages_of(&self, platform: &PlatformView) -> &[StageView] {
-        self.stages.get(platform.stages.clone()).unwrap_or_default()
-    }
-
-    /// The steps of a stage, in the plan's order.
-    pub fn steps_of(&self, stage: &StageView) -> &[StepView] {
-        self.steps.get(stage.steps.clone()).unwrap_or_default()
-    }
-
-    /// Whether a host is out of reach now.
-    pub fn is_away(&self, host: &str) -> bool {
-        self.index.away.contains_key(host)
-    }
-
-    /// Gates that wait for a person.
-    pub fn waiting_gates(&self) -> impl Iterator<Item = &GateView> {
-        self.gates.iter().filter(|gate| gate.confirmed.is_none())
-    }
-
-    fn add_stage(&mut self, platform: usize, number: usize, phase: &PhasePlan, order: usize) {
-        let Some(plan) = phase.stages.get(order) else { return };
-        let at = self.stages.len();
-        let mut stage = StageView {
-            platform,
-            phase: number,
-            phase_name: phase.name,
-            name: plan.name.clone(),
-            label: label(number, phase, order, plan),
-            roles: plan.roles.clone(),
-            state: Progressed::Waiting,
-            started: None,
-            ended: None,
-            barrier: None,
-            hosts: plan.hosts.iter().map(|name| HostView { name: name.clone(), ..HostView::default() }).collect(),
-            steps: self.steps.len()..self.steps.len() + plan.steps.len(),
-            counts: Counts { waiting: plan.hosts.len(), ..Counts::default() },
-            open_waves: BTreeMap::new(),
-        };
-        let mut slots: HashMap<&str, usize> = plan.hosts.iter().enumerate().map(|(slot, name)| (name.as_str(), slot)).collect();
-        for step in &plan.steps {
-            let slot = *slots.entry(step.host.as_str()).or_insert_with(|| {
-                stage.hosts.push(HostView { name: step.host.clone(), ..HostView::default() });
-                stage.counts.waiting += 1;
-                stage.hosts.len() - 1
-            });
-            if let Some(host) = stage.hosts.get_mut(slot) {
-                host.total += 1;
-            }
-            *stage.open_waves.entry(step.wave).or_default() += 1;
-            if let Action::Gate { gate, .. } = &step.spec.action {
-                self.index.gate_steps.entry(gate.clone()).or_default().push(self.steps.len());
-            }
-            self.index.steps.insert(step.id.0.clone(), self.steps.len());
-            self.steps.push(step_view(step, at, slot));
-        }
-        for (slot, host) in stage.hosts.iter().enumerate() {
-            self.index.hosts.entry(host.name.clone()).or_default().push((at, slot));
-        }
-        self.stages.push(stage);
-    }
-
     /// Moves the view on by one event. Events that the plan knows nothing of change nothing but the counters of the run.
     pub fn apply(&mut self, event: &Event) {
         let time: Option<Timestamp> = event.time.parse().ok();
@@ -207,7 +67,8 @@ impl View {
                 self.gate(gate, platform).confirmed = Some(confirmation);
                 self.gate_passed(gate, event.scope.step.as_deref(), time);
             }
-            Kind::HostUnreachable { reason } | Kind::HostLocked { reason } => self.host_away(&event.scope, time, reason),
+            Kind::HostUnreachable { reason } => self.host_away(&event.scope, time, reason, false),
+            Kind::HostLocked { reason } => self.host_away(&event.scope, time, reason, true),
             Kind::HostReattached => self.host_back(&event.scope, time),
             Kind::RunPaused { reason } => self.pauses.push((time, sanitize(reason).into_owned())),
             Kind::Decision { decision, about, operator, reason } => self.decided(time, decision, about, operator, reason),
@@ -402,117 +263,6 @@ impl View {
         }
     }
 
-    /// Changes a step, and keeps every count that depends on it.
-    fn change(&mut self, at: usize, change: impl FnOnce(&mut StepView)) {
-        let Some(step) = self.steps.get_mut(at) else { return };
-        let (settled, bucket) = (step.settled(), Bucket::of(step));
-        change(step);
-        let (now_settled, now_bucket, state) = (step.settled(), Bucket::of(step), step.state);
-        let (stage_at, slot, wave) = (step.stage, step.slot, step.wave);
-        let Some(stage) = self.stages.get_mut(stage_at) else { return };
-        if let Some(open) = stage.open_waves.get_mut(&wave) {
-            match (settled, now_settled) {
-                (false, true) => *open -= 1,
-                (true, false) => *open += 1,
-                _ => {}
-            }
-        }
-        if let Some(host) = stage.hosts.get_mut(slot) {
-            if let Some(count) = bucket.count(host) {
-                *count -= 1;
-            }
-            if let Some(count) = now_bucket.count(host) {
-                *count += 1;
-            }
-            match state {
-                StepState::Running => host.current = Some(at),
-                _ if host.current == Some(at) => host.current = None,
-                _ => {}
-            }
-            if matches!(now_bucket, Bucket::Failed | Bucket::Unknown) {
-                host.worst = Some(at);
-            } else if host.worst == Some(at) {
-                host.worst = None;
-            }
-        }
-        self.recount(stage_at, slot);
-        self.move_frontier(stage_at);
-    }
-
-    /// Works out the state of a host in a stage again and moves it between the stage's counts.
-    fn recount(&mut self, stage: usize, slot: usize) {
-        let Some(stage) = self.stages.get_mut(stage) else { return };
-        let Some(host) = stage.hosts.get_mut(slot) else { return };
-        let touched = host.open + host.proven + host.accepted + host.failed + host.unknown > 0;
-        let state =
-            if host.total == 0 && stage.state == Progressed::Done || host.total > 0 && host.proven + host.accepted >= host.total {
-                HostState::Done
-            } else if host.failed > 0 {
-                HostState::Failed
-            } else if self.index.away.contains_key(&host.name) && (touched || stage.state != Progressed::Waiting) {
-                HostState::Unreachable
-            } else if host.unknown > 0 {
-                HostState::Failed
-            } else if touched {
-                HostState::Running
-            } else {
-                HostState::Waiting
-            };
-        *stage.counts.of(host.state) -= 1;
-        *stage.counts.of(state) += 1;
-        host.state = state;
-    }
-
-    /// Whether everything before a stage may be built upon. Preflight is over when its barrier opened: what it checks is judged
-    /// by findings, and those can be overridden.
-    fn passable(&self, at: usize) -> bool {
-        self.stages.get(at).is_some_and(|stage| {
-            let phase = self.platforms.get(stage.platform).and_then(|platform| platform.phases.get(stage.phase));
-            let preflight = stage.phase_name == crate::plan::Phase::Preflight;
-            stage.settled()
-                || preflight
-                    && (stage.state == Progressed::Done
-                        || stage.barrier.is_some()
-                        || phase.is_some_and(|phase| phase.state == Progressed::Done || phase.barrier.is_some()))
-        })
-    }
-
-    fn move_frontier(&mut self, changed: usize) {
-        let Some(platform) = self.stages.get(changed).map(|stage| stage.platform) else { return };
-        let Some((mut frontier, range)) = self.platforms.get(platform).map(|view| (view.frontier, view.stages.clone())) else {
-            return;
-        };
-        if changed < frontier && !self.passable(changed) {
-            frontier = changed;
-        }
-        while frontier < range.end && self.passable(frontier) {
-            frontier += 1;
-        }
-        if let Some(platform) = self.platforms.get_mut(platform) {
-            platform.frontier = frontier;
-        }
-    }
-
-    /// Notes a step that acts before everything ahead of it is proven.
-    fn check_order(&mut self, at: usize, time: Option<Timestamp>) {
-        let Some((stage_at, wave, id)) = self.steps.get(at).map(|step| (step.stage, step.wave, step.id.clone())) else { return };
-        self.move_frontier(stage_at);
-        let Some(stage) = self.stages.get(stage_at) else { return };
-        let frontier = self.platforms.get(stage.platform).map_or(stage_at, |platform| platform.frontier);
-        let before = if frontier < stage_at {
-            self.stages.get(frontier).map(|stage| stage.label.clone())
-        } else {
-            stage
-                .open_waves
-                .iter()
-                .find(|(number, open)| **number < wave && **open > 0)
-                .map(|(number, _)| format!("{}, wave {}", stage.label, number + 1))
-        };
-        if let Some(before) = before {
-            self.breaches.push(Breach { step: id, time, before });
-        }
-    }
-
     fn found(&mut self, scope: &Scope, time: Option<Timestamp>, finding: &Finding) {
         let clean = |text: &String| sanitize(text).into_owned();
         let finding = Finding {
@@ -554,14 +304,14 @@ impl View {
         step.map(|step| step.title.clone()).unwrap_or_default()
     }
 
-    fn host_away(&mut self, scope: &Scope, time: Option<Timestamp>, reason: &str) {
+    fn host_away(&mut self, scope: &Scope, time: Option<Timestamp>, reason: &str, locked: bool) {
         let Some(host) = &scope.host else { return };
         let reason = sanitize(reason).into_owned();
         match self.index.away.get(host).and_then(|at| self.interruptions.get_mut(*at)) {
-            Some(known) => known.reason = reason,
+            Some(known) => (known.reason, known.locked) = (reason, locked),
             None => {
                 self.index.away.insert(host.clone(), self.interruptions.len());
-                self.interruptions.push(Interruption { host: host.clone(), from: time, until: None, reason });
+                self.interruptions.push(Interruption { host: host.clone(), from: time, until: None, reason, locked });
             }
         }
         self.recount_host(host);
@@ -627,45 +377,6 @@ impl View {
     }
 }
 
-fn label(number: usize, phase: &PhasePlan, order: usize, stage: &StagePlan) -> String {
-    let number = number + 1;
-    let order = order + 1;
-    match (phase.stages.len(), phase.name) {
-        (1, crate::plan::Phase::Migrate) | (0, _) => format!("{number} {} {}", phase.name, stage.name),
-        (1, _) => format!("{number} {}", phase.name),
-        (_, crate::plan::Phase::Migrate) => format!("{number}.{order} {}", stage.name),
-        _ => format!("{number}.{order} {} {}", phase.name, stage.name),
-    }
-}
-
-fn step_view(step: &PlannedStep, stage: usize, slot: usize) -> StepView {
-    StepView {
-        id: step.id.0.clone(),
-        name: step.name.clone(),
-        title: step.title.clone(),
-        host: step.host.clone(),
-        instance: step.instance.clone(),
-        action: step.action.clone(),
-        reversibility: step.reversibility,
-        source: step.source.clone(),
-        stage,
-        slot,
-        wave: step.wave,
-        state: StepState::Waiting,
-        attempt: 0,
-        prove: false,
-        started: None,
-        ended: None,
-        duration_ms: 0,
-        exit_code: None,
-        message: String::new(),
-        earlier: Vec::new(),
-        output: None,
-        accepted: None,
-        skip: step.skip.clone(),
-    }
-}
-
 /// Keeps what the last attempt came to and begins another. The caller changes the state.
 fn new_attempt(step: &mut StepView, attempt: u32) {
     if step.attempt > 0 && step.state != StepState::Waiting && attempt > step.attempt {
@@ -684,39 +395,4 @@ fn new_attempt(step: &mut StepView, attempt: u32) {
     step.duration_ms = 0;
     step.exit_code = None;
     step.message.clear();
-}
-
-/// Which count of its host a step stands in.
-#[derive(Clone, Copy)]
-enum Bucket {
-    None,
-    Open,
-    Proven,
-    Accepted,
-    Failed,
-    Unknown,
-}
-
-impl Bucket {
-    fn of(step: &StepView) -> Self {
-        match step.state {
-            StepState::Granted | StepState::Running => Self::Open,
-            StepState::Ended(outcome) if outcome.is_proof() => Self::Proven,
-            _ if step.accepted.is_some() => Self::Accepted,
-            StepState::Ended(Outcome::Unknown) => Self::Unknown,
-            StepState::Ended(_) => Self::Failed,
-            StepState::Waiting => Self::None,
-        }
-    }
-
-    fn count(self, host: &mut HostView) -> Option<&mut usize> {
-        match self {
-            Self::None => None,
-            Self::Open => Some(&mut host.open),
-            Self::Proven => Some(&mut host.proven),
-            Self::Accepted => Some(&mut host.accepted),
-            Self::Failed => Some(&mut host.failed),
-            Self::Unknown => Some(&mut host.unknown),
-        }
-    }
 }

@@ -3,6 +3,8 @@
 //! Progress, `status`, `runs`, the end screen and every report read a [`View`] and nothing else, so that they cannot tell
 //! different stories. It does no I/O and looks at no clock: the same plan and the same events always give the same view.
 
+mod build;
+mod counts;
 mod fold;
 mod model;
 mod paint;

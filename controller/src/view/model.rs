@@ -211,7 +211,7 @@ pub struct Counts {
     pub done: usize,
     /// A step of them failed, or nobody can tell.
     pub failed: usize,
-    /// They cannot be reached.
+    /// They cannot be reached, or another run holds them.
     pub unreachable: usize,
 }
 
@@ -244,7 +244,7 @@ pub enum HostState {
     Done,
     /// A step failed, or nobody can tell how one ended.
     Failed,
-    /// It cannot be reached, and not everything is proven.
+    /// It cannot be reached (or another run holds it), and not everything is proven.
     Unreachable,
 }
 
@@ -458,7 +458,7 @@ pub struct DecisionView {
     pub reason: String,
 }
 
-/// A time in which a host was out of reach.
+/// A time in which a host was out of reach, or held by another run.
 #[derive(Debug, Clone)]
 pub struct Interruption {
     /// The host.
@@ -469,6 +469,8 @@ pub struct Interruption {
     pub until: Option<Timestamp>,
     /// Why.
     pub reason: String,
+    /// True when it can be reached, and another run holds it.
+    pub locked: bool,
 }
 
 /// A step that acted before its time.

@@ -46,8 +46,7 @@ impl View {
                     trouble.step.get_or_insert(at);
                 }
                 HostState::Unreachable => {
-                    let known = self.index.away.get(&host.name).and_then(|at| self.interruptions.get(*at));
-                    let reason = known.map_or("", |known| known.reason.as_str());
+                    let reason = self.interruption(&host.name).map_or("", |known| known.reason.as_str());
                     // Such a reason begins with the host's name, which is told beside it.
                     let reason = reason.strip_prefix(host.name.as_str()).map_or(reason, str::trim_start);
                     folded.add(TroubleKind::Unreachable, "", reason, Some(&host.name), self.short(&host.name));

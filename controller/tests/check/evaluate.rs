@@ -106,7 +106,9 @@ fn a_healthy_platform_is_green() {
             assert!(ids.contains(format!("{check}@{host}").as_str()), "{check}@{host}");
         }
     }
-    for id in ["running@mkt1", "dbms@emea_prod", "unicode@emea_prod", "builds-equal@emea", "same-machine@emea", "backup@emea"] {
+    for id in
+        ["running@mkt1", "dbms@emea/emea_prod", "unicode@emea/emea_prod", "builds-equal@emea", "same-machine@emea", "backup@emea"]
+    {
         assert!(ids.contains(id), "{id}");
     }
     assert!(ids.contains("internal-password@emea"));
@@ -270,16 +272,16 @@ fn the_engine_cannot_change() {
         }
     };
     let all = with(|_, sim| everywhere(sim, "POSTGRESQL"));
-    alone(&all, "dbms@emea_prod", Status::Ok, "PostgreSQL");
+    alone(&all, "dbms@emea/emea_prod", Status::Ok, "PostgreSQL");
     let all = with(|_, sim| everywhere(sim, "Oracle"));
-    alone(&all, "dbms@emea_prod", Status::Failure, "the inventory says PostgreSQL, the instance uses Oracle");
+    alone(&all, "dbms@emea/emea_prod", Status::Failure, "the inventory says PostgreSQL, the instance uses Oracle");
     let all = with(|_, sim| everywhere(sim, "Sybase"));
-    alone(&all, "dbms@emea_prod", Status::Failure, "Sybase");
+    alone(&all, "dbms@emea/emea_prod", Status::Failure, "Sybase");
     let all = with(|_, sim| sim.at("mta1").answer(conf("provider"), providers("Oracle")));
-    alone(&all, "dbms@emea_prod", Status::Failure, "different engines");
-    assert!(find(&all, "dbms@emea_prod").evidence.contains("mta1: config-emea_prod.xml provider=Oracle"));
+    alone(&all, "dbms@emea/emea_prod", Status::Failure, "different engines");
+    assert!(find(&all, "dbms@emea/emea_prod").evidence.contains("mta1: config-emea_prod.xml provider=Oracle"));
     let all = with(|_, sim| sim.at("mkt1").answer(conf("provider"), Err(denied())));
-    alone(&all, "dbms@emea_prod", Status::Unknown, "cannot be read");
+    alone(&all, "dbms@emea/emea_prod", Status::Unknown, "cannot be read");
     let mysql = |platform: &mut Platform, version: SourceVersion| {
         let database = platform.instances[0].database.as_mut().unwrap();
         (database.engine, database.backup) = (Engine::Mysql, Backup::ByDba);
@@ -289,24 +291,24 @@ fn the_engine_cannot_change() {
         mysql(platform, SourceVersion::V6_1);
         everywhere(sim, "MySQL");
     });
-    alone(&all, "dbms@emea_prod", Status::Failure, "only from v5.11 and v6.02");
+    alone(&all, "dbms@emea/emea_prod", Status::Failure, "only from v5.11 and v6.02");
     let all = with(|platform, sim| {
         mysql(platform, SourceVersion::V6_02);
         everywhere(sim, "MySQL");
         sim.hosts.values_mut().for_each(|host| host.version = "6.02".to_owned());
     });
-    alone(&all, "dbms@emea_prod", Status::Ok, "MySQL");
+    alone(&all, "dbms@emea/emea_prod", Status::Ok, "MySQL");
 }
 
 #[test]
 fn the_signs_of_unicode_must_agree() {
     let declared = |platform: &mut Platform, unicode| platform.instances[0].database.as_mut().unwrap().unicode = unicode;
     let all = with(|platform, _| declared(platform, Some(false)));
-    alone(&all, "unicode@emea_prod", Status::Failure, "contradict");
-    let evidence = &find(&all, "unicode@emea_prod").evidence;
+    alone(&all, "unicode@emea/emea_prod", Status::Failure, "contradict");
+    let evidence = &find(&all, "unicode@emea/emea_prod").evidence;
     assert!(evidence.contains("inventory: unicode=false") && evidence.contains("unicodeData=1"), "{evidence}");
     let all = with(|platform, _| declared(platform, None));
-    alone(&all, "unicode@emea_prod", Status::Warning, "Unicode; the inventory does not say it");
+    alone(&all, "unicode@emea/emea_prod", Status::Warning, "Unicode; the inventory does not say it");
     let id = Query::Xml {
         file: format!("{HOME}/nl6/conf/serverConf.xml"),
         element: "serverconf/redirection".to_owned(),
@@ -314,8 +316,8 @@ fn the_signs_of_unicode_must_agree() {
     };
     let other = Answer::Xml(vec![XmlValue { file: "serverConf.xml".to_owned(), value: Some("d6F2A".to_owned()) }]);
     let all = with(|_, sim| sim.at("trk02").answer(id, Ok(other)));
-    alone(&all, "unicode@emea_prod", Status::Failure, "contradict");
-    assert!(find(&all, "unicode@emea_prod").evidence.contains("trk02: serverConf.xml databaseId=d6F2A"));
+    alone(&all, "unicode@emea/emea_prod", Status::Failure, "contradict");
+    assert!(find(&all, "unicode@emea/emea_prod").evidence.contains("trk02: serverConf.xml databaseId=d6F2A"));
     let none = |sim: &mut Sim| {
         for host in sim.hosts.values_mut() {
             host.answer(conf("unicodeData"), Ok(Answer::Xml(vec![in_conf("emea_prod", None)])));
@@ -325,10 +327,10 @@ fn the_signs_of_unicode_must_agree() {
         none(sim);
         platform.hosts.truncate(3);
     });
-    one(&all, "unicode@emea_prod", Status::Unknown, "no host shows");
+    one(&all, "unicode@emea/emea_prod", Status::Unknown, "no host shows");
     let odd = || Ok(Answer::Xml(vec![in_conf("emea_prod", Some("perhaps"))]));
     let all = with(|_, sim| sim.at("mkt1").answer(conf("unicodeData"), odd()));
-    alone(&all, "unicode@emea_prod", Status::Unknown, "perhaps");
+    alone(&all, "unicode@emea/emea_prod", Status::Unknown, "perhaps");
 }
 
 #[test]
@@ -358,7 +360,7 @@ fn every_database_must_have_a_backup_that_works() {
     alone(&all, "backup@emea", Status::Failure, "pg_dump does not run on mkt1");
     let all = with(|platform, _| (platform.database, platform.instances[0].database) = (None, None));
     one(&all, "backup@emea", Status::Failure, "does not say how");
-    one(&all, "dbms@emea_prod", Status::Warning, "does not name the engine");
+    one(&all, "dbms@emea/emea_prod", Status::Warning, "does not name the engine");
     let all = with(|platform, _| platform.instances[0].database = Some(Database { engine: Engine::Oracle, ..database(platform) }));
     one(&all, "backup@emea", Status::Failure, "not PostgreSQL");
 }

@@ -20,7 +20,7 @@ async fn each_host_is_asked_once_in_one_round_and_its_link_is_closed() {
     let platforms = vec![many()];
     let fleet = fleet(platforms.clone());
     let sim = Arc::new(Sim::new(&platforms));
-    let limits = Limits { host: Duration::from_secs(20), hosts: 7 };
+    let limits = Limits { open: Duration::from_secs(20), answer: Duration::from_secs(20), hosts: 7 };
     let states = gather(&sim, &fleet, &names(&fleet), Point::Preflight, &ProofKey::new().unwrap(), limits).await;
     assert_eq!(states.len(), 40);
     assert!(states.values().all(|state| state.reached().is_some()));
@@ -58,11 +58,12 @@ async fn what_goes_wrong_is_told_apart_and_nobody_is_forgotten() {
         ("h07", Manner::Silent, Unreached::TimedOut),
         ("h08", Manner::Fatal, Unreached::Agent),
         ("h09", Manner::Short, Unreached::Agent),
+        ("h10", Manner::Hangs, Unreached::TimedOut),
     ];
     for (host, manner, _) in &cases {
         sim.at(host).manner = manner.clone();
     }
-    let limits = Limits { host: Duration::from_secs(60), hosts: 3 };
+    let limits = Limits { open: Duration::from_secs(60), answer: Duration::from_secs(60), hosts: 3 };
     let states = gather(&Arc::new(sim), &fleet, &names(&fleet), Point::Preflight, &ProofKey::new().unwrap(), limits).await;
     assert_eq!(states.len(), 40);
     assert_eq!(states.values().filter(|state| state.reached().is_some()).count(), 40 - cases.len());

@@ -1,8 +1,9 @@
 //! What people and programs see, and the exit codes. No colour, 100 columns.
 
 use crate::sim::*;
+use clap::Parser;
 use controller::cli::check::{CheckArgs, Outcome, check};
-use controller::cli::passwords::{PasswordsCheckArgs, ProofBy};
+use controller::cli::passwords::{PasswordsArgs, PasswordsCheckArgs, PasswordsCommand, ProofBy};
 use controller::cli::{Context, Exit, Failure, Format, passwords};
 use inventory::{Platform, Role, Topology};
 use proto::inspect::{Answer, Query};
@@ -202,4 +203,29 @@ async fn a_proof_that_this_version_does_not_have_contacts_nobody() {
     assert_eq!(failure.exit, Exit::Usage);
     assert!(sim.opened.lock().unwrap().is_empty());
     insta::assert_snapshot!(failure.message);
+}
+
+#[derive(Debug, clap::Parser)]
+struct Line<T: clap::Args> {
+    #[command(flatten)]
+    args: T,
+}
+
+#[test]
+fn overrides_are_taken_apart_at_the_first_equals_sign() {
+    let line: Line<CheckArgs> = Line::try_parse_from(["check", "--on", "role:mta", "--override", "disk@trk01=a = b"]).unwrap();
+    assert_eq!(line.args.on.as_deref(), Some("role:mta"));
+    assert_eq!(line.args.overrides, [("disk@trk01".to_owned(), "a = b".to_owned())]);
+    let error = Line::<CheckArgs>::try_parse_from(["check", "--override", "disk@trk01"]).unwrap_err();
+    assert!(error.to_string().contains("FINDING=REASON"), "{error}");
+}
+
+#[test]
+fn the_proof_is_by_stored_value_unless_it_is_said() {
+    let line = |arguments: &[&str]| Line::<PasswordsArgs>::try_parse_from(arguments).unwrap().args.command;
+    let PasswordsCommand::Check(args) = line(&["passwords", "check"]);
+    assert_eq!(args.proof, ProofBy::StoredValue);
+    let PasswordsCommand::Check(args) = line(&["passwords", "check", "--proof", "logon"]);
+    assert_eq!(args.proof, ProofBy::Logon);
+    assert!(Line::<PasswordsArgs>::try_parse_from(["passwords", "set"]).is_err());
 }

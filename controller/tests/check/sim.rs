@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
-pub const OLD: u32 = 8989;
-pub const NEW: u32 = 9383;
-pub const HOME: &str = "/usr/local/neolane";
+pub(crate) const OLD: u32 = 8989;
+pub(crate) const NEW: u32 = 9383;
+pub(crate) const HOME: &str = "/usr/local/neolane";
 
 /// A platform with hosts of these roles; the first host is its application server.
-pub fn platform(name: &str, topology: Topology, hosts: &[(&str, &[Role])]) -> Platform {
+pub(crate) fn platform(name: &str, topology: Topology, hosts: &[(&str, &[Role])]) -> Platform {
     let app = hosts[0].0.to_owned();
     let database = Database {
         engine: Engine::Postgresql,
@@ -49,7 +49,7 @@ pub fn platform(name: &str, topology: Topology, hosts: &[(&str, &[Role])]) -> Pl
     }
 }
 
-pub fn host(name: &str, roles: &[Role]) -> Host {
+pub(crate) fn host(name: &str, roles: &[Role]) -> Host {
     Host {
         name: name.to_owned(),
         address: name.to_owned(),
@@ -78,12 +78,12 @@ pub fn host(name: &str, roles: &[Role]) -> Host {
     }
 }
 
-pub fn fleet(platforms: Vec<Platform>) -> Fleet {
+pub(crate) fn fleet(platforms: Vec<Platform>) -> Fleet {
     Fleet { name: "fleet".to_owned(), base: "/".into(), parallel: Parallel { platforms: 4, hosts: 50 }, platforms }
 }
 
 /// emea: one marketing, two mail and three tracking servers.
-pub fn emea() -> Platform {
+pub(crate) fn emea() -> Platform {
     platform(
         "emea",
         Topology::Standard,
@@ -100,13 +100,15 @@ pub fn emea() -> Platform {
 
 /// How a host's agent behaves when it is talked to.
 #[derive(Clone, Default, PartialEq)]
-pub enum Manner {
+pub(crate) enum Manner {
     #[default]
     Answers,
     /// It cannot be opened.
     Refuses(OpenErrorKind),
     /// The link closes before the answer.
     HangsUp,
+    /// It never opens.
+    Hangs,
     /// It never answers.
     Silent,
     /// It says that it cannot go on.
@@ -116,7 +118,7 @@ pub enum Manner {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-pub enum OpenErrorKind {
+pub(crate) enum OpenErrorKind {
     Unreachable,
     HostKey,
     Authentication,
@@ -126,24 +128,24 @@ pub enum OpenErrorKind {
 
 /// One simulated host.
 #[derive(Clone)]
-pub struct SimHost {
-    pub system: System,
-    pub build: u32,
+pub(crate) struct SimHost {
+    pub(crate) system: System,
+    pub(crate) build: u32,
     /// What `nlserver pdump` says of the version.
-    pub version: String,
+    pub(crate) version: String,
     /// `internalPassword`; empty means that none is set.
-    pub password: String,
-    pub euid: u32,
-    pub host_key: String,
+    pub(crate) password: String,
+    pub(crate) euid: u32,
+    pub(crate) host_key: String,
     /// The clock's difference to the controller's.
-    pub skew_ms: i64,
-    pub manner: Manner,
+    pub(crate) skew_ms: i64,
+    pub(crate) manner: Manner,
     /// Answers that differ from a healthy host's, by question.
-    pub answers: Vec<(Query, Reading)>,
+    pub(crate) answers: Vec<(Query, Reading)>,
 }
 
 impl SimHost {
-    pub fn healthy(name: &str) -> Self {
+    pub(crate) fn healthy(name: &str) -> Self {
         Self {
             system: System {
                 os: "debian-11".to_owned(),
@@ -168,7 +170,7 @@ impl SimHost {
     }
 
     /// Replaces the answers to the questions that `matches` selects.
-    pub fn answer(&mut self, query: Query, reading: Reading) {
+    pub(crate) fn answer(&mut self, query: Query, reading: Reading) {
         self.answers.push((query, reading));
     }
 
@@ -232,7 +234,7 @@ impl SimHost {
 }
 
 /// What an agent makes of a stored value: HMAC-SHA-256, lower-case hex.
-pub fn fingerprint(key_hex: &str, value: &str) -> String {
+pub(crate) fn fingerprint(key_hex: &str, value: &str) -> String {
     let key: Vec<u8> = (0..key_hex.len()).step_by(2).map(|at| u8::from_str_radix(&key_hex[at..at + 2], 16).unwrap()).collect();
     assert_eq!(key.len(), 32, "the key has 256 bits");
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();
@@ -240,25 +242,25 @@ pub fn fingerprint(key_hex: &str, value: &str) -> String {
     mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-pub fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
 /// A fleet of simulated hosts.
-pub struct Sim {
+pub(crate) struct Sim {
     platforms: Vec<Platform>,
-    pub hosts: BTreeMap<String, SimHost>,
+    pub(crate) hosts: BTreeMap<String, SimHost>,
     /// Every host that was opened, with whether root was asked for.
-    pub opened: Mutex<Vec<(String, bool)>>,
+    pub(crate) opened: Mutex<Vec<(String, bool)>>,
     /// Links that are open now, and the most that were open at once.
-    pub open: Arc<AtomicUsize>,
-    pub most_open: AtomicUsize,
+    pub(crate) open: Arc<AtomicUsize>,
+    pub(crate) most_open: AtomicUsize,
     /// Every message that the agents received, without the secrets' values.
-    pub received: Arc<Mutex<Vec<String>>>,
+    pub(crate) received: Arc<Mutex<Vec<String>>>,
 }
 
 impl Sim {
-    pub fn new(platforms: &[Platform]) -> Self {
+    pub(crate) fn new(platforms: &[Platform]) -> Self {
         let hosts = platforms.iter().flat_map(|platform| &platform.hosts);
         Self {
             platforms: platforms.to_vec(),
@@ -270,21 +272,21 @@ impl Sim {
         }
     }
 
-    pub fn at(&mut self, host: &str) -> &mut SimHost {
+    pub(crate) fn at(&mut self, host: &str) -> &mut SimHost {
         self.hosts.get_mut(host).unwrap()
     }
 
     /// Asks all hosts.
-    pub fn gather(self, when: Point) -> BTreeMap<String, HostState> {
+    pub(crate) fn gather(self, when: Point) -> BTreeMap<String, HostState> {
         let fleet = fleet(self.platforms.clone());
         let selected = names(&fleet);
-        let limits = Limits { host: Duration::from_secs(5), hosts: 50 };
+        let limits = Limits { open: Duration::from_secs(5), answer: Duration::from_secs(5), hosts: 50 };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(gather(&Arc::new(self), &fleet, &selected, when, &ProofKey::new().unwrap(), limits))
     }
 }
 
-pub fn names(fleet: &Fleet) -> BTreeSet<String> {
+pub(crate) fn names(fleet: &Fleet) -> BTreeSet<String> {
     fleet.platforms.iter().flat_map(|platform| platform.hosts.iter().map(|host| host.name.clone())).collect()
 }
 
@@ -294,6 +296,9 @@ impl Hosts for Sim {
         let sim = self.hosts[name].clone();
         if let Manner::Refuses(kind) = sim.manner {
             return Err(refusal(name, kind));
+        }
+        if sim.manner == Manner::Hangs {
+            std::future::pending::<()>().await;
         }
         let platform = self.platforms.iter().find(|platform| platform.host(name).is_some()).unwrap().clone();
         let now_open = self.open.fetch_add(1, Ordering::SeqCst) + 1;
@@ -341,7 +346,9 @@ async fn serve(
                         readings.pop();
                         Incoming::Message(FromAgent::Inspected { id, readings })
                     }
-                    Manner::Answers | Manner::Refuses(_) => Incoming::Message(FromAgent::Inspected { id, readings }),
+                    Manner::Answers | Manner::Hangs | Manner::Refuses(_) => {
+                        Incoming::Message(FromAgent::Inspected { id, readings })
+                    }
                 };
                 let _ = outbox.send(answer).await;
             }

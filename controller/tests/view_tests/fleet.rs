@@ -91,6 +91,7 @@ impl Maker {
         PlannedStep {
             name: name.to_owned(),
             title: title.clone(),
+            short: name.to_owned(),
             scope: if instance.is_some() { StepScope::Instance } else { StepScope::Host },
             host: host.to_owned(),
             instance,

@@ -2,4 +2,5 @@
 
 mod fleet;
 mod fold;
+mod reports;
 mod screens;

@@ -16,33 +16,55 @@ pub(super) struct Placed {
     pub(super) span: Span,
     /// Where its OS stands, if it is given.
     pub(super) os: Option<Span>,
+    /// Whether it has a source without packages.
+    pub(super) no_way_back: bool,
 }
 
-/// The hosts of a platform.
-pub(super) fn hosts(site: &Site<'_>, report: &mut Report) -> Vec<Placed> {
+/// The hosts of a platform, and whether that is all of them: where a host or its roles cannot be used, nothing can be said about
+/// hosts that seem to be missing.
+pub(super) fn hosts(site: &Site<'_>, report: &mut Report) -> (Vec<Placed>, bool) {
     let mut placed = Vec::new();
+    let mut complete = site.raw.hosts.is_some();
+    if let Some(list) = site.raw.hosts.as_ref().filter(|hosts| hosts.value.0.is_empty() && !hosts.value.1) {
+        report
+            .error(Kind::EmptyList, &list.span, format!("platform {} has no host", quote(site.name)))
+            .label("at least one host is expected here");
+    }
+    complete &= site.raw.hosts.as_ref().is_some_and(|hosts| !hosts.value.0.is_empty() && !hosts.value.1);
     for entry in site.raw.hosts.iter().flat_map(|hosts| &hosts.value.0) {
         if let Some(old) = &entry.value.replaces {
             report
-                .error(Kind::ReservedKey, &old.span, "`replaces` is reserved for moving to new machines, which this version cannot do")
+                .error(
+                    Kind::ReservedKey,
+                    &old.span,
+                    "`replaces` is reserved for moving to new machines, which this version cannot do",
+                )
                 .label("remove this key")
                 .help("migrate the host in place, or install the new machine and move it in afterwards");
         }
-        let Some(name) = &entry.value.name else { continue };
+        let Some(name) = &entry.value.name else {
+            complete = false;
+            continue;
+        };
         let roles = roles(site, name, &entry.value, report);
         let os = entry.value.os.as_ref().filter(|os| value::os(os, report));
-        let Some(names) = ranges(&name.value, &name.span, "the name", report) else { continue };
+        complete &= entry.value.roles.as_ref().is_some_and(|words| !words.value.is_empty() && words.value.len() == roles.len());
+        let Some(names) = ranges(&name.value, &name.span, "the name", report) else {
+            complete = false;
+            continue;
+        };
         let addresses = addresses(&entry.value, names.len(), report);
         for (index, host_name) in names.into_iter().enumerate() {
             if !value::name(&host_name, "a host", &name.span, report) || site.full(placed.len(), &name.span, report) {
+                complete = false;
                 break;
             }
             let address = addresses.as_ref().and_then(|all| all.get(index)).cloned().unwrap_or_else(|| host_name.clone());
-            let host = host(site, entry, name, host_name, address, roles.clone(), report);
-            placed.push(Placed { host, span: name.span.clone(), os: os.map(|os| os.span.clone()) });
+            let (host, no_way_back) = host(site, entry, name, host_name, address, roles.clone(), report);
+            placed.push(Placed { host, span: name.span.clone(), os: os.map(|os| os.span.clone()), no_way_back });
         }
     }
-    placed
+    (placed, complete)
 }
 
 /// Expands ranges; reports what is wrong with them.
@@ -74,7 +96,11 @@ fn addresses(raw: &raw::Host, names: usize, report: &mut Report) -> Option<Vec<S
     if all.len() != names {
         let stands = |count: usize| if count == 1 { "one host".to_owned() } else { format!("{count} hosts") };
         report
-            .error(Kind::RangeMismatch, &address.span, format!("the address stands for {}, the name for {}", stands(all.len()), stands(names)))
+            .error(
+                Kind::RangeMismatch,
+                &address.span,
+                format!("the address stands for {}, the name for {}", stands(all.len()), stands(names)),
+            )
             .label("name and address go in step")
             .help("give both a range of the same length, for example `trk[1-3]` with `10.0.0.[11-13]`");
         return None;
@@ -86,12 +112,16 @@ fn roles(site: &Site<'_>, name: &Spanned<Text>, raw: &raw::Host, report: &mut Re
     let mut roles = Vec::new();
     let Some(words) = &raw.roles else { return roles };
     if words.value.is_empty() {
-        report.error(Kind::EmptyList, &words.span, format!("host {} has no role", quote(&name.value))).label(topology::has(site.topology));
+        report
+            .error(Kind::EmptyList, &words.span, format!("host {} has no role", quote(&name.value)))
+            .label(topology::has(site.topology));
     }
     for word in &words.value {
         let Some(role) = topology::role(word, site.topology, &format!("for host {}", quote(&name.value)), report) else { continue };
         if roles.contains(&role) {
-            report.error(Kind::ListedTwice, &word.span, format!("`{role}` is listed twice for host {}", quote(&name.value))).label("given again here");
+            report
+                .error(Kind::ListedTwice, &word.span, format!("`{role}` is listed twice for host {}", quote(&name.value)))
+                .label("given again here");
         } else {
             roles.push(role);
         }
@@ -100,7 +130,11 @@ fn roles(site: &Site<'_>, name: &Spanned<Text>, raw: &raw::Host, report: &mut Re
 }
 
 /// The same block of each layer, nearest first.
-fn layers<'a, T>(host: Option<&'a Spanned<T>>, platform: Option<&'a Spanned<T>>, defaults: Option<&'a Spanned<T>>) -> Vec<Layer<'a, T>> {
+fn layers<'a, T>(
+    host: Option<&'a Spanned<T>>,
+    platform: Option<&'a Spanned<T>>,
+    defaults: Option<&'a Spanned<T>>,
+) -> Vec<Layer<'a, T>> {
     [("host", host), ("platform", platform), ("defaults", defaults)]
         .into_iter()
         .filter_map(|(name, map)| map.map(|map| Layer { name, map: &map.value }))
@@ -116,7 +150,7 @@ fn host(
     address: String,
     roles: Vec<Role>,
     report: &mut Report,
-) -> Host {
+) -> (Host, bool) {
     let raw = &entry.value;
     let (own, platform, defaults) = (raw.blocks(), site.raw.blocks(), site.defaults.map(|layer| layer.value.blocks()));
     let mut origins = Origins::new();
@@ -139,7 +173,11 @@ fn host(
     );
     let init_scripts = single(
         "init_scripts",
-        [("host", own.init_scripts), ("platform", platform.init_scripts), ("defaults", defaults.and_then(|blocks| blocks.init_scripts))],
+        [
+            ("host", own.init_scripts),
+            ("platform", platform.init_scripts),
+            ("defaults", defaults.and_then(|blocks| blocks.init_scripts)),
+        ],
     );
 
     let os = raw.os.as_ref().map(|os| os.value.0.clone());
@@ -199,11 +237,12 @@ fn host(
     if windows && let Some(init) = &raw.init {
         report.error(Kind::NotOnThisOs, &init.span, "a Windows host has no init system of this kind").label("remove this key");
     }
-    host
+    (host, source.version.is_some() && source.packages.is_none())
 }
 
 /// Values that hold when no layer gives them.
-const DEFAULTS: [&str; 7] = ["ssh.port", "ssh.connect_timeout", "become.method", "campaign.home", "campaign.user", "host_state", "init_scripts"];
+const DEFAULTS: [&str; 7] =
+    ["ssh.port", "ssh.connect_timeout", "become.method", "campaign.home", "campaign.user", "host_state", "init_scripts"];
 
 /// Origins as people read them.
 fn named(origins: Origins, report: &Report) -> BTreeMap<String, String> {
@@ -260,7 +299,9 @@ fn ssh(raw: &raw::Ssh, report: &mut Report) -> Ssh {
 fn become_(raw: &raw::Become, report: &mut Report) -> Become {
     let method = raw.method.as_ref().map_or(BecomeMethod::Sudo, |method| method.value);
     if let (BecomeMethod::None, Some(password)) = (method, &raw.password) {
-        report.warning(Kind::WithoutEffect, &password.span, "with `method: none` no password is asked for").label("this has no effect");
+        report
+            .warning(Kind::WithoutEffect, &password.span, "with `method: none` no password is asked for")
+            .label("this has no effect");
     }
     Become { method, password: raw.password.as_ref().map(|secret| secret.value.0.clone()) }
 }
@@ -348,24 +389,30 @@ fn packages(raw: Option<&Spanned<Vec<Spanned<raw::Package>>>>, report: &mut Repo
 /// Checks that there is something to install on each host, and something to go back to.
 pub(super) fn package_coverage(site: &Site<'_>, placed: &[Placed], report: &mut Report) {
     let replaced = site.overrides("install.packages");
-    for placed in placed.iter().filter(|placed| placed.host.has_campaign() && !placed.host.is_windows() && !replaced) {
+    for placed in placed.iter().filter(|placed| placed.host.has_campaign() && !placed.host.is_windows()) {
         let packages = &placed.host.target.packages;
-        match (&placed.host.os, &placed.os) {
-            (Some(os), Some(span)) if !packages.is_empty() && !packages.iter().any(|package| package.os == *os) => {
-                let given: Vec<_> = packages.iter().map(|package| package.os.as_str()).collect();
-                report
-                    .error(Kind::NoPackage, span, format!("there is no target package for {}", quote(os)))
-                    .label(format!("packages are given for {}", listing(&given)))
-                    .help(format!("add `{{ os: {os}, path: ..., sha256: ... }}` to `target.packages`, or replace the step `install.packages`"));
-            }
-            _ => {}
+        if let (Some(os), Some(span)) = (&placed.host.os, &placed.os)
+            && !replaced
+            && !packages.is_empty()
+            && !packages.iter().any(|package| package.os == *os)
+        {
+            let given: Vec<_> = packages.iter().map(|package| package.os.as_str()).collect();
+            report
+                .error(Kind::NoPackage, span, format!("there is no target package for {}", quote(os)))
+                .label(format!("packages are given for {}", listing(&given)))
+                .help(format!(
+                    "add `{{ os: {os}, path: ..., sha256: ... }}` to `target.packages`, or replace the step `install.packages`"
+                ));
         }
-    }
-    let bare = |placed: &&Placed| placed.host.has_campaign() && !placed.host.is_windows() && placed.host.source.packages.is_empty();
-    if placed.iter().any(|placed| bare(&placed)) {
-        report
-            .warning(Kind::NoPackage, &site.span, format!("platform {} gives no packages of the version in use", quote(site.name)))
-            .label("a rollback could not install the old version again")
-            .help("add `packages: [...]` to `source:`");
+        if placed.no_way_back {
+            report
+                .warning(
+                    Kind::NoPackage,
+                    &site.span,
+                    format!("platform {} gives no packages of the version in use", quote(site.name)),
+                )
+                .label("a rollback could not install the old version again")
+                .help("add `packages: [...]` to `source:`");
+        }
     }
 }

@@ -1,14 +1,14 @@
 //! Instances: their application servers, their databases, how those are backed up.
 
 use super::host::Placed;
-use super::{Site, value};
+use super::{Hosts, Site, value};
 use crate::model::{Backup, Database, Engine, Instance, InstanceKind, Role, SourceVersion};
 use crate::problem::{Kind, Report, Span, did_you_mean, listing, quote};
 use crate::raw;
 use crate::read::{Layer, Origins, Overlay, Spanned};
 
 /// The instances of a platform.
-pub(super) fn instances(site: &Site<'_>, hosts: &[Placed], report: &mut Report) -> Vec<Instance> {
+pub(super) fn instances(site: &Site<'_>, hosts: Hosts<'_>, report: &mut Report) -> Vec<Instance> {
     let Some(list) = &site.raw.instances else { return Vec::new() };
     if list.value.is_empty() {
         report
@@ -69,13 +69,13 @@ fn kind_word(kind: InstanceKind) -> &'static str {
     }
 }
 
-fn instance(site: &Site<'_>, raw: &raw::Instance, name: &str, span: &Span, hosts: &[Placed], report: &mut Report) -> Instance {
+fn instance(site: &Site<'_>, raw: &raw::Instance, name: &str, span: &Span, hosts: Hosts<'_>, report: &mut Report) -> Instance {
     let kind = raw.kind.as_ref().map_or(InstanceKind::Marketing, |kind| kind.value);
     let app = app(raw, kind, name, span, hosts, report).unwrap_or_default();
     if let Some(zone) = &raw.timezone {
         value::timezone(zone, report);
     }
-    let server = hosts.iter().find(|placed| placed.host.name == app);
+    let server = hosts.find(&app);
     let version = server.map(|placed| placed.host.source.version);
     if version == Some(SourceVersion::V5_11) && raw.timezone.is_none() {
         report
@@ -87,30 +87,43 @@ fn instance(site: &Site<'_>, raw: &raw::Instance, name: &str, span: &Span, hosts
     Instance { name: name.to_owned(), kind, app, database, timezone: raw.timezone.as_ref().map(|zone| zone.value.0.clone()) }
 }
 
-fn app(raw: &raw::Instance, kind: InstanceKind, name: &str, span: &Span, hosts: &[Placed], report: &mut Report) -> Option<String> {
+fn app(raw: &raw::Instance, kind: InstanceKind, name: &str, span: &Span, hosts: Hosts<'_>, report: &mut Report) -> Option<String> {
     let roles = app_roles(kind);
     let fits = |placed: &&Placed| placed.host.roles.iter().any(|role| roles.contains(role));
     let words: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
-    let candidates: Vec<_> = hosts.iter().filter(fits).map(|placed| placed.host.name.as_str()).collect();
+    let candidates: Vec<_> = hosts.placed.iter().filter(fits).map(|placed| placed.host.name.as_str()).collect();
     if let Some(app) = &raw.app {
-        let Some(placed) = hosts.iter().find(|placed| placed.host.name == *app.value) else {
-            let all = hosts.iter().map(|placed| placed.host.name.as_str());
+        let Some(placed) = hosts.find(&app.value) else {
+            if !hosts.complete {
+                return None;
+            }
             report
-                .error(Kind::UnknownApp, &app.span, format!("the application server {} of instance {} is no host of this platform", quote(&app.value), quote(name)))
+                .error(
+                    Kind::UnknownApp,
+                    &app.span,
+                    format!("the application server {} of instance {} is no host of this platform", quote(&app.value), quote(name)),
+                )
                 .label(format!("hosts that could be: {}", crate::range::fold_names(&candidates)))
-                .help_if(did_you_mean(&app.value, all));
+                .help_if(did_you_mean(&app.value, hosts.names()));
             return None;
         };
         if !fits(&placed) {
             report
-                .error(Kind::WrongApp, &app.span, format!("{} cannot run the {} instance {}", quote(&app.value), kind_word(kind), quote(name)))
+                .error(
+                    Kind::WrongApp,
+                    &app.span,
+                    format!("{} cannot run the {} instance {}", quote(&app.value), kind_word(kind), quote(name)),
+                )
                 .label(format!("a host with the role {} is expected here", words.join(" or ")))
-                .help_if((!candidates.is_empty()).then(|| format!("hosts that could be: {}", crate::range::fold_names(&candidates))));
+                .help_if(
+                    (!candidates.is_empty()).then(|| format!("hosts that could be: {}", crate::range::fold_names(&candidates))),
+                );
         }
         return Some(app.value.0.clone());
     }
     match candidates.as_slice() {
         [only] => Some((*only).to_owned()),
+        [] if !hosts.complete => None,
         [] => {
             report
                 .error(Kind::NoApp, span, format!("no host can run the {} instance {}", kind_word(kind), quote(name)))
@@ -120,16 +133,24 @@ fn app(raw: &raw::Instance, kind: InstanceKind, name: &str, span: &Span, hosts: 
         }
         several => {
             report
-                .error(Kind::SeveralApps, span, format!("instance {} has {} possible application servers", quote(name), several.len()))
+                .error(
+                    Kind::SeveralApps,
+                    span,
+                    format!("instance {} has {} possible application servers", quote(name), several.len()),
+                )
                 .label(format!("one of {}", crate::range::fold_names(several)))
-                .help(format!("say which one runs postupgrade: `{{ name: {name}, kind: {}, app: {} }}`", kind_word(kind), several[0]));
+                .help(format!(
+                    "say which one runs postupgrade: `{{ name: {name}, kind: {}, app: {} }}`",
+                    kind_word(kind),
+                    several[0]
+                ));
             None
         }
     }
 }
 
 /// The platform's own database.
-pub(super) fn platform_database(site: &Site<'_>, hosts: &[Placed], report: &mut Report) -> Option<Database> {
+pub(super) fn platform_database(site: &Site<'_>, hosts: Hosts<'_>, report: &mut Report) -> Option<Database> {
     let block = site.raw.database.as_ref()?;
     resolve(site, &block.value, &block.span, hosts, report)
 }
@@ -140,7 +161,7 @@ fn database(
     name: &str,
     span: &Span,
     version: Option<SourceVersion>,
-    hosts: &[Placed],
+    hosts: Hosts<'_>,
     report: &mut Report,
 ) -> Option<Database> {
     let own = raw.database.as_ref().map(|block| ("instance", block));
@@ -154,7 +175,9 @@ fn database(
         return None;
     };
     let merged = raw::Database::overlay(&layers, "database", &mut Origins::new());
-    if let (Some(engine), Some(SourceVersion::V6_1)) = (merged.engine.as_ref().filter(|engine| engine.value == Engine::Mysql), version) {
+    if let (Some(engine), Some(SourceVersion::V6_1)) =
+        (merged.engine.as_ref().filter(|engine| engine.value == Engine::Mysql), version)
+    {
         report
             .error(Kind::EngineNotSupported, &engine.span, "a MySQL database cannot come from v6.1")
             .label("MySQL is supported from v5.11 and v6.02 only")
@@ -163,7 +186,7 @@ fn database(
     resolve(site, &merged, &nearest.span, hosts, report)
 }
 
-fn resolve(site: &Site<'_>, raw: &raw::Database, span: &Span, hosts: &[Placed], report: &mut Report) -> Option<Database> {
+fn resolve(site: &Site<'_>, raw: &raw::Database, span: &Span, hosts: Hosts<'_>, report: &mut Report) -> Option<Database> {
     let given = [
         ("engine", raw.engine.is_some()),
         ("server", raw.server.is_some()),
@@ -179,7 +202,11 @@ fn resolve(site: &Site<'_>, raw: &raw::Database, span: &Span, hosts: &[Placed], 
         report
             .error(Kind::MissingKey, &at, format!("`database` lacks {}", listing(&missing)))
             .label(format!("add {}", missing.iter().map(|key| format!("`{key}:`")).collect::<Vec<_>>().join(", ")))
-            .help_if(missing.contains(&"backup").then(|| "a backup is mandatory: `backup: { on: HOST, dir: DIRECTORY }` or `backup: { by: dba }`".to_owned()));
+            .help_if(
+                missing
+                    .contains(&"backup")
+                    .then(|| "a backup is mandatory: `backup: { on: HOST, dir: DIRECTORY }` or `backup: { by: dba }`".to_owned()),
+            );
     }
     if let Some(server) = &raw.server {
         value::address(&server.value, &server.span, report);
@@ -196,12 +223,21 @@ fn resolve(site: &Site<'_>, raw: &raw::Database, span: &Span, hosts: &[Placed], 
     })
 }
 
-fn backup(site: &Site<'_>, block: &Spanned<raw::Backup>, engine: Option<&Spanned<Engine>>, hosts: &[Placed], report: &mut Report) -> Option<Backup> {
+fn backup(
+    site: &Site<'_>,
+    block: &Spanned<raw::Backup>,
+    engine: Option<&Spanned<Engine>>,
+    hosts: Hosts<'_>,
+    report: &mut Report,
+) -> Option<Backup> {
     let help = "either `{ on: HOST, dir: DIRECTORY }`, where Caravan runs pg_dump, or `{ by: dba }`";
     let raw = &block.value;
     if let Some(by) = &raw.by {
         if raw.on.is_some() || raw.dir.is_some() {
-            report.error(Kind::BackupForm, &by.span, "a backup is made by Caravan or by somebody else").label("`by` excludes `on` and `dir`").help(help);
+            report
+                .error(Kind::BackupForm, &by.span, "a backup is made by Caravan or by somebody else")
+                .label("`by` excludes `on` and `dir`")
+                .help(help);
         }
         return Some(Backup::ByDba);
     }
@@ -210,7 +246,10 @@ fn backup(site: &Site<'_>, block: &Spanned<raw::Backup>, engine: Option<&Spanned
             return None;
         }
         let at = report.head(&block.span);
-        report.error(Kind::BackupForm, &at, "it is not said how the database is backed up").label("`on` and `dir` are expected here").help(help);
+        report
+            .error(Kind::BackupForm, &at, "it is not said how the database is backed up")
+            .label("`on` and `dir` are expected here")
+            .help(help);
         return None;
     };
     if let Some(engine) = engine.filter(|engine| engine.value != Engine::Postgresql && !site.overrides("backup.database")) {
@@ -220,11 +259,11 @@ fn backup(site: &Site<'_>, block: &Spanned<raw::Backup>, engine: Option<&Spanned
             .also(&engine.span, "the engine")
             .help("with `backup: { by: dba }` the plan waits until a person confirms the backup");
     }
-    if !hosts.iter().any(|placed| placed.host.name == *on.value) {
+    if hosts.complete && hosts.find(&on.value).is_none() {
         report
             .error(Kind::UnknownBackupHost, &on.span, format!("the backup host {} is no host of this platform", quote(&on.value)))
             .label("Caravan runs pg_dump on a host of the platform")
-            .help(match did_you_mean(&on.value, hosts.iter().map(|placed| placed.host.name.as_str())) {
+            .help(match did_you_mean(&on.value, hosts.names()) {
                 Some(help) => help,
                 None => format!("add `{{ name: {}, roles: [database] }}` to the hosts", on.value.0),
             });
@@ -239,28 +278,40 @@ fn shared(instances: &[Instance], names: &[(&str, &Span)], report: &mut Report) 
     let key = |instance: &Instance| instance.database.as_ref().map(|database| (database.server.clone(), database.name.clone()));
     for (index, instance) in instances.iter().enumerate() {
         let Some(own) = key(instance) else { continue };
-        let (Some(first), Some((_, span))) = (instances[..index].iter().find(|other| key(other).as_ref() == Some(&own)), names.get(index)) else {
+        let (Some(first), Some((_, span))) =
+            (instances[..index].iter().find(|other| key(other).as_ref() == Some(&own)), names.get(index))
+        else {
             continue;
         };
         report
-            .warning(Kind::SharedDatabase, span, format!("instances {} and {} are in one database", quote(&first.name), quote(&instance.name)))
+            .warning(
+                Kind::SharedDatabase,
+                span,
+                format!("instances {} and {} are in one database", quote(&first.name), quote(&instance.name)),
+            )
             .label(format!("both are in {} on {}", quote(&own.1), quote(&own.0)))
             .help("an instance has a database of its own: add `database: { name: ... }` to the instance");
     }
 }
 
 /// Servers that have a database of their own but run no instance: their postupgrade would be forgotten.
-fn idle(site: &Site<'_>, hosts: &[Placed], instances: &[Instance], report: &mut Report) {
-    for placed in hosts {
+fn idle(site: &Site<'_>, hosts: Hosts<'_>, instances: &[Instance], report: &mut Report) {
+    for placed in hosts.placed {
         for role in [Role::MidSourcing, Role::PowerBooster, Role::PowerCluster] {
             let kind = if role == Role::MidSourcing { InstanceKind::MidSourcing } else { InstanceKind::Execution };
             let runs = |instance: &Instance| instance.kind == kind && instance.app == placed.host.name;
             // Mid-sourcing servers can share an instance; each execution server has one of its own.
-            let kept = |instance: &Instance| runs(instance) || (instance.kind == kind && (role == Role::MidSourcing || instance.app.is_empty()));
+            let kept = |instance: &Instance| {
+                runs(instance) || (instance.kind == kind && (role == Role::MidSourcing || instance.app.is_empty()))
+            };
             let possible = site.topology.is_none_or(|topology| topology.roles().contains(&role));
             if possible && placed.host.roles.contains(&role) && site.raw.instances.is_some() && !instances.iter().any(kept) {
                 report
-                    .warning(Kind::NoInstanceOnHost, &placed.span, format!("no {} instance runs on {}", kind_word(kind), quote(&placed.host.name)))
+                    .warning(
+                        Kind::NoInstanceOnHost,
+                        &placed.span,
+                        format!("no {} instance runs on {}", kind_word(kind), quote(&placed.host.name)),
+                    )
                     .label(format!("a `{role}` server has an instance of its own, which needs a postupgrade"))
                     .help(format!("add `{{ name: ..., kind: {}, app: {} }}` to `instances:`", kind_word(kind), placed.host.name));
             }

@@ -51,15 +51,19 @@ pub(crate) fn attributes(file: &Path) -> io::Result<Vec<(String, String, String)
 /// The value of one attribute; empty when it is missing.
 fn attribute(file: &Path, element: &str, name: &str) -> io::Result<String> {
     let all = attributes(file)?;
-    Ok(all.into_iter().find(|(path, attribute, _)| path == element && attribute == name).map(|(_, _, value)| value).unwrap_or_default())
+    Ok(all
+        .into_iter()
+        .find(|(path, attribute, _)| path == element && attribute == name)
+        .map(|(_, _, value)| value)
+        .unwrap_or_default())
 }
 
-/// The stored `internal` password of a host.
+/// The stored `internal` password of an installation (`nl6`, `nl6.back`).
 ///
 /// # Errors
 /// When `serverConf.xml` cannot be read.
-pub(crate) fn internal_password(host: &Host) -> io::Result<String> {
-    attribute(&host.nl6().join("conf/serverConf.xml"), "serverconf/shared/authentication/xtk", "internalPassword")
+pub(crate) fn internal_password(nl6: &Path) -> io::Result<String> {
+    attribute(&nl6.join("conf/serverConf.xml"), "serverconf/shared/authentication/xtk", "internalPassword")
 }
 
 /// Replaces the stored `internal` password of a host.

@@ -170,7 +170,13 @@ fn lay_out(spec: &Spec, dir: &Path, listeners: &[TcpListener]) -> io::Result<Lay
         }
         platforms.push(Platform { name: platform.name.clone(), topology: platform.topology, hosts, instances });
     }
-    Ok(Layout { dir: dir.to_owned(), source: spec.source.clone(), target: spec.target.clone(), platforms, faults: spec.faults.clone() })
+    Ok(Layout {
+        dir: dir.to_owned(),
+        source: spec.source.clone(),
+        target: spec.target.clone(),
+        platforms,
+        faults: spec.faults.clone(),
+    })
 }
 
 /// The instances of a platform: one or more of marketing, one of mid-sourcing, one for each execution server.
@@ -255,7 +261,8 @@ fn furnish_host(layout: &Layout, platform: &Platform, host: &Host, secrets: &Sec
     fs::write(nl6.join("customer.sh"), "# Variables of this site.\nTZ=Europe/Berlin\nexport TZ\n")?;
     fs::write(nl6.join("customers/site.js"), format!("// Code of {}.\n", platform.name))?;
     for instance in &host.instances {
-        let roles = if platform.instance(instance).is_some_and(|instance| instance.app == host.name) { &host.roles[..] } else { &[] };
+        let roles =
+            if platform.instance(instance).is_some_and(|instance| instance.app == host.name) { &host.roles[..] } else { &[] };
         let delivers = if host.is(Role::Mta) { &[Role::Mta][..] } else { &[] };
         let roles = [roles, delivers].concat();
         let config = conf::config_instance(&platform.name, instance, DATABASE_USER, &roles);

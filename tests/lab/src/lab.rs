@@ -92,14 +92,20 @@ impl Lab {
         for some in hosts.chunks(8) {
             std::thread::scope(|scope| {
                 let starting: Vec<_> = some.iter().map(|host| scope.spawn(|| furnish::start_host(&self.layout, host))).collect();
-                let started = starting.into_iter().map(|host| host.join().unwrap_or_else(|_| Err(io::Error::other("starting a host panicked"))));
+                let started = starting
+                    .into_iter()
+                    .map(|host| host.join().unwrap_or_else(|_| Err(io::Error::other("starting a host panicked"))));
                 started.collect::<io::Result<()>>()
             })?;
         }
         Ok(())
     }
 
-    fn start_servers(&mut self, doors: Vec<(std::net::TcpListener, russh::keys::PrivateKey)>, login: &russh::keys::PublicKey) -> io::Result<()> {
+    fn start_servers(
+        &mut self,
+        doors: Vec<(std::net::TcpListener, russh::keys::PrivateKey)>,
+        login: &russh::keys::PublicKey,
+    ) -> io::Result<()> {
         let Some(runtime) = &self.runtime else { return Ok(()) };
         for (host, (listener, key)) in self.layout.hosts().zip(doors) {
             let server = LabServer::start(runtime.handle(), listener, host, key, login.clone())?;

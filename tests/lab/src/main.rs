@@ -3,6 +3,7 @@
 mod caravan;
 mod demo;
 mod up;
+mod verdict;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

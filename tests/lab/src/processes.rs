@@ -117,7 +117,10 @@ fn belongs(pid: u32, hosts: &Path) -> bool {
     let Ok(environment) = std::fs::read(format!("/proc/{pid}/environ")) else { return false };
     environment.split(|byte| *byte == 0).any(|variable| {
         let Ok(variable) = std::str::from_utf8(variable) else { return false };
-        variable.strip_prefix(HOST_VARIABLE).and_then(|rest| rest.strip_prefix('=')).is_some_and(|dir| Path::new(dir).starts_with(hosts))
+        variable
+            .strip_prefix(HOST_VARIABLE)
+            .and_then(|rest| rest.strip_prefix('='))
+            .is_some_and(|dir| Path::new(dir).starts_with(hosts))
     })
 }
 

@@ -127,7 +127,7 @@ impl Site {
             writer.append(Event::Violation(Rule::StartedEarly), what, &missing.join(", "))?;
         }
         self.judge_tracking(writer, what)?;
-        let Some(rank) = self.restart_rank(&self.host, what) else { return Ok(()) };
+        let Some(rank) = Self::restart_rank(&self.host, what) else { return Ok(()) };
         let migrated = self.platform.hosts.iter().map(|host| state::progress(&self.layout, host));
         // The restart order is about the migrated platform; before it, nobody restarts anything but by hand.
         if self.platform.topology == Topology::Standalone || !migrated.collect::<io::Result<Vec<_>>>()?.contains(&Progress::New) {
@@ -136,8 +136,8 @@ impl Site {
         let mut down = Vec::new();
         for host in &self.platform.hosts {
             let running = processes::running(host)?;
-            for needed in self.must_run(host)? {
-                let before = self.restart_rank(host, &needed).is_some_and(|other| other < rank);
+            for needed in Self::must_run(host) {
+                let before = Self::restart_rank(host, &needed).is_some_and(|other| other < rank);
                 if before && !running.iter().any(|entry| entry.name == needed) {
                     down.push(format!("{needed} of {} does not run", host.name));
                 }
@@ -151,16 +151,16 @@ impl Site {
 
     /// A tracking server that goes online needs the password of all the others.
     fn judge_tracking(&self, writer: &mut Writer, what: &str) -> io::Result<()> {
-        if !self.host.is(Role::Tracking) || !(what.starts_with("trackinglogd@") || self.is_web(&self.host, what)) {
+        if !self.host.is(Role::Tracking) || !(what.starts_with("trackinglogd@") || Self::is_web(&self.host, what)) {
             return Ok(());
         }
         // Values are compared and never named: records are read by people.
-        let own = conf::internal_password(&self.host).unwrap_or_default();
+        let own = conf::internal_password(&self.host.nl6()).unwrap_or_default();
         let wrong = if own.is_empty() {
             Some("no internal password is set".to_owned())
         } else {
             let others = self.platform.hosts.iter().filter(|host| host.is(Role::Tracking) && host.name != self.host.name);
-            let differs = |host: &&Host| conf::internal_password(host).is_ok_and(|other| !other.is_empty() && other != own);
+            let differs = |host: &&Host| conf::internal_password(&host.nl6()).is_ok_and(|other| !other.is_empty() && other != own);
             others.filter(differs).map(|host| format!("the internal password is not that of {}", host.name)).next()
         };
         match wrong {
@@ -169,18 +169,18 @@ impl Site {
         }
     }
 
-    fn is_web(&self, host: &Host, what: &str) -> bool {
+    fn is_web(host: &Host, what: &str) -> bool {
         what == host.family().web_service()
     }
 
     /// The place of a module on a host in the documented restart order: tracking, then mid-sourcing and delivery, then marketing
     /// (domain, section 2). `None` for what no order is documented for.
-    fn restart_rank(&self, host: &Host, what: &str) -> Option<u32> {
+    fn restart_rank(host: &Host, what: &str) -> Option<u32> {
         let delivery = [Role::Mta, Role::MidSourcing, Role::PowerBooster, Role::PowerCluster].iter().any(|role| host.is(*role));
         let module = what.split('@').next().unwrap_or(what);
         match module {
             "trackinglogd" if host.is(Role::Tracking) => Some(0),
-            _ if self.is_web(host, what) => Some(0),
+            _ if Self::is_web(host, what) => Some(0),
             "mta" | "inMail" | "stat" | "sms" if delivery => Some(1),
             "mta" | "inMail" | "stat" | "sms" => Some(2),
             "wfserver" | "web" if host.is(Role::Marketing) => Some(2),
@@ -189,15 +189,15 @@ impl Site {
         }
     }
 
-    /// What runs on a host that is wholly up.
-    fn must_run(&self, host: &Host) -> io::Result<Vec<String>> {
-        let mut modules = conf::auto_start(host).unwrap_or_default();
+    /// What makes a host count as restarted: its web server and `trackinglogd` where it tracks, `mta` where it delivers. Which
+    /// other modules a site runs says nothing about the order.
+    fn must_run(host: &Host) -> Vec<String> {
+        let mut needed = conf::auto_start(host).unwrap_or_default();
+        needed.retain(|module| module.starts_with("mta@") || module.starts_with("trackinglogd@"));
         if host.is(Role::Tracking) {
-            modules.push(host.family().web_service().to_owned());
+            needed.push(host.family().web_service().to_owned());
         }
-        // `web` is only asked of application servers: elsewhere it answers nobody that the order is about.
-        modules.retain(|module| module != "web@default");
-        Ok(modules)
+        needed
     }
 }
 

@@ -53,7 +53,13 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl LabServer {
     /// Serves a host on a socket that listens already.
-    pub(crate) fn start(runtime: &Handle, listener: TcpListener, host: &Host, key: PrivateKey, login: PublicKey) -> io::Result<Self> {
+    pub(crate) fn start(
+        runtime: &Handle,
+        listener: TcpListener,
+        host: &Host,
+        key: PrivateKey,
+        login: PublicKey,
+    ) -> io::Result<Self> {
         let config = Config {
             keys: vec![key],
             methods: (&[russh::MethodKind::PublicKey][..]).into(),

@@ -271,8 +271,7 @@ pub mod seconds {
 /// - `apache`: the web server does not start
 /// - `apache.library`: it starts and goes on with the library of the version before
 /// - `module:NAME@INSTANCE` (fail only): the module does not come up
-pub const STEPS: &[&str] =
-    &["stop", "dump", "remove", "install", "postupgrade.check", "postupgrade", "apache", "apache.library"];
+pub const STEPS: &[&str] = &["stop", "dump", "remove", "install", "postupgrade.check", "postupgrade", "apache", "apache.library"];
 
 /// A host of a lab, as the spec resolves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -347,7 +346,8 @@ impl Spec {
 
     fn validate_faults(&self, known: &BTreeSet<String>) -> Result<(), String> {
         let faults = &self.faults;
-        let named = [&faults.different_password, &faults.empty_password, &faults.unreadable_conf, &faults.unreachable, &faults.silent];
+        let named =
+            [&faults.different_password, &faults.empty_password, &faults.unreadable_conf, &faults.unreachable, &faults.silent];
         let hosts = named.into_iter().flatten();
         let hosts = hosts.chain(faults.fail.iter().map(|f| &f.host)).chain(faults.slow.iter().map(|f| &f.host));
         for host in hosts.chain(faults.cut.iter().map(|f| &f.host)) {
@@ -447,8 +447,14 @@ mod tests {
         assert!(error("platforms: [{name: a, topology: star, hosts: {}}]").contains("star"));
         assert!(error("platforms: [{name: a, topology: standard, hosts: {marketing: 1}, colour: red}]").contains("colour"));
         assert!(error("platforms: [{name: a, topology: standard, hosts: {mta: 1}}]").contains("marketing server is needed"));
-        assert!(error("platforms: [{name: a, topology: standard, hosts: {marketing: 1, power-cluster: 2}}]").contains("no power-cluster"));
-        assert!(error("platforms: [{name: a, topology: power-cluster, hosts: {marketing: 1, power-cluster: 1}}]").contains("two or more"));
+        assert!(
+            error("platforms: [{name: a, topology: standard, hosts: {marketing: 1, power-cluster: 2}}]")
+                .contains("no power-cluster")
+        );
+        assert!(
+            error("platforms: [{name: a, topology: power-cluster, hosts: {marketing: 1, power-cluster: 1}}]")
+                .contains("two or more")
+        );
         let host = "platforms: [{name: a, topology: standalone, hosts: {marketing: [m]}}]\nfaults: ";
         assert!(error(&format!("{host}{{unreachable: [x]}}")).contains("`x`, which does not exist; there are: m"));
         assert!(error(&format!("{host}{{fail: [{{host: m, step: instal}}]}}")).contains("`instal`; there are: stop, dump"));
@@ -458,7 +464,8 @@ mod tests {
 
     #[test]
     fn a_name_in_two_roles_is_one_host() {
-        let spec = Spec::parse("platforms: [{name: a, topology: standard, hosts: {marketing: [m], mta: [f], tracking: [f]}}]").unwrap();
+        let spec =
+            Spec::parse("platforms: [{name: a, topology: standard, hosts: {marketing: [m], mta: [f], tracking: [f]}}]").unwrap();
         let hosts = spec.platforms[0].resolve().unwrap();
         assert_eq!(hosts.len(), 2);
         assert_eq!(hosts[1].roles, [Role::Mta, Role::Tracking]);

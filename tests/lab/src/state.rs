@@ -1,14 +1,14 @@
 //! What is true on the hosts: packages, configuration, databases. Read from disk whenever it is asked for, since many processes
 //! change it.
 
+use crate::conf;
 use crate::layout::{Host, Instance, Layout, Platform};
 use crate::processes::write_atomically;
 use crate::spec::{Release, Role, Topology};
-use crate::conf;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A package in a host's database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,15 +65,18 @@ pub fn progress(layout: &Layout, host: &Host) -> io::Result<Progress> {
 /// Whether each instance's configuration, the customer's files and the password are where they were before.
 fn configuration_is_back(host: &Host) -> bool {
     let (now, before) = (host.nl6(), host.backup());
-    let back = |file: String| {
+    let same = |file: String| {
         let Ok(found) = std::fs::read_to_string(now.join(&file)) else { return false };
         // After `cleanup` there is nothing left to compare with.
         let Ok(kept) = std::fs::read_to_string(before.join(&file)) else { return true };
         found.replace("_autoStart", "autoStart") == kept.replace("_autoStart", "autoStart")
     };
-    host.instances.iter().all(|instance| back(format!("conf/config-{instance}.xml")))
-        && (!before.join("customer.sh").exists() || now.join("customer.sh").exists())
-        && conf::internal_password(host).is_ok_and(|password| !password.is_empty())
+    let there = |file: &str| !before.join(file).exists() || now.join(file).exists();
+    let password = |dir: &Path| conf::internal_password(dir).unwrap_or_default();
+    host.instances.iter().all(|instance| same(format!("conf/config-{instance}.xml")) && there(&format!("var/{instance}/redir")))
+        && there("customer.sh")
+        && there("customers/site.js")
+        && (!before.exists() || password(&now) == password(&before))
 }
 
 /// The state of an instance's database.

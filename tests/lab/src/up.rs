@@ -42,7 +42,11 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<ExitCode> {
     if let Some(host) = lab.layout().hosts().next() {
         let (dir, port) = (lab.dir().display(), lab.port());
         let inventory = lab.inventory();
-        writeln!(out, "\nTry:\n  caravan -i {0} check\n  caravan -i {0} passwords check\n  caravan -i {0} migrate", inventory.display())?;
+        writeln!(
+            out,
+            "\nTry:\n  caravan -i {0} check\n  caravan -i {0} passwords check\n  caravan -i {0} migrate",
+            inventory.display()
+        )?;
         writeln!(out, "\nLog in yourself:")?;
         writeln!(out, "  ssh -i {dir}/id_ed25519 -o UserKnownHostsFile={dir}/known_hosts -p {port} ops@{}", host.address)?;
         writeln!(out, "\nWhat the stand-ins see: {dir}/records.jsonl      Ctrl-C ends it.")?;

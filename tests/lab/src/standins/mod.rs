@@ -27,8 +27,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The names that this binary answers to as a stand-in.
-const NAMES: &[&str] =
-    &["nlserver", "nlserver6", "apache2", "httpd", "dpkg", "dpkg-query", "rpm", "pg_dump", "pg_restore"];
+const NAMES: &[&str] = &["nlserver", "nlserver6", "apache2", "httpd", "dpkg", "dpkg-query", "rpm", "pg_dump", "pg_restore"];
 
 /// Runs as the stand-in that `argv[0]` names; `None` when it names none.
 pub fn run() -> Option<ExitCode> {

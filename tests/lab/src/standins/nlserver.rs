@@ -44,7 +44,9 @@ pub(super) fn run(site: &Site, arguments: &[String]) -> io::Result<u8> {
         ["config", "-internalpassword"] => password::run(site),
         ["config", options @ ..] if options.contains(&"-postupgrade") => postupgrade::run(site, options),
         _ => {
-            complain("usage: nlserver pdump | monitor -missing | start MODULE@INSTANCE | stop MODULE@INSTANCE | watchdog | shutdown");
+            complain(
+                "usage: nlserver pdump | monitor -missing | start MODULE@INSTANCE | stop MODULE@INSTANCE | watchdog | shutdown",
+            );
             complain("       nlserver config -reload | -internalpassword | -postupgrade -instance:INSTANCE [-check] [-force]");
             Ok(1)
         }

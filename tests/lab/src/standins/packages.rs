@@ -100,7 +100,8 @@ fn query(site: &Site, format: Option<&str>, names: &[&str]) -> io::Result<u8> {
 
 fn purge(site: &Site, names: &[&str]) -> io::Result<u8> {
     let installed = state::packages(&site.host)?;
-    let (there, not): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| installed.iter().any(|package| package.name == **name));
+    let (there, not): (Vec<&str>, Vec<&str>) =
+        names.iter().partition(|name| installed.iter().any(|package| package.name == **name));
     for name in not {
         complain(&format!("dpkg: warning: ignoring request to remove {name} which isn't installed"));
     }
@@ -121,7 +122,9 @@ fn remove(site: &Site, names: &[&str]) -> io::Result<u8> {
     let old = names.iter().any(|name| package::OLD.contains(name));
     if site.meet("remove")? {
         site.record(Event::PackageFailed, &subject, "removal")?;
-        complain(&format!("error processing package {subject}: subprocess installed pre-removal script returned error exit status 1"));
+        complain(&format!(
+            "error processing package {subject}: subprocess installed pre-removal script returned error exit status 1"
+        ));
         return Ok(1);
     }
     let mut writer = site.writer()?;
@@ -192,7 +195,9 @@ fn install_one(site: &Site, manifest: &Manifest) -> io::Result<u8> {
     let subject = manifest.names.join(" ");
     let version = manifest.release.package_version();
     let mut packages = state::packages(&site.host)?;
-    if let Some(other) = packages.iter().find(|package| package.name.starts_with("nlserver") && !manifest.names.contains(&package.name)) {
+    if let Some(other) =
+        packages.iter().find(|package| package.name.starts_with("nlserver") && !manifest.names.contains(&package.name))
+    {
         complain(&format!("error: {subject} conflicts with {}, which is installed", other.name));
         site.record(Event::PackageFailed, &subject, "conflict")?;
         return Ok(1);
@@ -207,7 +212,11 @@ fn install_one(site: &Site, manifest: &Manifest) -> io::Result<u8> {
     let binary = site.layout.dir.join("lib/lab");
     unpack(&site.host, Unpack { release: &manifest.release, binary: &binary })?;
     packages.retain(|package| !manifest.names.contains(&package.name));
-    packages.extend(manifest.names.iter().map(|name| Package { name: name.clone(), release: manifest.release.clone(), whole: !fails }));
+    packages.extend(manifest.names.iter().map(|name| Package {
+        name: name.clone(),
+        release: manifest.release.clone(),
+        whole: !fails,
+    }));
     state::set_packages(&site.host, &packages)?;
     if fails {
         complain(&format!("dpkg: dependency problems prevent configuration of {subject}:"));

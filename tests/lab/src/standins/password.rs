@@ -17,7 +17,7 @@ pub(crate) fn stored(password: &str) -> String {
 pub(super) fn run(site: &Site) -> io::Result<u8> {
     say(&nlserver::banner(site)?);
     let current = ask("Enter current password")?;
-    if stored(&current) != conf::internal_password(&site.host)? {
+    if stored(&current) != conf::internal_password(&site.host.nl6())? {
         complain(&format!("{} >>> Invalid password for account 'internal'", clock()));
         return Ok(1);
     }

@@ -10,7 +10,8 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 /// The parts of an upgrade.
-const PARTS: &[&str] = &["Checking the data model", "Updating tables", "Updating schemas", "Updating reports and workflows", "Updating options"];
+const PARTS: &[&str] =
+    &["Checking the data model", "Updating tables", "Updating schemas", "Updating reports and workflows", "Updating options"];
 
 /// Lines that go to the screen, and to the log where there is one.
 struct Report {
@@ -83,7 +84,8 @@ fn upgrade(site: &Site, instance: &Instance, force: bool, mut report: Report) ->
     {
         let mut writer = site.writer()?;
         site.judge_postupgrade(&mut writer, instance, again && !force)?;
-        let from = if database.completed == 0 || again { String::new() } else { format!("resumes after part {}", database.completed) };
+        let from =
+            if database.completed == 0 || again { String::new() } else { format!("resumes after part {}", database.completed) };
         writer.append(Event::PostupgradeBegan, name, &from)?;
     }
     let directory = site.host.nl6().join("var").join(name).join("postupgrade");

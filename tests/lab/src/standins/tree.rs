@@ -47,7 +47,9 @@ pub(crate) fn unpack(host: &Host, what: Unpack<'_>) -> io::Result<()> {
     let home = nl6.display();
     fs::write(
         nl6.join("env.sh"),
-        format!("NL_HOME='{home}'\nPATH=\"$NL_HOME/bin:$PATH\"\nLD_LIBRARY_PATH=\"$NL_HOME/lib:${{LD_LIBRARY_PATH:-}}\"\nexport NL_HOME PATH LD_LIBRARY_PATH\n"),
+        format!(
+            "NL_HOME='{home}'\nPATH=\"$NL_HOME/bin:$PATH\"\nLD_LIBRARY_PATH=\"$NL_HOME/lib:${{LD_LIBRARY_PATH:-}}\"\nexport NL_HOME PATH LD_LIBRARY_PATH\n"
+        ),
     )?;
     let default = |name: &str, content: String| {
         let file = nl6.join("conf").join(name);

@@ -73,13 +73,11 @@ pub(super) fn serve(site: &Site, arguments: &[String]) -> io::Result<u8> {
     let build = arguments.get(1).and_then(|build| build.parse().ok()).unwrap_or(0);
     let listener = TcpListener::bind((site.host.address, site.host.web_port))?;
     processes::register(&site.host, site.host.family().web_service(), build)?;
-    for stream in listener.incoming() {
+    loop {
         // One client after the other is enough here; a client that says nothing is given up on.
-        if let Ok(stream) = stream {
-            let _ = answer(stream, build, &site.host.name);
-        }
+        let (stream, _) = listener.accept()?;
+        let _ = answer(stream, build, &site.host.name);
     }
-    Ok(0)
 }
 
 fn answer(mut stream: TcpStream, build: u32, host: &str) -> io::Result<()> {
@@ -100,5 +98,8 @@ fn answer(mut stream: TcpStream, build: u32, host: &str) -> io::Result<()> {
         ("404 Not Found", "<html><body>Not Found</body></html>\n".to_owned())
     };
     let length = body.len();
-    write!(stream, "HTTP/1.1 {status}\r\nServer: Apache\r\nContent-Type: text/xml\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nServer: Apache\r\nContent-Type: text/xml\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
 }
