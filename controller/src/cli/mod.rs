@@ -11,6 +11,8 @@ pub mod migrate;
 mod page;
 pub mod passwords;
 pub mod plan;
+mod screen;
+mod site;
 pub mod report;
 pub mod runs;
 mod screen;
