@@ -12,7 +12,6 @@ pub mod hosts;
 pub mod plan;
 pub mod progress;
 pub mod run;
-pub mod view;
 pub mod secrets;
 pub mod ssh;
 pub mod view;
