@@ -4,28 +4,36 @@ use inventory::{Host, Instance, Platform};
 use proto::event::{Finding, Status};
 use proto::inspect::ReadError;
 
+/// What a check is about, which is what stands behind the `@` of a finding's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum About {
+    Host,
+    Instance,
+    Platform,
+}
+
 /// Every check, by its stable name: what stands before the `@` of a finding's id.
-pub(super) const CHECKS: &[&str] = &[
-    "reachable",
-    "windows",
-    "os-as-declared",
-    "os-supported",
-    "arch",
-    "version",
-    "running",
-    "packages-old",
-    "instance-config",
-    "back-tree-absent",
-    "disk",
-    "campaign-user",
-    "clock",
-    "dbms",
-    "unicode",
-    "builds-equal",
-    "same-machine",
-    "backup",
-    "internal-password",
-    "internal-password-others",
+pub(super) const CHECKS: &[(&str, About)] = &[
+    ("reachable", About::Host),
+    ("windows", About::Host),
+    ("os-as-declared", About::Host),
+    ("os-supported", About::Host),
+    ("arch", About::Host),
+    ("version", About::Host),
+    ("running", About::Host),
+    ("packages-old", About::Host),
+    ("instance-config", About::Host),
+    ("back-tree-absent", About::Host),
+    ("disk", About::Host),
+    ("campaign-user", About::Host),
+    ("clock", About::Host),
+    ("dbms", About::Instance),
+    ("unicode", About::Instance),
+    ("builds-equal", About::Platform),
+    ("same-machine", About::Platform),
+    ("backup", About::Platform),
+    ("internal-password", About::Platform),
+    ("internal-password-others", About::Platform),
 ];
 
 /// How the evidence of a finding begins that is unknown for one reason only: hosts were not reached, which their own findings say.
@@ -55,6 +63,14 @@ impl<'a> Subject<'a> {
         Self { host: Some(&instance.app), instance: Some(&instance.name), ..Self::platform(platform) }
     }
 
+    fn about(self) -> About {
+        match (self.instance, self.host) {
+            (Some(_), _) => About::Instance,
+            (None, Some(_)) => About::Host,
+            (None, None) => About::Platform,
+        }
+    }
+
     /// All is well; there is nothing to do.
     pub(super) fn ok(self, check: &'static str, message: impl Into<String>, evidence: impl Into<String>) -> Finding {
         self.finding(check, Status::Ok, message, evidence, "")
@@ -68,10 +84,9 @@ impl<'a> Subject<'a> {
         evidence: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Finding {
-        debug_assert!(CHECKS.contains(&check), "{check} is not in the list of checks");
-        // Hosts are unique in a fleet, instances only in their platform.
+        debug_assert!(CHECKS.contains(&(check, self.about())), "{check} is not in the list of checks");
         let scope = match (self.instance, self.host) {
-            (Some(instance), _) => format!("{}/{instance}", self.platform),
+            (Some(instance), _) => instance_scope(self.platform, instance),
             (None, host) => host.unwrap_or(self.platform).to_owned(),
         };
         Finding {
@@ -97,6 +112,11 @@ impl<'a> Subject<'a> {
         };
         self.finding(check, Status::Unknown, format!("{what} cannot be read"), clean(&error.to_string()), remedy)
     }
+}
+
+/// How an instance stands in a finding's id. Hosts are unique in a fleet, instances only in their platform.
+pub(super) fn instance_scope(platform: &str, instance: &str) -> String {
+    format!("{platform}/{instance}")
 }
 
 /// What a host said, fit for one line of a terminal: no control characters, not longer than an excerpt.

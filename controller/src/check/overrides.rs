@@ -1,8 +1,12 @@
 //! What findings mean together: which of them a person set aside, whether they hold things up.
 
-use super::finding::{CHECKS, NOT_REACHED};
+use super::finding::{About, CHECKS, NOT_REACHED, instance_scope};
+use inventory::{Fleet, Platform};
 use proto::event::{Finding, Status};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The check that is never set aside.
+const NEVER: &str = "reachable";
 
 /// An override that cannot be accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +27,41 @@ pub enum OverrideError {
     /// A reason is mandatory, since reports show it.
     #[error("the override of `{0}` has no reason: write `--override {0}=REASON`")]
     NoReason(String),
+}
+
+/// Whether an id can stand for a finding of this fleet that may be set aside. Contacts nobody, so that a typing error is found before
+/// anything starts.
+///
+/// # Errors
+/// The check, or the platform, host or instance does not exist; or it is a check that is never set aside.
+pub fn overridable(fleet: &Fleet, id: &str) -> Result<(), OverrideError> {
+    let known = known_ids(&fleet.platforms);
+    if !known.contains(id) {
+        return Err(unknown(id, known.iter().map(String::as_str)));
+    }
+    if is_never(id) { Err(OverrideError::Never(id.to_owned())) } else { Ok(()) }
+}
+
+/// Every id that a finding of these platforms can have.
+fn known_ids(platforms: &[Platform]) -> BTreeSet<String> {
+    let mut known = BTreeSet::new();
+    for platform in platforms {
+        for (check, about) in CHECKS {
+            let scopes: Vec<String> = match about {
+                About::Host => platform.hosts.iter().map(|host| host.name.clone()).collect(),
+                About::Instance => {
+                    platform.instances.iter().map(|instance| instance_scope(&platform.name, &instance.name)).collect()
+                }
+                About::Platform => vec![platform.name.clone()],
+            };
+            known.extend(scopes.iter().map(|scope| format!("{check}@{scope}")));
+        }
+    }
+    known
+}
+
+fn is_never(id: &str) -> bool {
+    id.split_once('@').is_some_and(|(check, _)| check == NEVER)
 }
 
 /// Sets findings aside that a person overrode by id, with the reason. Findings that are well are left as they are. An id whose
@@ -48,17 +87,21 @@ fn refuse(findings: &[Finding], id: &str, reason: &str) -> Option<OverrideError>
     let known = findings.iter().any(|finding| finding.id == id) || {
         let scopes: BTreeSet<&str> =
             findings.iter().filter_map(|finding| finding.id.split_once('@').map(|(_, scope)| scope)).collect();
-        id.split_once('@').is_some_and(|(check, scope)| CHECKS.contains(&check) && scopes.contains(scope))
+        id.split_once('@').is_some_and(|(check, scope)| CHECKS.iter().any(|(known, _)| *known == check) && scopes.contains(scope))
     };
     if !known {
-        let nearest = findings.iter().map(|finding| (strsim::damerau_levenshtein(id, &finding.id), &finding.id)).min();
-        let suggestion = nearest.filter(|(distance, _)| *distance <= id.len() / 3 + 1).map(|(_, id)| id.clone());
-        return Some(OverrideError::Unknown { id: id.to_owned(), suggestion });
+        return Some(unknown(id, findings.iter().map(|finding| finding.id.as_str())));
     }
-    if id.starts_with("reachable@") {
+    if is_never(id) {
         return Some(OverrideError::Never(id.to_owned()));
     }
     reason.trim().is_empty().then(|| OverrideError::NoReason(id.to_owned()))
+}
+
+fn unknown<'a>(id: &str, known: impl Iterator<Item = &'a str>) -> OverrideError {
+    let nearest = known.map(|known| (strsim::damerau_levenshtein(id, known), known)).min();
+    let suggestion = nearest.filter(|(distance, _)| *distance <= id.len() / 3 + 1).map(|(_, id)| id.to_owned());
+    OverrideError::Unknown { id: id.to_owned(), suggestion }
 }
 
 /// Whether a finding stands in the way of anything by itself.
@@ -87,7 +130,7 @@ pub enum Verdict {
 pub fn verdict(findings: &[Finding]) -> Verdict {
     let mut verdict = Verdict::Clear;
     for finding in findings.iter().filter(|finding| stands(finding) && finding.overridden.is_none()) {
-        let away = finding.check == "reachable" || (finding.status == Status::Unknown && finding.evidence.starts_with(NOT_REACHED));
+        let away = finding.check == NEVER || (finding.status == Status::Unknown && finding.evidence.starts_with(NOT_REACHED));
         if !away {
             return Verdict::Failed;
         }

@@ -8,10 +8,10 @@ use proto::inspect::Query;
 use std::collections::BTreeSet;
 
 /// Everything that the prerequisites need to know from one host, to be asked in one `Inspect`. Nothing for a Windows host, whose
-/// prerequisites are looked at by a person. The fingerprint of the `internal` password is not among them, since it needs a key:
+/// prerequisites are looked at by a person, and after the migration for a host without Campaign. The fingerprint of the `internal` password is not among them, since it needs a key:
 /// see [`super::passwords::query`].
 pub fn queries(platform: &Platform, host: &Host, when: Point) -> Vec<Query> {
-    if host.is_windows() {
+    if host.is_windows() || (when == Point::Verify && !host.has_campaign()) {
         return Vec::new();
     }
     // First, so that its clock is near the moment of asking: `pdump` can take seconds.

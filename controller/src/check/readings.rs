@@ -84,6 +84,11 @@ impl Readings {
         (queries.len() == readings.len()).then(|| Self(queries.into_iter().zip(readings).collect()))
     }
 
+    /// Whether a question was asked at all.
+    pub fn asked(&self, query: &Query) -> bool {
+        self.0.iter().any(|(asked, _)| asked == query)
+    }
+
     /// The answer to a question.
     ///
     /// # Errors

@@ -64,11 +64,14 @@ impl Page {
         let parts = |all: &[&str]| all.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join("  ");
         let whole = parts(&[&name, &scope, &message]);
         let head = parts(&[&name, &scope]);
-        if head.is_empty() || 4 + width(&whole) <= COLUMNS {
-            self.text.push_str(&format!("  {sign} {whole}\n"));
+        self.text.push_str(&format!("  {sign} "));
+        if head.is_empty() {
+            self.wrapped(4, 4, &message);
+        } else if 4 + width(&whole) <= COLUMNS {
+            self.text.push_str(&format!("{whole}\n"));
         } else {
-            self.text.push_str(&format!("  {sign} {head}\n"));
-            self.wrapped("", &message);
+            self.text.push_str(&format!("{head}\n{}", " ".repeat(INDENT)));
+            self.wrapped(INDENT, INDENT, &message);
         }
     }
 
@@ -79,29 +82,27 @@ impl Page {
 
     /// A labelled note under an item.
     pub(super) fn note(&mut self, label: &str, text: &str) {
-        let text = sanitize(text);
         let label = if label.is_empty() { String::new() } else { format!("{label:<LABEL$}") };
-        self.wrapped(&label, &text);
+        self.text.push_str(&format!("{}{label}", " ".repeat(INDENT)));
+        self.wrapped(INDENT + width(&label), INDENT + width(&label), &sanitize(text));
     }
 
-    fn wrapped(&mut self, label: &str, text: &str) {
-        let indent = " ".repeat(INDENT + width(label));
-        let mut line = format!("{}{label}", " ".repeat(INDENT));
+    /// Goes on in a line of which `used` columns are used; further lines are indented.
+    fn wrapped(&mut self, mut used: usize, indent: usize, text: &str) {
         let mut fresh = true;
         for word in text.split_whitespace() {
-            if !fresh && width(&line) + 1 + width(word) > COLUMNS {
-                self.text.push_str(line.trim_end());
-                self.text.push('\n');
-                line.clone_from(&indent);
-                fresh = true;
+            if !fresh && used + 1 + width(word) > COLUMNS {
+                self.text.push_str(&format!("\n{}", " ".repeat(indent)));
+                (used, fresh) = (indent, true);
             }
             if !fresh {
-                line.push(' ');
+                self.text.push(' ');
+                used += 1;
             }
-            line.push_str(word);
+            self.text.push_str(word);
+            used += width(word);
             fresh = false;
         }
-        self.text.push_str(line.trim_end());
         self.text.push('\n');
     }
 
@@ -137,6 +138,7 @@ mod tests {
             let mut page = Page::new(false);
             page.item(Mark::Unknown, "check", "host", &text);
             page.note(&label, &text);
+            page.item(Mark::Ok, "", "", &text);
             for line in page.text.lines() {
                 prop_assert!(width(line) <= COLUMNS, "{line:?}");
                 prop_assert!(!line.chars().any(char::is_control), "{line:?}");

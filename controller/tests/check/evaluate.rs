@@ -1,7 +1,7 @@
 //! Each check, both ways: a healthy fleet is green, and each thing that is wrong shows as the finding that stands for it.
 
 use crate::sim::*;
-use controller::check::{HostState, Point, Verdict, apply_overrides, evaluate, holds_up, verdict};
+use controller::check::{HostState, Point, Reached, Readings, Verdict, apply_overrides, evaluate, holds_up, overridable, verdict};
 use inventory::*;
 use proto::event::{Finding, Status};
 use proto::inspect::{Answer, PathKind, Query, ReadError, XmlValue};
@@ -419,8 +419,14 @@ fn a_windows_host_is_looked_at_by_a_person() {
     one(&all, "windows@mta1", Status::Warning, "nothing is checked");
     assert_eq!(verdict(&all), Verdict::Clear);
     let all = with(|platform, _| platform.hosts[4].os = Some("windows".to_owned()));
-    one(&all, "internal-password@emea", Status::Unknown, "cannot be read on trk02");
-    assert_eq!(verdict(&all), Verdict::Failed);
+    // A gate of the plan holds up until a person has compared the password there.
+    one(&all, "internal-password@emea", Status::Warning, "trk02 (Windows): for a person");
+    assert_eq!(verdict(&all), Verdict::Clear);
+    let all = with(|platform, sim| {
+        platform.hosts[4].os = Some("windows".to_owned());
+        sim.at("trk03").password = "stored-canary-other".to_owned();
+    });
+    one(&all, "internal-password@emea", Status::Failure, "trk01 differs from trk03");
 }
 
 #[test]
@@ -459,6 +465,37 @@ fn after_the_migration_the_new_build_and_the_password_are_proven_again() {
     let mut sim = migrated();
     sim.at("trk03").password = String::new();
     one(&findings(&platform, sim, Point::Verify), "internal-password@emea", Status::Failure, "not set on trk03");
+}
+
+#[test]
+fn only_what_was_asked_after_the_migration_is_judged() {
+    let mut platform = emea();
+    platform.hosts.push(host("db1", &[Role::Database]));
+    let states: BTreeMap<String, HostState> = Sim::new(std::slice::from_ref(&platform)).gather(Point::Preflight);
+    // A plan's last phase asks Campaign servers for the fingerprint and for nothing else.
+    let password = |state: &HostState| {
+        let reached = state.reached().unwrap();
+        let query = controller::check::passwords::query(&platform.hosts[0], Point::Verify).unwrap();
+        let reading = reached.readings.get(&query).cloned();
+        let readings = Readings::new(vec![query], vec![reading]).unwrap();
+        HostState::Reached(Box::new(Reached { readings, ..reached.clone() }))
+    };
+    let states = states.iter().filter(|(name, _)| *name != "db1").map(|(name, state)| (name.clone(), password(state))).collect();
+    let all = evaluate(&platform, &states, Point::Verify);
+    assert!(all.iter().all(|finding| finding.status == Status::Ok), "{all:#?}");
+    let checks: BTreeSet<&str> = all.iter().map(|finding| finding.check.as_str()).collect();
+    assert_eq!(Vec::from_iter(checks), ["internal-password", "internal-password-others", "reachable"]);
+}
+
+#[test]
+fn ids_are_known_before_anything_starts() {
+    let fleet = fleet(vec![emea()]);
+    for id in ["disk@trk01", "dbms@emea/emea_prod", "internal-password@emea"] {
+        assert_eq!(overridable(&fleet, id), Ok(()), "{id}");
+    }
+    let refused = ["reachable@trk01", "disc@trk01", "disk@trk1", "dbms@emea_prod", "x", ""];
+    let texts: Vec<String> = refused.iter().map(|id| overridable(&fleet, id).unwrap_err().to_string()).collect();
+    insta::assert_snapshot!(texts.join("\n"));
 }
 
 fn overrides(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {

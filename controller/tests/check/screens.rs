@@ -194,6 +194,16 @@ async fn a_platform_is_proven_as_a_whole_whatever_is_selected() {
 }
 
 #[tokio::test]
+async fn passwords_of_a_windows_server_are_not_proven() {
+    let mut platforms = large();
+    platforms[0].hosts[5].os = Some("windows".to_owned());
+    let outcome = run_passwords(&platforms, Sim::new(&platforms), &[], Format::Text).await;
+    assert_eq!(outcome.exit, Exit::Failed);
+    narrow(&outcome);
+    insta::assert_snapshot!(outcome.text);
+}
+
+#[tokio::test]
 async fn a_proof_that_this_version_does_not_have_contacts_nobody() {
     let platforms = large();
     let sim = Arc::new(Sim::new(&platforms));
