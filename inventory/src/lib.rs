@@ -115,7 +115,9 @@ pub fn parse_with(text: &str, file_name: &str, base: &Path, options: Options<'_>
     let too_large = text.len() > yaml::MAX_BYTES;
     let mut report = Report::new(Arc::new(Text::new(file_name, if too_large { "" } else { text })));
     if too_large {
-        report.file_error(Kind::TooLarge, format!("{file_name} is larger than {} MiB", yaml::MAX_BYTES >> 20)).help("split the fleet into several inventories");
+        report
+            .file_error(Kind::TooLarge, format!("{file_name} is larger than {} MiB", yaml::MAX_BYTES >> 20))
+            .help("split the fleet into several inventories");
         return Err(report.finish());
     }
     let raw = yaml::tree(&mut report).and_then(|tree| raw::Inventory::read(&tree, &mut report));

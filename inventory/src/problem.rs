@@ -269,7 +269,8 @@ impl Source {
         let text = text.into();
         // YAML ends lines at CR, LF and CR LF.
         let bytes = text.as_bytes();
-        let ends = bytes.iter().enumerate().filter(|(at, byte)| **byte == b'\n' || (**byte == b'\r' && bytes.get(at + 1) != Some(&b'\n')));
+        let ends =
+            bytes.iter().enumerate().filter(|(at, byte)| **byte == b'\n' || (**byte == b'\r' && bytes.get(at + 1) != Some(&b'\n')));
         let lines = std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect();
         let chars = if text.is_ascii() { Vec::new() } else { text.char_indices().map(|(at, _)| at).collect() };
         Self { name: name.into(), text, lines, chars }
@@ -435,9 +436,7 @@ impl Problems {
         let end = start + line.len();
         let masks: Vec<_> = self.masks.iter().filter(|mask| mask.start < end && mask.end > start).collect();
         let hidden = |at: usize| masks.iter().any(|mask| mask.contains(&(start + at)));
-        line.char_indices()
-            .map(|(at, char)| if hidden(at) { "*".repeat(char.len_utf8()) } else { char.to_string() })
-            .collect()
+        line.char_indices().map(|(at, char)| if hidden(at) { "*".repeat(char.len_utf8()) } else { char.to_string() }).collect()
     }
 
     fn summary(&self) -> String {
@@ -562,7 +561,11 @@ impl Report {
     /// The beginning of a map or list: its bracket, or the first word of a block. What is said about the whole is marked there.
     pub(crate) fn head(&self, span: &Span) -> Span {
         let text = self.source.text.get(span.clone()).unwrap_or_default();
-        let length = if text.starts_with(['{', '[']) { 1 } else { text.find(|char: char| char.is_whitespace() || ":,}]".contains(char)).unwrap_or(text.len()) };
+        let length = if text.starts_with(['{', '[']) {
+            1
+        } else {
+            text.find(|char: char| char.is_whitespace() || ":,}]".contains(char)).unwrap_or(text.len())
+        };
         span.start..span.start + length.max(1)
     }
 

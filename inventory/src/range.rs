@@ -184,11 +184,15 @@ fn runs(numbers: &BTreeSet<(usize, u64)>) -> Vec<String> {
     let mut runs: Vec<((usize, u64), (usize, u64))> = Vec::new();
     for &number in numbers {
         match runs.last_mut() {
-            Some((first, last)) if last.1 + 1 == number.1 && (number.0 == first.0 || (!padded(*first) && !padded(number))) => *last = number,
+            Some((first, last)) if last.1 + 1 == number.1 && (number.0 == first.0 || (!padded(*first) && !padded(number))) => {
+                *last = number
+            }
             _ => runs.push((number, number)),
         }
     }
-    runs.iter().map(|(first, last)| if first == last { write(*first) } else { format!("{}-{}", write(*first), write(*last)) }).collect()
+    runs.iter()
+        .map(|(first, last)| if first == last { write(*first) } else { format!("{}-{}", write(*first), write(*last)) })
+        .collect()
 }
 
 /// A name around the number that counts its hosts: the last one of the first label (`trk01` of `trk01.emea2.example.net`), else the
@@ -200,10 +204,14 @@ fn split(name: &str) -> (&str, &str, &str) {
         return whole(name);
     }
     let label = name.find('.').unwrap_or(name.len());
-    let Some(last) = name[..label].rfind(|char: char| char.is_ascii_digit()).or_else(|| name.rfind(|char: char| char.is_ascii_digit())) else {
+    let Some(last) =
+        name[..label].rfind(|char: char| char.is_ascii_digit()).or_else(|| name.rfind(|char: char| char.is_ascii_digit()))
+    else {
         return whole(name);
     };
-    let first = name[..last].rfind(|char: char| !char.is_ascii_digit()).map_or(0, |at| at + name[at..].chars().next().map_or(1, char::len_utf8));
+    let first = name[..last]
+        .rfind(|char: char| !char.is_ascii_digit())
+        .map_or(0, |at| at + name[at..].chars().next().map_or(1, char::len_utf8));
     if last + 1 - first > MAX_DIGITS {
         return whole(name);
     }
@@ -262,7 +270,8 @@ mod tests {
 
     #[test]
     fn folded_names_fit_on_a_line() {
-        let names: Vec<_> = (0..300).map(|index| format!("host-{}-{}", char::from(b'a' + (index % 26) as u8), "x".repeat(index % 40))).collect();
+        let names: Vec<_> =
+            (0..300).map(|index| format!("host-{}-{}", char::from(b'a' + (index % 26) as u8), "x".repeat(index % 40))).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         let folded = fold_names(&names);
         assert!(folded.chars().count() < FOLDED + 20, "{folded}");

@@ -339,7 +339,9 @@ pub(crate) fn elsewhere(key: &str) -> Option<&'static str> {
         "engine" | "server" | "unicode" | "backup" => "in `database: { ... }`",
         "roles" | "address" | "os" | "web_server" | "web_address" | "web_service" | "init" => "on a host",
         "topology" | "instances" | "overrides" | "order" | "restart_order" | "rehearsal" | "hosts" => "on a platform",
-        "ssh" | "become" | "campaign" | "host_state" | "source" | "target" | "init_scripts" => "in `defaults`, on a platform or on a host",
+        "ssh" | "become" | "campaign" | "host_state" | "source" | "target" | "init_scripts" => {
+            "in `defaults`, on a platform or on a host"
+        }
         "parallel" | "platforms" | "defaults" => "at the top of the file",
         _ => return None,
     })
@@ -539,7 +541,10 @@ impl Read for Secret {
         };
         if let Some(wrong) = wrong {
             report.mask(&node.span);
-            report.error(Kind::BadSecretReference, &node.span, "this reference to a secret cannot be used").label(wrong).help(SECRET_HELP);
+            report
+                .error(Kind::BadSecretReference, &node.span, "this reference to a secret cannot be used")
+                .label(wrong)
+                .help(SECRET_HELP);
             return None;
         }
         Some(Self(match prefix {
@@ -552,7 +557,9 @@ impl Read for Secret {
 }
 
 fn is_variable(name: &str) -> bool {
-    !name.is_empty() && !name.starts_with(|first: char| first.is_ascii_digit()) && name.chars().all(|char| char.is_ascii_alphanumeric() || char == '_')
+    !name.is_empty()
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+        && name.chars().all(|char| char.is_ascii_alphanumeric() || char == '_')
 }
 
 impl JsonSchema for Secret {

@@ -36,7 +36,9 @@ pub(crate) trait Read: Sized {
 pub(crate) fn wrong_type(node: &Node, expected: &str, report: &mut Report) {
     let key = report.key().map(|key| format!("{}: ", quote(key))).unwrap_or_default();
     let at = report.head(&node.span);
-    report.error(Kind::WrongType, &at, format!("{key}{expected} is expected, this is {}", node.describe())).label(format!("{expected} is expected here"));
+    report
+        .error(Kind::WrongType, &at, format!("{key}{expected} is expected, this is {}", node.describe()))
+        .label(format!("{expected} is expected here"));
 }
 
 impl<T: Read> Read for Spanned<T> {

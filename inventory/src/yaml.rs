@@ -100,7 +100,8 @@ fn typed(text: &str) -> Scalar {
 /// and reading goes on.
 pub(crate) fn tree(report: &mut Report) -> Option<Node> {
     let source = report.source().clone();
-    let mut builder = Builder { report, open: Vec::new(), anchors: HashMap::new(), root: None, nodes: 0, documents: 0, ended: false };
+    let mut builder =
+        Builder { report, open: Vec::new(), anchors: HashMap::new(), root: None, nodes: 0, documents: 0, ended: false };
     for item in Parser::new_from_str(source.text()) {
         match item {
             Ok((event, span)) => {
@@ -260,7 +261,11 @@ impl Builder<'_> {
         self.nodes = self.nodes.saturating_add(weight.nodes);
         if self.nodes > MAX_NODES {
             self.report
-                .error(Kind::TooManyAliases, &node.span, format!("with its aliases written out the file has more than {MAX_NODES} values"))
+                .error(
+                    Kind::TooManyAliases,
+                    &node.span,
+                    format!("with its aliases written out the file has more than {MAX_NODES} values"),
+                )
                 .help("write the repeated parts into `defaults:` instead");
             return None;
         }
@@ -330,7 +335,9 @@ impl Builder<'_> {
         // looks like a secret's key nothing of it is shown.
         let (start, line) = source.line_at(at);
         let lower = line.to_ascii_lowercase();
-        if let Some(after) = SECRET_KEYS.iter().filter_map(|word| lower.find(word)).min().and_then(|word| Some(word + line[word..].find(':')? + 1)) {
+        if let Some(after) =
+            SECRET_KEYS.iter().filter_map(|word| lower.find(word)).min().and_then(|word| Some(word + line[word..].find(':')? + 1))
+        {
             self.report.mask(&(start + after..start + line.len()));
         }
         let help = if line.trim_start_matches(' ').starts_with('\t') {

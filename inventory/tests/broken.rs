@@ -79,7 +79,9 @@ fn places_exist_in_the_file_and_json_says_the_same() {
 fn no_secret_is_shown() {
     for path in files().iter().filter(|path| path.to_string_lossy().contains("secret")) {
         let problems = problems(path);
-        for shown in [problems.render(false), problems.render(true), problems.to_json().to_string(), format!("{problems} {problems:?}")] {
+        for shown in
+            [problems.render(false), problems.render(true), problems.to_json().to_string(), format!("{problems} {problems:?}")]
+        {
             for secret in ["hunter", "wörd", "PASSWORD"] {
                 assert!(!shown.contains(secret), "{}: {shown}", path.display());
             }

@@ -31,7 +31,8 @@ pub(crate) fn elsewhere(job: &Job, sink: &mut dyn FnMut(&[u8])) -> Verdict {
 type Broken = (Outcome, String);
 
 fn start(job: &Job) -> Result<std::process::ChildStdout, Broken> {
-    let failed = |e: &dyn std::fmt::Display| (Outcome::Failed, format!("cannot start the part that runs under another account: {e}"));
+    let failed =
+        |e: &dyn std::fmt::Display| (Outcome::Failed, format!("cannot start the part that runs under another account: {e}"));
     let text = zeroize::Zeroizing::new(serde_json::to_vec(job).map_err(|e| failed(&e))?);
     // Standard error is the step's lock: the child holds it as long as it lives.
     let lock = std::io::stderr().as_fd().try_clone_to_owned().map_err(|e| failed(&e))?;
@@ -54,7 +55,8 @@ fn relay(output: std::process::ChildStdout, sink: &mut dyn FnMut(&[u8])) -> Resu
             Ok(Frame::Data { bytes, .. }) => sink(&bytes),
             Ok(Frame::Control(payload)) => return parse(&payload).map_err(|e| (Outcome::Unknown, e.to_string())),
             Err(_) => {
-                let message = "the part of the agent that ran under the step's account was killed; whether the step took effect is not known";
+                let message =
+                    "the part of the agent that ran under the step's account was killed; whether the step took effect is not known";
                 return Err((Outcome::Unknown, message.to_owned()));
             }
         }

@@ -59,7 +59,8 @@ fn carry_out(files: &StepFiles, after_death: bool) -> Result<(), String> {
     if files.status().exists() {
         return Ok(());
     }
-    let reserved = files.reserve_status().map_err(|e| format!("cannot reserve space for the result in {}: {e}", files.dir().display()));
+    let reserved =
+        files.reserve_status().map_err(|e| format!("cannot reserve space for the result in {}: {e}", files.dir().display()));
     let mask = Mask::of(&secrets);
     let mut spool = Spool::open(&files.output(), Mask::of(&secrets)).map_err(|e| format!("cannot keep output: {e}"))?;
     let verdict = match reserved {
@@ -108,7 +109,13 @@ fn read_secrets() -> Result<BTreeMap<String, Secret>, String> {
     serde_json::from_slice(&text).map_err(|_| "the secrets on standard input are not understood".to_owned())
 }
 
-fn decide(files: &StepFiles, granted: Granted, after_death: bool, secrets: BTreeMap<String, Secret>, sink: &mut dyn FnMut(&[u8])) -> Verdict {
+fn decide(
+    files: &StepFiles,
+    granted: Granted,
+    after_death: bool,
+    secrets: BTreeMap<String, Secret>,
+    sink: &mut dyn FnMut(&[u8]),
+) -> Verdict {
     let account = match account::resolve(&granted.spec.run_as) {
         Ok(account) => account,
         Err(message) => return Verdict::new(Outcome::Failed, message),

@@ -67,7 +67,9 @@ fn after_death(seen: Option<Seen>) -> Verdict {
     match seen {
         Some(Seen::There) => Verdict::new(Outcome::Ok, format!("{died}; the effect is there")),
         Some(Seen::NotThere(why)) => Verdict::new(Outcome::Failed, format!("{died}; the effect is not there: {why}")),
-        Some(Seen::CannotTell(why)) => Verdict::new(Outcome::Unknown, format!("{died}; cannot tell whether the effect is there: {why}")),
+        Some(Seen::CannotTell(why)) => {
+            Verdict::new(Outcome::Unknown, format!("{died}; cannot tell whether the effect is there: {why}"))
+        }
         None => Verdict::new(Outcome::Unknown, format!("{died}; the step has no probe, so a person has to look")),
     }
 }
@@ -90,7 +92,9 @@ fn post_condition(probe: Option<&Probe>, settle_s: u64, message: String, sink: &
                     note(sink, &format!("the post-condition does not hold: {why}"));
                     (Outcome::Failed, format!("the action ended well, but its effect was not seen{waited}: {why}"))
                 }
-                Seen::CannotTell(why) => (Outcome::Unknown, format!("the action ended well, but nobody can tell whether its effect is there: {why}")),
+                Seen::CannotTell(why) => {
+                    (Outcome::Unknown, format!("the action ended well, but nobody can tell whether its effect is there: {why}"))
+                }
             };
         }
         std::thread::sleep(pause.min(until.saturating_duration_since(Instant::now())));

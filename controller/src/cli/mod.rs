@@ -1,5 +1,8 @@
 //! The command line: what was typed, what is done about it, which code comes out.
 
+pub mod exec;
+pub mod hosts;
+
 use std::path::PathBuf;
 
 /// What every command knows.

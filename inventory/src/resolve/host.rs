@@ -24,7 +24,11 @@ pub(super) fn hosts(site: &Site<'_>, report: &mut Report) -> Vec<Placed> {
     for entry in site.raw.hosts.iter().flat_map(|hosts| &hosts.value.0) {
         if let Some(old) = &entry.value.replaces {
             report
-                .error(Kind::ReservedKey, &old.span, "`replaces` is reserved for moving to new machines, which this version cannot do")
+                .error(
+                    Kind::ReservedKey,
+                    &old.span,
+                    "`replaces` is reserved for moving to new machines, which this version cannot do",
+                )
                 .label("remove this key")
                 .help("migrate the host in place, or install the new machine and move it in afterwards");
         }
@@ -74,7 +78,11 @@ fn addresses(raw: &raw::Host, names: usize, report: &mut Report) -> Option<Vec<S
     if all.len() != names {
         let stands = |count: usize| if count == 1 { "one host".to_owned() } else { format!("{count} hosts") };
         report
-            .error(Kind::RangeMismatch, &address.span, format!("the address stands for {}, the name for {}", stands(all.len()), stands(names)))
+            .error(
+                Kind::RangeMismatch,
+                &address.span,
+                format!("the address stands for {}, the name for {}", stands(all.len()), stands(names)),
+            )
             .label("name and address go in step")
             .help("give both a range of the same length, for example `trk[1-3]` with `10.0.0.[11-13]`");
         return None;
@@ -86,12 +94,16 @@ fn roles(site: &Site<'_>, name: &Spanned<Text>, raw: &raw::Host, report: &mut Re
     let mut roles = Vec::new();
     let Some(words) = &raw.roles else { return roles };
     if words.value.is_empty() {
-        report.error(Kind::EmptyList, &words.span, format!("host {} has no role", quote(&name.value))).label(topology::has(site.topology));
+        report
+            .error(Kind::EmptyList, &words.span, format!("host {} has no role", quote(&name.value)))
+            .label(topology::has(site.topology));
     }
     for word in &words.value {
         let Some(role) = topology::role(word, site.topology, &format!("for host {}", quote(&name.value)), report) else { continue };
         if roles.contains(&role) {
-            report.error(Kind::ListedTwice, &word.span, format!("`{role}` is listed twice for host {}", quote(&name.value))).label("given again here");
+            report
+                .error(Kind::ListedTwice, &word.span, format!("`{role}` is listed twice for host {}", quote(&name.value)))
+                .label("given again here");
         } else {
             roles.push(role);
         }
@@ -100,7 +112,11 @@ fn roles(site: &Site<'_>, name: &Spanned<Text>, raw: &raw::Host, report: &mut Re
 }
 
 /// The same block of each layer, nearest first.
-fn layers<'a, T>(host: Option<&'a Spanned<T>>, platform: Option<&'a Spanned<T>>, defaults: Option<&'a Spanned<T>>) -> Vec<Layer<'a, T>> {
+fn layers<'a, T>(
+    host: Option<&'a Spanned<T>>,
+    platform: Option<&'a Spanned<T>>,
+    defaults: Option<&'a Spanned<T>>,
+) -> Vec<Layer<'a, T>> {
     [("host", host), ("platform", platform), ("defaults", defaults)]
         .into_iter()
         .filter_map(|(name, map)| map.map(|map| Layer { name, map: &map.value }))
@@ -139,7 +155,11 @@ fn host(
     );
     let init_scripts = single(
         "init_scripts",
-        [("host", own.init_scripts), ("platform", platform.init_scripts), ("defaults", defaults.and_then(|blocks| blocks.init_scripts))],
+        [
+            ("host", own.init_scripts),
+            ("platform", platform.init_scripts),
+            ("defaults", defaults.and_then(|blocks| blocks.init_scripts)),
+        ],
     );
 
     let os = raw.os.as_ref().map(|os| os.value.0.clone());
@@ -203,7 +223,8 @@ fn host(
 }
 
 /// Values that hold when no layer gives them.
-const DEFAULTS: [&str; 7] = ["ssh.port", "ssh.connect_timeout", "become.method", "campaign.home", "campaign.user", "host_state", "init_scripts"];
+const DEFAULTS: [&str; 7] =
+    ["ssh.port", "ssh.connect_timeout", "become.method", "campaign.home", "campaign.user", "host_state", "init_scripts"];
 
 /// Origins as people read them.
 fn named(origins: Origins, report: &Report) -> BTreeMap<String, String> {
@@ -260,7 +281,9 @@ fn ssh(raw: &raw::Ssh, report: &mut Report) -> Ssh {
 fn become_(raw: &raw::Become, report: &mut Report) -> Become {
     let method = raw.method.as_ref().map_or(BecomeMethod::Sudo, |method| method.value);
     if let (BecomeMethod::None, Some(password)) = (method, &raw.password) {
-        report.warning(Kind::WithoutEffect, &password.span, "with `method: none` no password is asked for").label("this has no effect");
+        report
+            .warning(Kind::WithoutEffect, &password.span, "with `method: none` no password is asked for")
+            .label("this has no effect");
     }
     Become { method, password: raw.password.as_ref().map(|secret| secret.value.0.clone()) }
 }
@@ -356,7 +379,9 @@ pub(super) fn package_coverage(site: &Site<'_>, placed: &[Placed], report: &mut 
                 report
                     .error(Kind::NoPackage, span, format!("there is no target package for {}", quote(os)))
                     .label(format!("packages are given for {}", listing(&given)))
-                    .help(format!("add `{{ os: {os}, path: ..., sha256: ... }}` to `target.packages`, or replace the step `install.packages`"));
+                    .help(format!(
+                        "add `{{ os: {os}, path: ..., sha256: ... }}` to `target.packages`, or replace the step `install.packages`"
+                    ));
             }
             _ => {}
         }

@@ -96,16 +96,26 @@ fn app(raw: &raw::Instance, kind: InstanceKind, name: &str, span: &Span, hosts: 
         let Some(placed) = hosts.iter().find(|placed| placed.host.name == *app.value) else {
             let all = hosts.iter().map(|placed| placed.host.name.as_str());
             report
-                .error(Kind::UnknownApp, &app.span, format!("the application server {} of instance {} is no host of this platform", quote(&app.value), quote(name)))
+                .error(
+                    Kind::UnknownApp,
+                    &app.span,
+                    format!("the application server {} of instance {} is no host of this platform", quote(&app.value), quote(name)),
+                )
                 .label(format!("hosts that could be: {}", crate::range::fold_names(&candidates)))
                 .help_if(did_you_mean(&app.value, all));
             return None;
         };
         if !fits(&placed) {
             report
-                .error(Kind::WrongApp, &app.span, format!("{} cannot run the {} instance {}", quote(&app.value), kind_word(kind), quote(name)))
+                .error(
+                    Kind::WrongApp,
+                    &app.span,
+                    format!("{} cannot run the {} instance {}", quote(&app.value), kind_word(kind), quote(name)),
+                )
                 .label(format!("a host with the role {} is expected here", words.join(" or ")))
-                .help_if((!candidates.is_empty()).then(|| format!("hosts that could be: {}", crate::range::fold_names(&candidates))));
+                .help_if(
+                    (!candidates.is_empty()).then(|| format!("hosts that could be: {}", crate::range::fold_names(&candidates))),
+                );
         }
         return Some(app.value.0.clone());
     }
@@ -120,9 +130,17 @@ fn app(raw: &raw::Instance, kind: InstanceKind, name: &str, span: &Span, hosts: 
         }
         several => {
             report
-                .error(Kind::SeveralApps, span, format!("instance {} has {} possible application servers", quote(name), several.len()))
+                .error(
+                    Kind::SeveralApps,
+                    span,
+                    format!("instance {} has {} possible application servers", quote(name), several.len()),
+                )
                 .label(format!("one of {}", crate::range::fold_names(several)))
-                .help(format!("say which one runs postupgrade: `{{ name: {name}, kind: {}, app: {} }}`", kind_word(kind), several[0]));
+                .help(format!(
+                    "say which one runs postupgrade: `{{ name: {name}, kind: {}, app: {} }}`",
+                    kind_word(kind),
+                    several[0]
+                ));
             None
         }
     }
@@ -154,7 +172,9 @@ fn database(
         return None;
     };
     let merged = raw::Database::overlay(&layers, "database", &mut Origins::new());
-    if let (Some(engine), Some(SourceVersion::V6_1)) = (merged.engine.as_ref().filter(|engine| engine.value == Engine::Mysql), version) {
+    if let (Some(engine), Some(SourceVersion::V6_1)) =
+        (merged.engine.as_ref().filter(|engine| engine.value == Engine::Mysql), version)
+    {
         report
             .error(Kind::EngineNotSupported, &engine.span, "a MySQL database cannot come from v6.1")
             .label("MySQL is supported from v5.11 and v6.02 only")
@@ -179,7 +199,11 @@ fn resolve(site: &Site<'_>, raw: &raw::Database, span: &Span, hosts: &[Placed], 
         report
             .error(Kind::MissingKey, &at, format!("`database` lacks {}", listing(&missing)))
             .label(format!("add {}", missing.iter().map(|key| format!("`{key}:`")).collect::<Vec<_>>().join(", ")))
-            .help_if(missing.contains(&"backup").then(|| "a backup is mandatory: `backup: { on: HOST, dir: DIRECTORY }` or `backup: { by: dba }`".to_owned()));
+            .help_if(
+                missing
+                    .contains(&"backup")
+                    .then(|| "a backup is mandatory: `backup: { on: HOST, dir: DIRECTORY }` or `backup: { by: dba }`".to_owned()),
+            );
     }
     if let Some(server) = &raw.server {
         value::address(&server.value, &server.span, report);
@@ -196,12 +220,21 @@ fn resolve(site: &Site<'_>, raw: &raw::Database, span: &Span, hosts: &[Placed], 
     })
 }
 
-fn backup(site: &Site<'_>, block: &Spanned<raw::Backup>, engine: Option<&Spanned<Engine>>, hosts: &[Placed], report: &mut Report) -> Option<Backup> {
+fn backup(
+    site: &Site<'_>,
+    block: &Spanned<raw::Backup>,
+    engine: Option<&Spanned<Engine>>,
+    hosts: &[Placed],
+    report: &mut Report,
+) -> Option<Backup> {
     let help = "either `{ on: HOST, dir: DIRECTORY }`, where Caravan runs pg_dump, or `{ by: dba }`";
     let raw = &block.value;
     if let Some(by) = &raw.by {
         if raw.on.is_some() || raw.dir.is_some() {
-            report.error(Kind::BackupForm, &by.span, "a backup is made by Caravan or by somebody else").label("`by` excludes `on` and `dir`").help(help);
+            report
+                .error(Kind::BackupForm, &by.span, "a backup is made by Caravan or by somebody else")
+                .label("`by` excludes `on` and `dir`")
+                .help(help);
         }
         return Some(Backup::ByDba);
     }
@@ -210,7 +243,10 @@ fn backup(site: &Site<'_>, block: &Spanned<raw::Backup>, engine: Option<&Spanned
             return None;
         }
         let at = report.head(&block.span);
-        report.error(Kind::BackupForm, &at, "it is not said how the database is backed up").label("`on` and `dir` are expected here").help(help);
+        report
+            .error(Kind::BackupForm, &at, "it is not said how the database is backed up")
+            .label("`on` and `dir` are expected here")
+            .help(help);
         return None;
     };
     if let Some(engine) = engine.filter(|engine| engine.value != Engine::Postgresql && !site.overrides("backup.database")) {
@@ -239,11 +275,17 @@ fn shared(instances: &[Instance], names: &[(&str, &Span)], report: &mut Report) 
     let key = |instance: &Instance| instance.database.as_ref().map(|database| (database.server.clone(), database.name.clone()));
     for (index, instance) in instances.iter().enumerate() {
         let Some(own) = key(instance) else { continue };
-        let (Some(first), Some((_, span))) = (instances[..index].iter().find(|other| key(other).as_ref() == Some(&own)), names.get(index)) else {
+        let (Some(first), Some((_, span))) =
+            (instances[..index].iter().find(|other| key(other).as_ref() == Some(&own)), names.get(index))
+        else {
             continue;
         };
         report
-            .warning(Kind::SharedDatabase, span, format!("instances {} and {} are in one database", quote(&first.name), quote(&instance.name)))
+            .warning(
+                Kind::SharedDatabase,
+                span,
+                format!("instances {} and {} are in one database", quote(&first.name), quote(&instance.name)),
+            )
             .label(format!("both are in {} on {}", quote(&own.1), quote(&own.0)))
             .help("an instance has a database of its own: add `database: { name: ... }` to the instance");
     }
@@ -256,11 +298,17 @@ fn idle(site: &Site<'_>, hosts: &[Placed], instances: &[Instance], report: &mut 
             let kind = if role == Role::MidSourcing { InstanceKind::MidSourcing } else { InstanceKind::Execution };
             let runs = |instance: &Instance| instance.kind == kind && instance.app == placed.host.name;
             // Mid-sourcing servers can share an instance; each execution server has one of its own.
-            let kept = |instance: &Instance| runs(instance) || (instance.kind == kind && (role == Role::MidSourcing || instance.app.is_empty()));
+            let kept = |instance: &Instance| {
+                runs(instance) || (instance.kind == kind && (role == Role::MidSourcing || instance.app.is_empty()))
+            };
             let possible = site.topology.is_none_or(|topology| topology.roles().contains(&role));
             if possible && placed.host.roles.contains(&role) && site.raw.instances.is_some() && !instances.iter().any(kept) {
                 report
-                    .warning(Kind::NoInstanceOnHost, &placed.span, format!("no {} instance runs on {}", kind_word(kind), quote(&placed.host.name)))
+                    .warning(
+                        Kind::NoInstanceOnHost,
+                        &placed.span,
+                        format!("no {} instance runs on {}", kind_word(kind), quote(&placed.host.name)),
+                    )
                     .label(format!("a `{role}` server has an instance of its own, which needs a postupgrade"))
                     .help(format!("add `{{ name: ..., kind: {}, app: {} }}` to `instances:`", kind_word(kind), placed.host.name));
             }

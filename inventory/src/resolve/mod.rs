@@ -56,7 +56,9 @@ impl Block {
     fn example(self) -> &'static str {
         match self {
             Self::Source => "for example `source: { version: \"6.1\", latest_build: 8989 }`",
-            Self::Target => "for example `target: { version: \"7.4.1\", build: 9383, packages: [{ os: debian-11, path: ..., sha256: ... }] }`",
+            Self::Target => {
+                "for example `target: { version: \"7.4.1\", build: 9383, packages: [{ os: debian-11, path: ..., sha256: ... }] }`"
+            }
         }
     }
 }
@@ -64,7 +66,11 @@ impl Block {
 impl Site<'_> {
     /// Whether a step is replaced or left out by the site.
     fn overrides(&self, step: &str) -> bool {
-        self.raw.overrides.iter().flat_map(|all| &all.value.0).any(|(name, change)| name.value == step && (change.command.is_some() || change.skip.is_some()))
+        self.raw
+            .overrides
+            .iter()
+            .flat_map(|all| &all.value.0)
+            .any(|(name, change)| name.value == step && (change.command.is_some() || change.skip.is_some()))
     }
 
     /// Reports a key of `source` or `target` that no layer has: at the nearest of these blocks, or at the platform's name.
@@ -74,14 +80,19 @@ impl Site<'_> {
         let places: Vec<_> = layers.map(|(map, blocks)| (map, block.place(&blocks))).collect();
         // What is there and was found unusable is not missing.
         let word = block.word();
-        let given_up = |(map, own): &(&Span, Option<&Span>)| report.gave_up(map, word) || own.is_some_and(|own| report.gave_up(own, key));
+        let given_up =
+            |(map, own): &(&Span, Option<&Span>)| report.gave_up(map, word) || own.is_some_and(|own| report.gave_up(own, key));
         if places.iter().any(given_up) {
             return;
         }
         let nearest = places.into_iter().find_map(|(_, own)| own).map(|own| report.head(own));
         let label = if nearest.is_some() { format!("add `{key}:`") } else { format!("add `{word}:` here or to `defaults:`") };
         report
-            .error(Kind::MissingKey, nearest.as_ref().unwrap_or(&self.span), format!("`{word}.{key}` is missing for platform {}", quote(self.name)))
+            .error(
+                Kind::MissingKey,
+                nearest.as_ref().unwrap_or(&self.span),
+                format!("`{word}.{key}` is missing for platform {}", quote(self.name)),
+            )
             .label(label)
             .help(block.example());
     }
@@ -90,7 +101,10 @@ impl Site<'_> {
     fn full(&self, here: usize, span: &Span, report: &mut Report) -> bool {
         let full = self.before.get() + here >= MAX_HOSTS;
         if full {
-            report.error(Kind::TooManyHosts, span, format!("a fleet has at most {MAX_HOSTS} hosts")).label("from here on there are more").help("split the inventory");
+            report
+                .error(Kind::TooManyHosts, span, format!("a fleet has at most {MAX_HOSTS} hosts"))
+                .label("from here on there are more")
+                .help("split the inventory");
         }
         full
     }
@@ -100,7 +114,11 @@ impl Site<'_> {
 pub(crate) fn fleet(raw: &raw::Inventory, name: &str, base: &Path, steps: Option<&[&str]>, report: &mut Report) -> Fleet {
     if let Some(version) = raw.version.as_ref().filter(|version| version.value != 1) {
         report
-            .error(Kind::FormatVersion, &version.span, format!("this Caravan does not read version {} of the format", version.value))
+            .error(
+                Kind::FormatVersion,
+                &version.span,
+                format!("this Caravan does not read version {} of the format", version.value),
+            )
             .label("`version: 1` is expected here")
             .help("a newer Caravan may read it");
     }
@@ -116,7 +134,10 @@ pub(crate) fn fleet(raw: &raw::Inventory, name: &str, base: &Path, steps: Option
         value::name(&name.value, "a platform", &name.span, report);
         match names.get(&*name.value) {
             Some(first) => {
-                report.error(Kind::DuplicatePlatform, &name.span, format!("platform {} is given twice", quote(&name.value))).label("given again here").also(first, "given first here");
+                report
+                    .error(Kind::DuplicatePlatform, &name.span, format!("platform {} is given twice", quote(&name.value)))
+                    .label("given again here")
+                    .also(first, "given first here");
             }
             None => drop(names.insert(&name.value, &name.span)),
         }
@@ -199,7 +220,11 @@ impl Known {
                     .help("a host with several roles is one entry: `roles: [mta, tracking]`");
             } else {
                 report
-                    .error(Kind::HostInTwoPlatforms, &placed.span, format!("host {} is in two platforms: {} and {}", quote(name), quote(other), quote(platform)))
+                    .error(
+                        Kind::HostInTwoPlatforms,
+                        &placed.span,
+                        format!("host {} is in two platforms: {} and {}", quote(name), quote(other), quote(platform)),
+                    )
                     .label(format!("given again here, in {}", quote(platform)))
                     .also(first, format!("given first here, in {}", quote(other)))
                     .help("a host is migrated once, with one platform");
@@ -212,7 +237,11 @@ impl Known {
             // Hosts that keep their state apart share a machine on purpose: labs do.
             Some((other, state, first)) if state == host_state => {
                 report
-                    .warning(Kind::SameAddress, &placed.span, format!("hosts {} and {} have one address and port: {}:{}", quote(other), quote(name), place.0, place.1))
+                    .warning(
+                        Kind::SameAddress,
+                        &placed.span,
+                        format!("hosts {} and {} have one address and port: {}:{}", quote(other), quote(name), place.0, place.1),
+                    )
                     .label("one machine is one host, with several roles")
                     .also(first, "the other host")
                     .help("hosts that share a machine on purpose need `{host}` in `host_state` and `campaign.home`");

@@ -43,7 +43,9 @@ fn change_of(name: &Spanned<String>, raw: &raw::Override, report: &mut Report) -
             ("shell", raw.shell.as_ref().map(|value| &value.span)),
         ];
         for (key, span) in stray.into_iter().filter_map(|(key, span)| Some((key, span?))) {
-            report.error(Kind::OverrideConflict, span, format!("`{key}` belongs to a `command`, and there is none")).label("add `command:`, or remove this");
+            report
+                .error(Kind::OverrideConflict, span, format!("`{key}` belongs to a `command`, and there is none"))
+                .label("add `command:`, or remove this");
         }
     }
     Override {
@@ -62,10 +64,15 @@ fn extra(raw: Option<&Spanned<Vec<Spanned<raw::SiteStep>>>>, report: &mut Report
         let Some(name) = &step.name else { continue };
         value::step(&name.value, &name.span, report);
         if let Some((_, first)) = seen.iter().find(|(other, _)| *other == name.value.0) {
-            report.error(Kind::ListedTwice, &name.span, format!("the extra step {} is given twice", quote(&name.value))).label("given again here").also(first, "given first here");
+            report
+                .error(Kind::ListedTwice, &name.span, format!("the extra step {} is given twice", quote(&name.value)))
+                .label("given again here")
+                .also(first, "given first here");
         }
         seen.push((name.value.0.clone(), name.span.clone()));
-        if let Some(command) = command(step.command.as_ref(), step.shell.as_ref(), step.run_as.as_ref(), step.deadline.as_ref(), report) {
+        if let Some(command) =
+            command(step.command.as_ref(), step.shell.as_ref(), step.run_as.as_ref(), step.deadline.as_ref(), report)
+        {
             steps.push(SiteStep { name: name.value.0.clone(), command });
         }
     }
@@ -87,7 +94,9 @@ fn command(
     let shell = shell.is_some_and(|shell| shell.value);
     let argv = match &line.value {
         CommandLine::Argv(words) if words.first().is_none_or(|program| program.value.trim().is_empty()) => {
-            report.error(Kind::CommandForm, &line.span, "this command has no program").label("for example [systemctl, stop, nlserver]");
+            report
+                .error(Kind::CommandForm, &line.span, "this command has no program")
+                .label("for example [systemctl, stop, nlserver]");
             return None;
         }
         CommandLine::Argv(_) if shell => {

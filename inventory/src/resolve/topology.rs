@@ -64,7 +64,11 @@ pub(super) fn servers(topology: Topology, at: &Span, count: impl Fn(Role) -> usi
         }
         Topology::PowerBooster if count(Role::PowerBooster) > 1 => {
             report
-                .error(Kind::HostCount, at, format!("a `power-booster` platform has one Power Booster server, this one has {}", count(Role::PowerBooster)))
+                .error(
+                    Kind::HostCount,
+                    at,
+                    format!("a `power-booster` platform has one Power Booster server, this one has {}", count(Role::PowerBooster)),
+                )
                 .label("exactly one host with the role `power-booster` is expected")
                 .help("several execution servers are `topology: power-cluster`");
         }
@@ -126,7 +130,10 @@ pub(super) fn order(
                 .error(Kind::OrderRule, &word.span, format!("`database` has no place in `{key}`"))
                 .label("database servers are backed up, not migrated");
         } else if let Some((_, first)) = placed.iter().find(|(other, _)| *other == role) {
-            report.error(Kind::ListedTwice, &word.span, format!("`{role}` is listed twice")).label("given again here").also(first, "given first here");
+            report
+                .error(Kind::ListedTwice, &word.span, format!("`{role}` is listed twice"))
+                .label("given again here")
+                .also(first, "given first here");
         } else {
             placed.push((role, &word.span));
         }
@@ -149,7 +156,8 @@ pub(super) fn order(
     };
     for (index, (role, span)) in placed.iter().enumerate() {
         let rank = |role: &Role| rule.iter().position(|other| other == role);
-        let before = placed[..index].iter().find(|(earlier, _)| rank(earlier).zip(rank(role)).is_some_and(|(earlier, own)| own < earlier));
+        let before =
+            placed[..index].iter().find(|(earlier, _)| rank(earlier).zip(rank(role)).is_some_and(|(earlier, own)| own < earlier));
         if let Some((earlier, _)) = before {
             let order = rule.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(", ");
             report
@@ -158,7 +166,8 @@ pub(super) fn order(
                 .help("roles that the vendor does not place can stand anywhere; the others keep its order");
         }
     }
-    let missing: Vec<_> = present.iter().filter(|role| **role != Role::Database && !roles.contains(role)).map(|role| role.as_str()).collect();
+    let missing: Vec<_> =
+        present.iter().filter(|role| **role != Role::Database && !roles.contains(role)).map(|role| role.as_str()).collect();
     if !missing.is_empty() {
         report
             .error(Kind::OrderIncomplete, &words.span, format!("`{key}` leaves out {}", crate::problem::listing(&missing)))

@@ -28,7 +28,9 @@ pub(super) fn account(text: &Spanned<Text>, report: &mut Report) {
     let good = value.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
         && value.chars().all(|char| char.is_ascii_alphanumeric() || matches!(char, '.' | '_' | '-' | '$' | '@' | '\\'));
     if !good {
-        report.error(Kind::BadAccount, &text.span, format!("{} is not an account name", quote(value))).label("an account name is expected here");
+        report
+            .error(Kind::BadAccount, &text.span, format!("{} is not an account name", quote(value)))
+            .label("an account name is expected here");
     }
 }
 
@@ -90,7 +92,10 @@ pub(super) fn os(text: &Spanned<Text>, report: &mut Report) -> bool {
         ("the major version belongs to it, for example `debian-11`".to_owned(), None)
     } else {
         let stem: String = value.chars().take_while(|char| char.is_alphabetic()).collect();
-        (format!("one of {}, with the major version: `debian-11`, `rhel-8`, `windows`", SYSTEMS.join(", ")), did_you_mean(&stem, SYSTEMS))
+        (
+            format!("one of {}, with the major version: `debian-11`, `rhel-8`, `windows`", SYSTEMS.join(", ")),
+            did_you_mean(&stem, SYSTEMS),
+        )
     };
     report.error(Kind::BadOs, &text.span, format!("unknown operating system {}", quote(value))).label(label).help_if(help);
     false
@@ -113,7 +118,9 @@ pub(super) fn url(text: &Spanned<Text>, report: &mut Report) {
     let value: &str = &text.value;
     let rest = value.strip_prefix("https://").or_else(|| value.strip_prefix("http://"));
     let Some(authority) = rest.and_then(|rest| rest.split(['/', '?', '#']).next()) else {
-        report.error(Kind::BadUrl, &text.span, format!("{} is not a URL to download from", quote(value))).label("`https://...` is expected here");
+        report
+            .error(Kind::BadUrl, &text.span, format!("{} is not a URL to download from", quote(value)))
+            .label("`https://...` is expected here");
         return;
     };
     if authority.contains('@') {
@@ -123,7 +130,9 @@ pub(super) fn url(text: &Spanned<Text>, report: &mut Report) {
             .label("hosts would show it in their process lists and logs")
             .help("download the package once and give its `path:`");
     } else if authority.is_empty() || value.chars().any(|char| char.is_whitespace() || char.is_control()) {
-        report.error(Kind::BadUrl, &text.span, format!("{} is not a URL to download from", quote(value))).label("`https://HOST/PATH` is expected here");
+        report
+            .error(Kind::BadUrl, &text.span, format!("{} is not a URL to download from", quote(value)))
+            .label("`https://HOST/PATH` is expected here");
     }
 }
 
@@ -230,7 +239,8 @@ pub(super) fn duration(text: &Spanned<Text>, report: &mut Report) -> Option<u64>
         "h" => Some(3600),
         _ => None,
     };
-    let seconds = unit.and_then(|unit| digits.parse::<u64>().ok()?.checked_mul(unit)).filter(|seconds| (1..=7 * 86_400).contains(seconds));
+    let seconds =
+        unit.and_then(|unit| digits.parse::<u64>().ok()?.checked_mul(unit)).filter(|seconds| (1..=7 * 86_400).contains(seconds));
     if seconds.is_none() {
         report
             .error(Kind::BadDuration, &text.span, format!("{} is not a length of time", quote(value)))
@@ -241,9 +251,12 @@ pub(super) fn duration(text: &Spanned<Text>, report: &mut Report) -> Option<u64>
 
 /// Checks a time zone's form (`Europe/Paris`); postupgrade itself knows which ones there are.
 pub(super) fn timezone(text: &Spanned<Text>, report: &mut Report) {
-    let part = |part: &str| !part.is_empty() && part.chars().all(|char| char.is_ascii_alphanumeric() || matches!(char, '_' | '+' | '-'));
+    let part =
+        |part: &str| !part.is_empty() && part.chars().all(|char| char.is_ascii_alphanumeric() || matches!(char, '_' | '+' | '-'));
     if !text.value.split('/').all(part) || !text.value.starts_with(|first: char| first.is_ascii_alphabetic()) {
-        report.error(Kind::BadTimezone, &text.span, format!("{} is not a time zone", quote(&text.value))).label("for example `Europe/Paris` or `UTC`");
+        report
+            .error(Kind::BadTimezone, &text.span, format!("{} is not a time zone", quote(&text.value)))
+            .label("for example `Europe/Paris` or `UTC`");
     }
 }
 
