@@ -119,7 +119,8 @@ impl Sshd {
     /// Gives the server another host key, under the same address.
     pub fn change_key(&mut self, kind: &[&str]) {
         self.stop();
-        let host = key_pair(self.dir.path(), "host2", kind, "");
+        let dir = tempfile::tempdir_in(self.dir.path()).expect("a directory").keep();
+        let host = key_pair(&dir, "host", kind, "");
         self.host_key = public_key(&host);
         self.child = Self::launch(self.dir.path(), self.address, &host, "");
     }

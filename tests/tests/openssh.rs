@@ -1,5 +1,7 @@
 //! The way to hosts, against real OpenSSH servers.
 
+use controller::cli::hosts::{TrustArgs, trust};
+use controller::cli::{Context, Exit, Format};
 use controller::hosts::{Hosts, Incoming, Link, OpenError, Outgoing};
 use controller::secrets::Secrets;
 use controller::ssh::{SshHosts, SshOptions};
@@ -215,7 +217,7 @@ async fn keys_of_ssh_agent_are_used() {
     let sealed = server.dir.path().join("sealed");
     std::fs::copy(server.identity(), &sealed).unwrap();
     let changed =
-        std::process::Command::new("ssh-keygen").args(["-q", "-p", "-P", "", "-N", "secret", "-f"]).arg(&sealed).status().unwrap();
+        std::process::Command::new("ssh-keygen").args(["-q", "-p", "-P", "", "-N", "secret", "-f"]).arg(&sealed).output().unwrap().status;
     host.ssh.identity = vec![sealed.display().to_string()];
     let from_agent = connect(&host).await;
     agent.kill().unwrap();
@@ -265,7 +267,7 @@ async fn servers_that_are_not_there_are_told_apart() {
 fn garbage_instead_of_ssh_is_survived() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let config = ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() };
     let starts: [&[u8]; 4] = [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-1.5-old\n"];
     let prefix = proptest::sample::select(starts.to_vec());
     proptest!(config, |(prefix in prefix, bytes in proptest::collection::vec(any::<u8>(), 0..400))| {
@@ -474,4 +476,71 @@ async fn the_end_of_a_link_is_said_once_with_its_reason() {
     drop(link.to);
     let end = tokio::time::timeout(Duration::from_secs(10), link.from.recv()).await.unwrap();
     assert!(matches!(end, Some(Incoming::Closed { .. })), "{end:?}");
+}
+
+#[tokio::test]
+async fn new_host_keys_are_enrolled_and_changed_ones_are_not() {
+    if !sshd::installed() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let known_hosts = dir.path().join("known_hosts");
+    let (one, mut two) = (Sshd::start(""), Sshd::start(""));
+    let host = |server: &Sshd, name: &str| {
+        let mut host = server.host(name);
+        host.ssh.known_hosts = vec![known_hosts.display().to_string()];
+        host.ssh.connect_timeout = 5;
+        host
+    };
+    let mut gone = host(&one, "gone");
+    gone.ssh.port = sshd::free_address().port();
+    let run = async |all: &[inventory::Host], args: TrustArgs, format: Format| {
+        let context = Context { inventory: "x".into(), state_dir: "x".into(), format, color: (false, false), verbosity: 0 };
+        let fleet = fleet(all.to_vec());
+        let selected = all.iter().map(|host| host.name.clone()).collect();
+        let ssh = Arc::new(SshHosts::new(&fleet, Arc::new(Secrets::new("/")), options()).unwrap());
+        let mut out = Vec::new();
+        let exit = trust(&context, &args, &fleet, &selected, &ssh, &mut out).await.unwrap();
+        (exit, String::from_utf8(out).unwrap())
+    };
+    let both = [host(&one, "mkt1"), host(&two, "trk01")];
+
+    // Nobody is there to answer: nothing is enrolled.
+    let (exit, text) = run(&both, TrustArgs::default(), Format::Text).await;
+    assert_eq!(exit, Exit::Waiting);
+    assert!(text.contains("new · 2") && text.contains("mkt1   ssh-ed25519 SHA256:") && text.contains("2 left out"), "{text}");
+    assert!(!known_hosts.exists());
+
+    // A fingerprints file confirms one of them, and contradicts the other.
+    let fingerprints = dir.path().join("fingerprints");
+    let line = text.lines().find(|line| line.contains("mkt1")).unwrap();
+    let print = line.split_whitespace().last().unwrap();
+    std::fs::write(&fingerprints, format!("mkt1 {print}\ntrk01 {print}\n")).unwrap();
+    let args = TrustArgs { fingerprints: Some(fingerprints), yes: true, on: None };
+    let (exit, text) = run(&both, args, Format::Text).await;
+    assert_eq!(exit, Exit::Failed);
+    assert!(text.contains("NOT AS THE FINGERPRINTS FILE SAYS · 1") && text.contains("1 enrolled."), "{text}");
+
+    let yes = || TrustArgs { yes: true, ..TrustArgs::default() };
+    let (exit, text) = run(&[&both[..], &[gone]].concat(), yes(), Format::Json).await;
+    assert_eq!(exit, Exit::Unreachable);
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["enrolled"], 1);
+    let state = |name: &str| report["hosts"].as_array().unwrap().iter().find(|row| row["host"] == name).unwrap()["state"].clone();
+    assert_eq!([state("mkt1"), state("trk01"), state("gone")], ["known", "new", "unreachable"]);
+    assert_eq!(run(&both, yes(), Format::Text).await.0, Exit::Ok);
+    // OpenSSH reads what was written.
+    let port = one.address.port();
+    for name in [format!("[{}]:{port}", one.address.ip()), format!("[mkt1]:{port}")] {
+        let found = std::process::Command::new("ssh-keygen").args(["-F", &name, "-f"]).arg(&known_hosts).output().unwrap();
+        assert!(found.status.success() && String::from_utf8_lossy(&found.stdout).contains(&one.host_key), "{name}");
+    }
+    assert!(open(both[0].clone()).await.is_ok());
+
+    let before = std::fs::read_to_string(&known_hosts).unwrap();
+    two.change_key(&["-t", "ed25519"]);
+    let (exit, text) = run(&both, yes(), Format::Text).await;
+    assert_eq!(exit, Exit::Failed);
+    assert!(text.contains("CHANGED") && text.contains("known_hosts:2)") && text.contains("No new keys."), "{text}");
+    assert_eq!(std::fs::read_to_string(&known_hosts).unwrap(), before);
 }

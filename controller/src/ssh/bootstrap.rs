@@ -44,15 +44,14 @@ pub(super) enum Elevation {
 /// # Errors
 /// `host_state` cannot be written in a shell command.
 pub(super) fn command(agents: &[EmbeddedAgent], host_state: &str, elevation: &Elevation) -> Result<String, String> {
-    let script = script(agents, host_state)?;
-    let mut words = Vec::new();
-    let mut rest = script.as_str();
-    while !rest.is_empty() {
-        let end = rest.floor_char_boundary(LONGEST_WORD.min(rest.len()));
-        let (word, after) = rest.split_at(end);
-        words.push(format!("'{word}'"));
-        rest = after;
+    let mut words = vec!["'".to_owned()];
+    for letter in script(agents, host_state)?.chars() {
+        match words.last_mut() {
+            Some(word) if word.len() < LONGEST_WORD => word.push(letter),
+            _ => words.push(format!("'{letter}")),
+        }
     }
+    words.iter_mut().for_each(|word| word.push('\''));
     let joined: String = (1..=words.len()).map(|number| format!("${{{number}}}")).collect();
     let shell = format!("/bin/sh -c 'eval \"{joined}\"' caravan {}", words.join(" "));
     Ok(match elevation {
