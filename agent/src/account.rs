@@ -4,11 +4,12 @@
 
 use proto::RunAs;
 use rustix::process::{Gid, Uid};
+use serde::{Deserialize, Serialize};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 
 /// An account that something runs as.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Account {
     pub(crate) name: String,
     pub(crate) uid: u32,

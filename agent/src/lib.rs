@@ -13,6 +13,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 mod account;
+mod action;
 mod bridge;
 mod channel;
 mod digest;
@@ -20,8 +21,11 @@ mod durable;
 mod inspect;
 pub mod mask;
 mod pattern;
+mod probe;
 mod processes;
 mod program;
+mod runner;
+mod supervisor;
 pub mod xml;
 
 use std::process::ExitCode;
@@ -40,6 +44,11 @@ pub fn run(args: &[String]) -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["bridge"] => bridge::run(),
+        ["supervisor", dir] => supervisor::run(dir, None),
+        ["supervisor", dir, "--idle", seconds] => supervisor::run(dir, Some(seconds)),
+        ["runner", dir] => runner::run(dir, false),
+        ["runner", dir, "probe"] => runner::run(dir, true),
+        ["act"] => runner::run_act(),
         ["as", rest @ ..] => account::run_program_as(rest),
         ["--version"] => {
             say(&format!("caravan-agent {} protocol {}\n", env!("CARGO_PKG_VERSION"), proto::PROTOCOL));

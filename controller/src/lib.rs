@@ -7,6 +7,7 @@
 
 pub mod check;
 pub mod cli;
+pub mod exit;
 pub mod hosts;
 pub mod plan;
 pub mod progress;

@@ -35,7 +35,8 @@ pub(crate) fn connect(host_state: &str, run: &str) -> Result<UnixStream, Failure
         return Ok(stream);
     }
     let runs = durable::parent(&dir);
-    std::fs::create_dir_all(host_state).map_err(|e| Failure::Fatal(format!("cannot create Caravan's directory {host_state}: {e}")))?;
+    std::fs::create_dir_all(host_state)
+        .map_err(|e| Failure::Fatal(format!("cannot create Caravan's directory {host_state}: {e}")))?;
     durable::private_dir(runs).map_err(|e| cannot("cannot create the run's directory", &e))?;
     durable::private_dir(&dir).map_err(|e| cannot("cannot create the run's directory", &e))?;
     let said = start(&dir).map_err(|e| cannot("cannot start the supervisor of", &e))?;

@@ -47,7 +47,7 @@ pub(super) fn support(os: &str, version: &str) -> Support {
 /// The name under which the vendor speaks of an operating system: rebuilds of RHEL count as RHEL.
 pub(super) fn family(os: &str) -> String {
     match os.split_once('-') {
-        Some(("centos" | "rocky" | "almalinux" | "ol", version)) => format!("rhel-{version}"),
+        Some(("centos" | "rocky" | "almalinux" | "ol" | "oracle", version)) => format!("rhel-{version}"),
         _ => os.to_owned(),
     }
 }

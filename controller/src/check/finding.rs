@@ -69,7 +69,11 @@ impl<'a> Subject<'a> {
         remedy: impl Into<String>,
     ) -> Finding {
         debug_assert!(CHECKS.contains(&check), "{check} is not in the list of checks");
-        let scope = self.instance.or(self.host).unwrap_or(self.platform);
+        // Hosts are unique in a fleet, instances only in their platform.
+        let scope = match (self.instance, self.host) {
+            (Some(instance), _) => format!("{}/{instance}", self.platform),
+            (None, host) => host.unwrap_or(self.platform).to_owned(),
+        };
         Finding {
             id: format!("{check}@{scope}"),
             check: check.to_owned(),
@@ -107,5 +111,5 @@ pub(super) fn clean(text: &str) -> String {
 
 /// Names of hosts for one line of a screen.
 pub(crate) fn fold<S: AsRef<str>>(names: &[S]) -> String {
-    crate::view::text::fold_hosts(names.iter().map(AsRef::as_ref))
+    inventory::fold_names(&names.iter().map(AsRef::as_ref).collect::<Vec<_>>())
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 /// The only question of a link, so its number is fixed.
 const INSPECT_ID: u32 = 1;
@@ -19,17 +20,20 @@ const INSPECT_ID: u32 = 1;
 /// How long and how many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// How long one host may take, from connecting to the last answer.
-    pub host: Duration,
+    /// How long opening one host may take. A transport has closer limits of its own; this one lets hosts wait for their turn at a
+    /// bastion, and a person type a password.
+    pub open: Duration,
+    /// How long an open host may take to answer.
+    pub answer: Duration,
     /// How many hosts are asked at the same time; at least one is.
     pub hosts: usize,
 }
 
 impl Limits {
-    /// The fleet's own `parallel.hosts`, and two minutes a host: connecting through a bastion, sending the agent over a slow
-    /// line and an `nlserver pdump` on a busy server fit in.
+    /// The fleet's own `parallel.hosts`; ten minutes to open a host, and two to answer, which an `nlserver pdump` and a package
+    /// manager on a busy server fit in.
     pub fn of(fleet: &Fleet) -> Self {
-        Self { host: Duration::from_secs(120), hosts: fleet.parallel.hosts }
+        Self { open: Duration::from_secs(600), answer: Duration::from_secs(120), hosts: fleet.parallel.hosts }
     }
 }
 
@@ -87,10 +91,7 @@ async fn ask_all<H: Hosts>(
         let question = Question { host: host.name.clone(), root: wants_root(host), run_as: run_as(host), queries };
         tasks.spawn(async move {
             let _turn = turns.acquire_owned().await;
-            let name = question.host.clone();
-            let state = tokio::time::timeout(limits.host, ask(&*hosts, question, secret)).await;
-            let state = state.unwrap_or_else(|_| too_late(&name, limits.host));
-            (name, state)
+            (question.host.clone(), ask(&*hosts, question, secret, limits).await)
         });
     }
     while let Some(ended) = tasks.join_next().await {
@@ -101,9 +102,9 @@ async fn ask_all<H: Hosts>(
     states
 }
 
-fn too_late(host: &str, limit: Duration) -> HostState {
+fn too_late(host: &str, what: &str, limit: Duration) -> HostState {
     let reason =
-        format!("{host}: no answer within {} s. Look at the host's load and at the line to it, then try again.", limit.as_secs());
+        format!("{host}: no {what} within {} s. Look at the host's load and at the line to it, then try again.", limit.as_secs());
     HostState::Unreachable { reason, kind: Unreached::TimedOut }
 }
 
@@ -125,10 +126,15 @@ fn run_as(host: &Host) -> RunAs {
     if wants_root(host) && host.has_campaign() { RunAs::User(host.campaign.user.clone()) } else { RunAs::Login }
 }
 
-async fn ask<H: Hosts>(hosts: &H, question: Question, key: Secret) -> HostState {
-    match hosts.open(&question.host, question.root).await {
-        Ok(link) => inspect(link, question, key).await,
-        Err(error) => HostState::from_error(&error),
+async fn ask<H: Hosts>(hosts: &H, question: Question, key: Secret, limits: Limits) -> HostState {
+    let name = question.host.clone();
+    match timeout(limits.open, hosts.open(&name, question.root)).await {
+        Ok(Ok(link)) => {
+            let answer = timeout(limits.answer, inspect(link, question, key)).await;
+            answer.unwrap_or_else(|_| too_late(&name, "answer", limits.answer))
+        }
+        Ok(Err(error)) => HostState::from_error(&error),
+        Err(_) => too_late(&name, "connection", limits.open),
     }
 }
 

@@ -122,7 +122,13 @@ impl<'a> Layout<'a> {
 
     fn named(&self, packages: &[inventory::Package]) -> Vec<String> {
         let os = self.host.os.as_deref();
-        packages.iter().filter(|package| os == Some(package.os.as_str())).flat_map(|package| package.names.clone()).collect()
+        let mut names: Vec<String> = Vec::new();
+        for name in packages.iter().filter(|package| os == Some(package.os.as_str())).flat_map(|package| &package.names) {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        names
     }
 }
 
@@ -141,7 +147,7 @@ pub(super) fn instance_of(file: &str) -> Option<&str> {
 pub(super) fn package_manager(os: &str) -> Option<PackageManager> {
     match os.split('-').next().unwrap_or(os) {
         "debian" | "ubuntu" => Some(PackageManager::Dpkg),
-        "rhel" | "centos" | "rocky" | "almalinux" | "ol" | "fedora" => Some(PackageManager::Rpm),
+        "rhel" | "centos" | "rocky" | "almalinux" | "ol" | "oracle" | "fedora" => Some(PackageManager::Rpm),
         _ => None,
     }
 }

@@ -1,7 +1,7 @@
 //! The prerequisites of a platform as a whole.
 
 use super::banner::Banner;
-use super::finding::{Subject, clean, fold};
+use super::finding::{NOT_REACHED, Subject, clean, fold};
 use super::layout::Layout;
 use super::queries::pg_dump;
 use super::readings::{HostState, Reached};
@@ -93,6 +93,7 @@ fn backup(platform: &Platform, reached: &[(&Host, &Reached)]) -> Finding {
     let check = "backup";
     let subject = Subject::platform(platform);
     let (mut worst, mut evidence, mut problems, mut remedies) = (Status::Ok, Vec::new(), Vec::new(), Vec::new());
+    let mut away: Vec<&str> = Vec::new();
     let mut problem = |status: Status, text: String, remedy: &'static str| {
         worst = worst.max(status);
         problems.push(text);
@@ -117,6 +118,8 @@ fn backup(platform: &Platform, reached: &[(&Host, &Reached)]) -> Finding {
                         format!("pg_dump cannot back up the database of {name}, which is not PostgreSQL"),
                         "Set `backup: { by: dba }` for it: the plan then waits until the DBA's backup is confirmed.",
                     );
+                } else if platform.host(on).is_some_and(Host::is_windows) {
+                    problem(Status::Warning, format!("whether pg_dump runs on {on} is not checked from here"), WINDOWS);
                 } else if let Some((_, host)) = reached.iter().find(|(host, _)| host.name == *on) {
                     match host.readings.output(&pg_dump()) {
                         Ok((0, version)) => evidence.push(clean(version)),
@@ -126,15 +129,22 @@ fn backup(platform: &Platform, reached: &[(&Host, &Reached)]) -> Finding {
                     if let Ok((free, _)) = host.readings.space(dir) {
                         evidence.push(format!("{} MiB free in {dir}", free / (1024 * 1024)));
                     }
+                } else {
+                    away.push(on.as_str());
                 }
             }
         }
     }
     let evidence = if evidence.is_empty() { "the inventory".to_owned() } else { evidence.join("; ") };
+    if worst < Status::Unknown && !away.is_empty() {
+        let evidence = format!("{NOT_REACHED}{}; {evidence}", fold(&away));
+        return subject.finding(check, Status::Unknown, "whether pg_dump runs there is not known", evidence, "");
+    }
     if problems.is_empty() {
         return subject.ok(check, "every database has its backup in the plan", evidence);
     }
     subject.finding(check, worst, problems.join("; "), evidence, remedies.join(" "))
 }
 
+const WINDOWS: &str = "Look at it by hand.";
 const PG_DUMP: &str = "Install the PostgreSQL client there, or name another host in `database.backup.on`.";

@@ -248,7 +248,7 @@ fn of_tracking(platform: &Platform, proof: &PlatformProof) -> Finding {
         remedies.push("Let the agent become root, or compare it by hand and override this with the reason.".to_owned());
     }
     if !unreachable.is_empty() {
-        said.push(format!("{} not reached", fold(&unreachable)));
+        said.push(format!("not proven: {} not reached", fold(&unreachable)));
     }
     // Only the connection is missing: that host's own finding says what to do.
     let away = unset.is_empty() && unreadable.is_empty() && proof.groups.len() < 2 && !unreachable.is_empty();

@@ -37,7 +37,6 @@ fn campaign(host: &Host, when: Point) -> Vec<Query> {
     }
     queries.extend(layout.packages());
     queries.extend([
-        Query::Path { path: layout.tree() },
         Query::Path { path: layout.back() },
         Query::Path { path: host.init_scripts.clone() },
         Query::Space { path: host.campaign.home.clone() },

@@ -83,14 +83,13 @@ pub async fn check<H: Hosts>(
     Ok(Outcome { text, exit })
 }
 
-/// How many findings there are of each kind.
+/// How many findings there are of each kind; those that a person set aside are counted apart.
 #[derive(Debug, Default, Serialize)]
 struct Summary {
     ok: usize,
     warning: usize,
     failure: usize,
     unknown: usize,
-    /// Of the failures and unknowns: those that a person set aside.
     overridden: usize,
 }
 
@@ -98,13 +97,14 @@ impl Summary {
     fn of(findings: &[Finding]) -> Self {
         let mut summary = Self::default();
         for finding in findings {
-            match finding.status {
-                Status::Ok => summary.ok += 1,
-                Status::Warning => summary.warning += 1,
-                Status::Failure => summary.failure += 1,
-                Status::Unknown => summary.unknown += 1,
-            }
-            summary.overridden += usize::from(finding.overridden.is_some());
+            let count = match finding.status {
+                _ if finding.overridden.is_some() => &mut summary.overridden,
+                Status::Ok => &mut summary.ok,
+                Status::Warning => &mut summary.warning,
+                Status::Failure => &mut summary.failure,
+                Status::Unknown => &mut summary.unknown,
+            };
+            *count += 1;
         }
         summary
     }
@@ -175,7 +175,7 @@ impl<'a> Folded<'a> {
             page.note("", &format!("... and {} more: `--format json` has all of them", self.evidence.len() - EVIDENCE));
         }
         match &finding.overridden {
-            Some(reason) => page.note("set aside", reason),
+            Some(reason) => page.note("why", reason),
             None if finding.remedy.is_empty() => {}
             None => page.note("do", &finding.remedy),
         }

@@ -116,3 +116,31 @@ impl Page {
         self.text.push('\n');
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn colour_is_in_the_signs_and_titles_alone() {
+        let mut page = Page::new(true);
+        page.title(&["emea", "2 hosts"]);
+        page.item(Mark::Failure, "disk", "trk01", "full");
+        assert_eq!(page.text, "\x1b[1memea · 2 hosts\x1b[0m\n  \x1b[31m✗\x1b[0m disk  trk01  full\n");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_host_says_stays_on_the_page(words in proptest::collection::vec("[^ ]{0,20}", 0..60), label in "[a-z]{0,4}") {
+            let text = words.join(" ");
+            let mut page = Page::new(false);
+            page.item(Mark::Unknown, "check", "host", &text);
+            page.note(&label, &text);
+            for line in page.text.lines() {
+                prop_assert!(width(line) <= COLUMNS, "{line:?}");
+                prop_assert!(!line.chars().any(char::is_control), "{line:?}");
+            }
+        }
+    }
+}

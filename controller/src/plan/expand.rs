@@ -53,9 +53,11 @@ impl<'a> Expansion<'a> {
             by_role.map_or(&[][..], |stages| &stages.list).iter().map(|(name, roles)| stage(name, roles.clone())).collect();
         for template in self.runbook.steps.iter().filter(|template| template.phase == phase) {
             for placed in self.places(template, &mut stages) {
-                match self.step(template, &placed, &stages) {
+                let stage = stages.get(placed.stage).map_or("", |stage| stage.name.as_str());
+                let values = self.values(placed.subject, stage);
+                match self.step(template, &placed, stage, &values) {
                     Ok(step) => {
-                        let steps = overrides::apply(self.platform, template, step, &self.values(placed.subject), errors);
+                        let steps = overrides::apply(self.platform, template, step, &values, errors);
                         if let Some(stage) = stages.get_mut(placed.stage) {
                             stage.steps.extend(steps);
                         }
@@ -96,21 +98,22 @@ impl<'a> Expansion<'a> {
                 placed.subject.site.host.name == subject.site.host.name
                     && placed.subject.instance.map(|i| &i.name) == subject.instance.map(|i| &i.name)
             };
-            let ordinal = if template.each.is_some_and(|each| each != Each::Role) {
+            let ordinal = if template.each.is_some_and(|each| each != Each::Stage) {
                 found.iter().filter(|placed| same(placed)).count()
             } else {
                 0
             };
             found.push(Placed { subject, stage, ordinal });
         }
-        if template.scope == StepScope::Host && template.at == Some(At::Role) && template.each != Some(Each::Role) {
-            // Once per host: in the first of its stages.
+        if template.scope == StepScope::Host && template.at == Some(At::Role) {
+            // Once per host, in the first of its stages; or once in each of them, whatever number of roles it has there.
             found.sort_by_key(|placed| placed.stage);
-            let mut seen: Vec<&str> = Vec::new();
+            let mut seen: Vec<(&str, Option<usize>)> = Vec::new();
             found.retain(|placed| {
-                let name = placed.subject.site.host.name.as_str();
-                let first = !seen.contains(&name);
-                seen.push(name);
+                let stage = (template.each == Some(Each::Stage)).then_some(placed.stage);
+                let key = (placed.subject.site.host.name.as_str(), stage);
+                let first = !seen.contains(&key);
+                seen.push(key);
                 first
             });
         }
@@ -204,25 +207,24 @@ impl<'a> Expansion<'a> {
             && when.package.is_none_or(|wanted| from == Some(wanted))
     }
 
-    fn values(&self, subject: Subject<'_>) -> Values {
+    fn values(&self, subject: Subject<'_>, stage: &str) -> Values {
         let mut values = values(self.platform, subject, self.files);
+        values.insert("stage", Value::from(stage));
         if let Some(queries) = self.queries.get(subject.site.host.name.as_str()) {
             values.insert("queries", queries.clone());
         }
         values
     }
 
-    fn step(&self, template: &Template, placed: &Placed<'_>, stages: &[StagePlan]) -> Result<PlannedStep, String> {
+    fn step(&self, template: &Template, placed: &Placed<'_>, stage: &str, values: &Values) -> Result<PlannedStep, String> {
         let Subject { site, instance, .. } = placed.subject;
-        let values = self.values(placed.subject);
-        let text = |text: &str| fill_text(text, &values).map_err(|error| error.to_string());
-        let action: Action = typed(&template.action, &values)?;
-        let probe: Option<Probe> = template.probe.as_ref().map(|probe| typed(probe, &values)).transpose()?;
+        let text = |text: &str| fill_text(text, values).map_err(|error| error.to_string());
+        let action: Action = typed(&template.action, values)?;
+        let probe: Option<Probe> = template.probe.as_ref().map(|probe| typed(probe, values)).transpose()?;
         let name = match placed.ordinal {
             0 => template.name.clone(),
             before => format!("{}.{}", template.name, before + 1),
         };
-        let stage = stages.get(placed.stage).map_or("", |stage| stage.name.as_str());
         let whose = instance.map(|instance| format!(":{}", instance.name)).unwrap_or_default();
         let id = StepId(format!("{}/{}/{stage}/{}{whose}/{name}", self.platform.name, template.phase, site.host.name));
         let title = text(&template.title)?;
@@ -244,8 +246,8 @@ impl<'a> Expansion<'a> {
             reversibility: template.reversibility,
             source: template.source.clone(),
             wave,
-            explain: template.explain.clone(),
-            undo: template.undo.clone(),
+            explain: text(&template.explain)?,
+            undo: text(&template.undo)?,
             skip: None,
             spec: StepSpec {
                 id: id.clone(),

@@ -6,20 +6,26 @@
 
 mod error;
 mod expand;
+mod explain;
 mod files;
 mod hash;
 pub mod model;
 mod order;
 mod overrides;
+mod render;
 pub mod runbook;
 mod site;
 mod template;
+mod text;
 mod values;
+mod words;
 
 pub use error::{PlanError, PlanErrors};
 pub use expand::Queries;
+pub use explain::{UnknownStep, explain};
 pub use files::FileCheck;
 pub use model::*;
+pub use render::render;
 pub use template::TemplateError;
 
 use expand::Expansion;
@@ -104,6 +110,13 @@ fn plan_platform(
         topology: platform.topology,
         source: format!("v{}{build}", lead.source.version.as_str()),
         target: format!("v{} ({})", lead.target.version, lead.target.build),
+        roles: platform
+            .topology
+            .roles()
+            .iter()
+            .map(|role| (*role, platform.with_role(*role).count()))
+            .filter(|(_, count)| *count > 0)
+            .collect(),
         phases,
     };
     warn(platform, &plan, &migrate, warnings);
@@ -242,5 +255,5 @@ fn warn(platform: &Platform, plan: &PlatformPlan, migrate: &order::Stages, warni
 
 /// Names folded for people.
 fn fold(names: &[String]) -> String {
-    names.join(", ")
+    inventory::fold_names(&names.iter().map(String::as_str).collect::<Vec<_>>())
 }

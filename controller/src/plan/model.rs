@@ -3,6 +3,7 @@
 use inventory::Role;
 use proto::{RunAs, StepId, StepSpec};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Everything that will happen on a fleet, in order.
@@ -44,6 +45,9 @@ pub struct PlatformPlan {
     pub source: String,
     /// What will be installed, for people: `v7.4.1 (9383)`.
     pub target: String,
+    /// How many hosts have each role, for people.
+    #[serde(default)]
+    pub roles: BTreeMap<Role, usize>,
     /// The phases, in order. A barrier stands between two of them.
     pub phases: Vec<PhasePlan>,
 }

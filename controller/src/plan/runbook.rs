@@ -115,8 +115,8 @@ pub enum Each {
     Package,
     /// Package files of the source.
     OldPackage,
-    /// Stages of roles: a host with several roles has the step in each of them. Otherwise it has it in the first.
-    Role,
+    /// Stages of its roles: a host with several roles has the step in each of them. Otherwise it has it in the first.
+    Stage,
 }
 
 /// The wave of a step in its stage.

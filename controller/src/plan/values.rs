@@ -24,7 +24,7 @@ pub(super) struct Subject<'a> {
 
 /// The values for a step's placeholders.
 pub(super) fn values(platform: &Platform, subject: Subject<'_>, files: &Files) -> Values {
-    let Subject { site, instance, role, package } = subject;
+    let Subject { site, instance, package, .. } = subject;
     let host = site.host;
     let mut values = host_values(platform, site);
     if let Some(instance) = instance {
@@ -45,9 +45,6 @@ pub(super) fn values(platform: &Platform, subject: Subject<'_>, files: &Files) -
                 values.insert("backup.dir", json!(dir));
             }
         }
-    }
-    if let Some(role) = role {
-        values.insert("role", json!(role.as_str()));
     }
     if let Some(package) = package {
         let (inventory::Location::Path(place) | inventory::Location::Url(place)) = &package.location;

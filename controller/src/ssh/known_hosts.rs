@@ -73,9 +73,10 @@ impl KnownHosts {
         &self.warnings
     }
 
-    /// The lines that are about this name, which is in the form that the file uses ([`written`]).
-    pub(super) fn matching<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Line> {
-        self.lines.iter().filter(move |line| line.is_about(name))
+    /// The lines that are about a host with these names, which are in the form that the file uses ([`written`]). A line that
+    /// excludes one of them (`!name`) is not about it.
+    pub(super) fn matching<'a>(&'a self, names: &[String]) -> impl Iterator<Item = &'a Line> {
+        self.lines.iter().filter(move |line| line.is_about(names))
     }
 }
 
@@ -102,19 +103,19 @@ fn parse_line(number: usize, line: &str) -> Result<Line, String> {
 }
 
 impl Line {
-    fn is_about(&self, name: &str) -> bool {
+    fn is_about(&self, names: &[String]) -> bool {
         match &self.hosts {
-            HostPatterns::HashedName { salt, hash } => {
+            HostPatterns::HashedName { salt, hash } => names.iter().any(|name| {
                 Hmac::<Sha1>::new_from_slice(salt).is_ok_and(|mac| mac.chain_update(name.as_bytes()).verify_slice(hash).is_ok())
-            }
+            }),
             HostPatterns::Patterns(patterns) => {
                 let mut found = false;
                 for pattern in patterns {
                     match pattern.strip_prefix('!') {
                         // A negation that matches wins over everything else on the line.
-                        Some(pattern) if matches(pattern, name) => return false,
+                        Some(pattern) if names.iter().any(|name| matches(pattern, name)) => return false,
                         Some(_) => {}
-                        None => found = found || matches(pattern, name),
+                        None => found = found || names.iter().any(|name| matches(pattern, name)),
                     }
                 }
                 found
@@ -151,4 +152,120 @@ fn matches(pattern: &str, name: &str) -> bool {
         }
     }
     pattern.iter().skip(at_pattern).all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::fmt::Write as _;
+    use std::process::Command;
+
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB9dG4kjRhQTtWTVzd2t27+t0DEHBPW7iOD23TUiYLio";
+
+    fn numbers(file: &KnownHosts, host: &str, port: u16) -> Vec<usize> {
+        file.matching(&[written(host, port)]).map(|line| line.number).collect()
+    }
+
+    fn parse(text: &str) -> KnownHosts {
+        KnownHosts::parse(Path::new("known_hosts"), text.as_bytes())
+    }
+
+    #[test]
+    fn bad_lines_are_named_and_do_not_hide_good_ones() {
+        let file = parse(&format!(
+            "one {KEY}\n@what two {KEY}\nthree\nfour ssh-ed25519\nfive ssh-ed25519 AAAA\n|1|x six {KEY}\n\u{fffd}\n  \t# comment\n\tone {KEY}\r\n"
+        ));
+        assert_eq!(numbers(&file, "one", 22), [1, 9]);
+        let places: Vec<&str> = file.warnings().iter().map(|text| text.split(": ").next().unwrap()).collect();
+        assert_eq!(places, ["known_hosts:2", "known_hosts:3", "known_hosts:4", "known_hosts:5", "known_hosts:6", "known_hosts:7"]);
+        assert!(file.warnings()[0].contains("@what"), "{:?}", file.warnings());
+    }
+
+    #[test]
+    fn a_missing_file_is_empty_and_an_unreadable_one_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(KnownHosts::read(&dir.path().join("none")).unwrap().lines.is_empty());
+        assert!(KnownHosts::read(dir.path()).is_err());
+    }
+
+    #[test]
+    fn markers_ports_and_case() {
+        let file = parse(&format!(
+            "@revoked * {KEY}\n@cert-authority *.example.net {KEY}\n[MKT1.Example.net]:2222 {KEY}\n[::1]:2222 {KEY}\n"
+        ));
+        assert_eq!(numbers(&file, "mkt1.example.net", 22), [1, 2]);
+        // As in OpenSSH, `*.example.net` does not match `[mkt1.example.net]:2222`.
+        assert_eq!(numbers(&file, "Mkt1.example.net", 2222), [1, 3]);
+        assert_eq!(numbers(&file, "::1", 2222), [1, 4]);
+        let markers: Vec<_> = file.matching(&[written("mkt1.example.net", 22)]).map(|line| line.marker).collect();
+        assert_eq!(markers, [Some(Marker::Revoked), Some(Marker::CertAuthority)]);
+    }
+
+    #[test]
+    fn a_hostile_pattern_costs_little() {
+        let pattern = "*a".repeat(200);
+        let name = "a".repeat(2000);
+        assert!(matches(&pattern, &name));
+        assert!(!matches(&format!("{pattern}b"), &name));
+    }
+
+    /// Lines of all kinds about hosts that are likely to collide.
+    fn any_file() -> impl Strategy<Value = Vec<(String, bool)>> {
+        let pattern = proptest::string::string_regex("!?(\\[?(a|b|A|\\*|\\?|\\.|1){1,4}(\\]:(22|23))?)").unwrap();
+        let hosts = proptest::collection::vec(pattern, 1..4).prop_map(|patterns| patterns.join(","));
+        proptest::collection::vec((hosts, any::<bool>()), 1..6)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// `ssh-keygen -F` finds the same lines, also when it has hashed the file before.
+        #[test]
+        fn as_ssh_keygen_finds(lines in any_file(), host in "[ab1.]{1,4}", port in prop_oneof![Just(22u16), Just(23)]) {
+            prop_assume!(!host.starts_with('.') && !host.is_empty());
+            if Command::new("ssh-keygen").arg("-?").output().is_err() {
+                eprintln!("skipped: ssh-keygen is not installed");
+                return Ok(());
+            }
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("known_hosts");
+            let mut text = String::new();
+            for (hosts, tab) in &lines {
+                let _ = writeln!(text, "{hosts}{}{KEY}", if *tab { '\t' } else { ' ' });
+            }
+            std::fs::write(&path, &text).unwrap();
+            for hashed in [false, true] {
+                if hashed {
+                    let done = Command::new("ssh-keygen").args(["-q", "-H", "-f"]).arg(&path).output().unwrap();
+                    prop_assert!(done.status.success());
+                }
+                let found = Command::new("ssh-keygen").args(["-F", &written(&host, port), "-f"]).arg(&path).output().unwrap();
+                let expected: Vec<usize> = String::from_utf8_lossy(&found.stdout)
+                    .lines()
+                    .filter_map(|line| line.strip_prefix("# Host ")?.rsplit_once("line ")?.1.split(' ').next()?.parse().ok())
+                    .collect();
+                let file = KnownHosts::read(&path).unwrap();
+                prop_assert_eq!(numbers(&file, &host, port), expected, "{} in {}", host, std::fs::read_to_string(&path).unwrap());
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let file = KnownHosts::parse(Path::new("x"), &bytes);
+            let _ = numbers(&file, "a", 22);
+        }
+
+        #[test]
+        fn patterns_match_as_their_definition_says(pattern in "[ab*?]{0,8}", name in "[ab]{0,8}") {
+            fn defined(pattern: &[u8], name: &[u8]) -> bool {
+                match pattern.split_first() {
+                    None => name.is_empty(),
+                    Some((b'*', rest)) => (0..=name.len()).any(|skip| defined(rest, &name[skip..])),
+                    Some((wanted, rest)) => name.split_first().is_some_and(|(byte, name)| (*wanted == b'?' || wanted == byte) && defined(rest, name)),
+                }
+            }
+            prop_assert_eq!(matches(&pattern, &name), defined(pattern.as_bytes(), name.as_bytes()));
+        }
+    }
 }

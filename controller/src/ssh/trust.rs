@@ -109,19 +109,8 @@ impl Trust {
         let mut names: Vec<String> = self.names.iter().map(|name| written(name, self.port)).collect();
         if portless {
             names.extend(self.names.iter().map(|name| name.to_lowercase()));
-            names.dedup();
         }
-        let mut found: Vec<(&Path, &Line)> = Vec::new();
-        for file in &self.files {
-            for name in &names {
-                for line in file.matching(name) {
-                    if !found.iter().any(|(path, seen)| *path == file.path() && seen.number == line.number) {
-                        found.push((file.path(), line));
-                    }
-                }
-            }
-        }
-        found.into_iter()
+        self.files.iter().flat_map(move |file| file.matching(&names).map(|line| (file.path(), line)).collect::<Vec<_>>())
     }
 }
 

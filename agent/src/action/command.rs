@@ -1,0 +1,154 @@
+//! Running a program as a step.
+
+use super::secret_file::SecretFile;
+use super::{Context, Done, Result, Trouble};
+use crate::program::{Ended, Program, Source, Watched};
+use proto::step::{Command, LineRule};
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::FdFlags;
+use rustix::pipe::PipeFlags;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+/// How much of a line is looked at.
+const LINE_LIMIT: usize = 4096;
+/// How many of the last lines an error quotes.
+const QUOTED: usize = 3;
+
+/// What a program's descendants are to the step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Descendants {
+    /// They are the step: it runs until the last one ended.
+    Count,
+    /// While the program runs they hold the step's lock; those that remain after it do not matter.
+    MayRemain,
+    /// They are a service. They get nothing of the step's.
+    Outlive,
+}
+
+impl Descendants {
+    pub(crate) fn of(command: &Command) -> Self {
+        if command.starts_service { Self::Outlive } else { Self::Count }
+    }
+}
+
+pub(crate) fn run(spec: &Command, descendants: Descendants, context: &mut Context<'_>) -> Result {
+    let mut command = Program::from(spec).command()?;
+    let mut secret_files = Vec::new();
+    for (variable, content) in &spec.secret_files {
+        let file = SecretFile::create(content, context.secrets).map_err(|e| format!("cannot provide {variable}: {e}"))?;
+        command.env(variable, file.path());
+        secret_files.push(file);
+    }
+    let failed = |e: rustix::io::Errno| Trouble::from(format!("cannot start the program: {e}"));
+    // Inherited by the program since it is not closed by exec; ours is closed as soon as the program has its copy.
+    let lock: Option<OwnedFd> = match descendants {
+        Descendants::Outlive => None,
+        _ => Some(rustix::io::dup(std::io::stderr()).map_err(failed)?),
+    };
+    let life = match descendants {
+        Descendants::Count => Some(life_pipe().map_err(failed)?),
+        _ => None,
+    };
+    let memory = if descendants == Descendants::Outlive { memory_file() } else { None };
+    let mut watched = match &memory {
+        Some(file) => start_into(command, file, context)?,
+        None => Watched::start(command, context.deadline)?,
+    };
+    drop((lock, secret_files));
+    watched.life = life.map(|(ours, _theirs)| ours);
+
+    let mut lines = Lines::new(&spec.fail_on);
+    let sink = &mut *context.sink;
+    let ended = watched.follow(&mut |bytes| {
+        lines.take(bytes);
+        sink(bytes);
+    });
+    if let Some(file) = &memory {
+        // The service may go on writing: it gets an error for it, and the memory does not grow.
+        let _ = rustix::fs::fcntl_add_seals(file, SealFlags::GROW);
+    }
+    lines.end();
+    judge(spec, ended, &lines, context)
+}
+
+fn judge(spec: &Command, ended: Ended, lines: &Lines<'_>, context: &Context<'_>) -> Result {
+    let exit_code = ended.code();
+    if !ended.in_time {
+        return Err(Trouble { exit_code, ..context.late() });
+    }
+    let trouble = |message: String| Err(Trouble { message, exit_code, cut_off: false });
+    if let Some((rule, line)) = lines.bad.first() {
+        let more = if lines.bad.len() > 1 { format!(" (and {} more such lines)", lines.bad.len() - 1) } else { String::new() };
+        return trouble(format!("{}: {line}{more}; {}", rule.means, ended.describe()));
+    }
+    if exit_code.is_some_and(|code| spec.ok.contains(&code)) {
+        return Ok(Done { exit_code, message: String::new() });
+    }
+    let expected: Vec<String> = spec.ok.iter().map(i32::to_string).collect();
+    let said = if lines.last.is_empty() { "it printed nothing".to_owned() } else { format!("last output: {}", lines.last.join(" | ")) };
+    trouble(format!("expected exit code {}, seen {}; {said}", expected.join(" or "), ended.describe()))
+}
+
+/// A pipe whose second end goes to the program and its descendants, and to nobody after them.
+fn life_pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::empty())?;
+    rustix::io::fcntl_setfd(&ours, FdFlags::CLOEXEC)?;
+    Ok((ours, theirs))
+}
+
+/// A file in memory that can be closed to further growth (Linux 3.17). Without it a pipe has to do.
+fn memory_file() -> Option<File> {
+    rustix::fs::memfd_create("output", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).ok().map(File::from)
+}
+
+fn start_into(mut command: std::process::Command, file: &File, context: &Context<'_>) -> std::result::Result<Watched, Trouble> {
+    let failed = |e: std::io::Error| Trouble::from(format!("cannot start the program: {e}"));
+    let copy = || file.try_clone().map_err(failed);
+    command.stdout(copy()?).stderr(copy()?);
+    let child = command.spawn().map_err(failed)?;
+    Ok(Watched { child, output: Source::Memory(copy()?, 0), life: None, deadline: context.deadline })
+}
+
+/// Looks at output line by line.
+struct Lines<'a> {
+    rules: &'a [LineRule],
+    current: Vec<u8>,
+    /// Lines that mean failure, with their rules.
+    bad: Vec<(&'a LineRule, String)>,
+    /// The last lines that are not empty.
+    last: Vec<String>,
+}
+
+impl<'a> Lines<'a> {
+    fn new(rules: &'a [LineRule]) -> Self {
+        Self { rules, current: Vec::new(), bad: Vec::new(), last: Vec::new() }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        for (index, piece) in bytes.split(|byte| *byte == b'\n').enumerate() {
+            if index > 0 {
+                self.end();
+            }
+            let room = LINE_LIMIT.saturating_sub(self.current.len());
+            self.current.extend_from_slice(piece.get(..room).unwrap_or(piece));
+        }
+    }
+
+    fn end(&mut self) {
+        let line = String::from_utf8_lossy(&self.current).trim().chars().take(300).collect::<String>();
+        self.current.clear();
+        if line.is_empty() {
+            return;
+        }
+        // A rule for `>>` must not take the lines of a rule for `>>>`: the longest one that fits counts.
+        let fits = self.rules.iter().filter(|rule| !rule.starts_with.is_empty() && line.starts_with(rule.starts_with.trim()));
+        if let Some(rule) = fits.max_by_key(|rule| rule.starts_with.len()) {
+            self.bad.push((rule, line.clone()));
+        }
+        if self.last.len() == QUOTED {
+            self.last.remove(0);
+        }
+        self.last.push(line);
+    }
+}

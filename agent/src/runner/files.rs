@@ -1,0 +1,108 @@
+//! The files of one step, which supervisor and runner share.
+
+use crate::durable;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Room for a result: its message is at most a few lines.
+const RESERVED: usize = 16 * 1024;
+
+/// Names the files of one step.
+#[derive(Debug, Clone)]
+pub(crate) struct StepFiles {
+    dir: PathBuf,
+}
+
+/// A runner's request for a file that the controller has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Need {
+    pub(crate) sha256: String,
+    pub(crate) size: u64,
+    /// Where the supervisor writes what arrives. What is there already is not sent again.
+    pub(crate) part: PathBuf,
+}
+
+impl StepFiles {
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What was granted. Not durable by itself: the journal has it.
+    pub(crate) fn spec(&self) -> PathBuf {
+        self.dir.join("spec.json")
+    }
+
+    /// Locked while the step runs.
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.dir.join("lock")
+    }
+
+    /// The result.
+    pub(crate) fn status(&self) -> PathBuf {
+        self.dir.join("status.json")
+    }
+
+    /// The masked output, in segments.
+    pub(crate) fn output(&self) -> PathBuf {
+        self.dir.join("out")
+    }
+
+    /// The request for a file, as [`Need`].
+    pub(crate) fn need(&self) -> PathBuf {
+        self.dir.join("need.json")
+    }
+
+    /// The supervisor's answer: the file arrived (empty), or why it does not come (text).
+    pub(crate) fn answer(&self) -> PathBuf {
+        self.dir.join("answer")
+    }
+
+    /// The lock file, made where it is missing. Closed by `exec` unless it is handed on.
+    pub(crate) fn open_lock(&self) -> io::Result<File> {
+        OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(self.lock())
+    }
+
+    /// Whether nobody runs for this step.
+    pub(crate) fn is_free(&self) -> bool {
+        match self.open_lock() {
+            Ok(file) => !matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)),
+            // No directory, no runner.
+            Err(e) => e.kind() == io::ErrorKind::NotFound,
+        }
+    }
+
+    fn reserved(&self) -> PathBuf {
+        durable::beside(&self.status(), ".tmp")
+    }
+
+    /// Takes the space that the result will need, before the step begins.
+    pub(crate) fn reserve_status(&self) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(self.reserved())?;
+        file.write_all(&[b' '; RESERVED])?;
+        file.sync_all()
+    }
+
+    /// Writes the result into the reserved space, durably, and then under its name.
+    pub(crate) fn write_status(&self, json: &[u8]) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(self.reserved())?;
+        file.write_all(json)?;
+        file.set_len(json.len() as u64)?;
+        file.sync_all()?;
+        std::fs::rename(self.reserved(), self.status())?;
+        durable::sync_dir(&self.dir)
+    }
+}
+
+/// Reads a small JSON file.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
+    let bytes = std::fs::read(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+    serde_json::from_slice(&bytes).map_err(|e| format!("{} is damaged: {e}", path.display()))
+}

@@ -1,0 +1,154 @@
+//! A runner: one process for one step. It does the work, proves the result, and writes output and result to disk itself, so that
+//! neither the bridge's nor the supervisor's death loses them.
+//!
+//! Its standard error is the step's lock file, locked by whoever started it: the lock lives in that open file, so there is no
+//! moment at which the runner is alive and the lock is free. Descendants get a copy of it (except services that a step starts):
+//! while one of them lives, the step counts as running. Standard input brings the secrets; standard output tells the supervisor
+//! that there is something to see, one byte at a time, and may be gone.
+
+pub(crate) mod act;
+pub(crate) mod files;
+mod outcome;
+pub(crate) mod spool;
+
+use crate::mask::Mask;
+use crate::{account, durable};
+use act::Job;
+use files::{StepFiles, read_json};
+use outcome::Verdict;
+use proto::message::Granted;
+use proto::step::Action;
+use proto::{Outcome, Secret};
+use rustix::fs::{FlockOperation, OFlags};
+use serde::{Deserialize, Serialize};
+use spool::Spool;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// How a step ended, as its runner writes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) outcome: Outcome,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) duration_ms: u64,
+    pub(crate) message: String,
+    pub(crate) output_len: u64,
+}
+
+/// The mode `runner STEPDIR`, and `runner STEPDIR probe` to find out what became of a step whose runner died.
+pub(crate) fn run(dir: &str, after_death: bool) -> ExitCode {
+    match carry_out(&StepFiles::new(Path::new(dir)), after_death) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            crate::complain(&format!("{message}\n"));
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn carry_out(files: &StepFiles, after_death: bool) -> Result<(), String> {
+    let began = Instant::now();
+    let _own_lock = hold_lock(files)?;
+    // The supervisor may be gone before we are: a full pipe must not stop us.
+    let _ = rustix::fs::fcntl_setfl(std::io::stdout(), OFlags::NONBLOCK);
+    let secrets = read_secrets()?;
+    let granted: Granted = read_json(&files.spec())?;
+    if files.status().exists() {
+        return Ok(());
+    }
+    let reserved = files.reserve_status().map_err(|e| format!("cannot reserve space for the result in {}: {e}", files.dir().display()));
+    let mask = Mask::of(&secrets);
+    let mut spool = Spool::open(&files.output(), Mask::of(&secrets)).map_err(|e| format!("cannot keep output: {e}"))?;
+    let verdict = match reserved {
+        Ok(()) => decide(files, granted, after_death, secrets, &mut |bytes| {
+            spool.write(bytes);
+            notify();
+        }),
+        Err(message) => Verdict::new(Outcome::Failed, message),
+    };
+    let output_len = spool.finish();
+    let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let Verdict { outcome, exit_code, message } = verdict;
+    let status = Status { outcome, exit_code, duration_ms, message: mask.text(&message), output_len };
+    let json = serde_json::to_vec(&status).map_err(|e| e.to_string())?;
+    files.write_status(&json).map_err(|e| format!("cannot write the result to {}: {e}", files.dir().display()))?;
+    notify();
+    Ok(())
+}
+
+/// Tells the supervisor that there is something to see, if it is there.
+pub(crate) fn notify() {
+    let _ = rustix::io::write(std::io::stdout(), b".");
+}
+
+/// Makes sure that this step's lock is ours. Normally it came with standard error.
+fn hold_lock(files: &StepFiles) -> Result<Option<std::fs::File>, String> {
+    let cannot = |e: &dyn std::fmt::Display| format!("cannot lock {}: {e}", files.lock().display());
+    let named = rustix::fs::stat(files.lock()).ok().map(|stat| (stat.st_dev, stat.st_ino));
+    let given = rustix::fs::fstat(std::io::stderr()).ok().map(|stat| (stat.st_dev, stat.st_ino));
+    if given.is_some() && given == named {
+        rustix::fs::flock(std::io::stderr(), FlockOperation::NonBlockingLockExclusive).map_err(|e| cannot(&e))?;
+        return Ok(None);
+    }
+    let file = files.open_lock().map_err(|e| cannot(&e))?;
+    file.try_lock().map_err(|e| cannot(&e))?;
+    rustix::stdio::dup2_stderr(&file).map_err(|e| cannot(&e))?;
+    Ok(Some(file))
+}
+
+fn read_secrets() -> Result<BTreeMap<String, Secret>, String> {
+    let mut text = zeroize::Zeroizing::new(Vec::new());
+    std::io::stdin().lock().read_to_end(&mut text).map_err(|e| format!("cannot read the secrets: {e}"))?;
+    if text.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    serde_json::from_slice(&text).map_err(|_| "the secrets on standard input are not understood".to_owned())
+}
+
+fn decide(files: &StepFiles, granted: Granted, after_death: bool, secrets: BTreeMap<String, Secret>, sink: &mut dyn FnMut(&[u8])) -> Verdict {
+    let account = match account::resolve(&granted.spec.run_as) {
+        Ok(account) => account,
+        Err(message) => return Verdict::new(Outcome::Failed, message),
+    };
+    let job = Job { granted, after_death, account, secrets };
+    match &job.account {
+        // What the controller sends comes through the supervisor, which has our account.
+        Some(_) if !matches!(job.granted.spec.action, Action::PushFile { .. }) => act::elsewhere(&job, sink),
+        _ => outcome::reach(&job, Some(files), sink),
+    }
+}
+
+/// The mode `act`: the part of a runner that runs as another account. Reads its job from standard input; output and the result go
+/// to standard output as frames.
+pub(crate) fn run_act() -> ExitCode {
+    let output = crate::channel::Output::new(std::io::stdout());
+    let verdict = act::read_job().and_then(|job| {
+        if let Some(account) = &job.account {
+            account.become_it()?;
+        }
+        Ok(outcome::reach(&job, None, &mut |bytes| {
+            output.data(0, 0, bytes);
+        }))
+    });
+    let verdict = verdict.unwrap_or_else(|message| Verdict::new(Outcome::Failed, message));
+    match output.message(&verdict) {
+        Ok(true) => ExitCode::SUCCESS,
+        _ => ExitCode::from(1),
+    }
+}
+
+/// A text for the record, as a line of the step's output.
+pub(crate) fn note(sink: &mut dyn FnMut(&[u8]), text: &str) {
+    sink(format!("{text}\n").as_bytes());
+}
+
+/// Writes a small file that may be read by the supervisor as soon as it is there.
+pub(crate) fn publish(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let other = durable::beside(path, ".tmp");
+    let mut file = std::fs::File::create(&other)?;
+    file.write_all(bytes)?;
+    std::fs::rename(&other, path)
+}

@@ -1,0 +1,628 @@
+//! The format as it stands in the file: every key there is, once, with what it means. Reader, messages and JSON Schema follow
+//! from these definitions.
+
+use crate::model::{BecomeMethod, Engine, InitSystem, InstanceKind, SecretRef, SourceVersion, Topology, WebServer};
+use crate::problem::{Kind, Report, quote};
+use crate::read::{OneOrMany, Read, Spanned, Text, Word, map, wrong_type};
+use crate::yaml::{Node, REFERENCES, Value};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use std::borrow::Cow;
+
+/// The blocks that can stand in `defaults`, on a platform and on a host.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Blocks<'a> {
+    pub(crate) ssh: Option<&'a Spanned<Ssh>>,
+    pub(crate) become_: Option<&'a Spanned<Become>>,
+    pub(crate) campaign: Option<&'a Spanned<Campaign>>,
+    pub(crate) source: Option<&'a Spanned<Source>>,
+    pub(crate) target: Option<&'a Spanned<Target>>,
+    pub(crate) host_state: Option<&'a Spanned<Text>>,
+    pub(crate) init_scripts: Option<&'a Spanned<Text>>,
+}
+
+/// Defines a map that has these blocks beside its own keys.
+macro_rules! layer {
+    ($(#[doc = $doc:literal])+ $name:ident as $what:literal { $($required:tt)* } ; { $($optional:tt)* }) => {
+        map! {
+            $(#[doc = $doc])+
+            $name as $what {
+                $($required)*
+                ;
+                $($optional)*
+                /// How SSH reaches the hosts.
+                ssh: Ssh,
+                /// How Caravan becomes root on the hosts.
+                #[key = "become"] become_: Become,
+                /// The Campaign installation on the hosts.
+                campaign: Campaign,
+                /// Caravan's directory on the hosts (`/var/lib/caravan`); `{host}` and `{platform}` stand for the names.
+                host_state: Text,
+                /// What is installed now.
+                source: Source,
+                /// What shall be installed.
+                target: Target,
+                /// Where init scripts are on the hosts (`/etc/init.d`).
+                init_scripts: Text,
+            }
+        }
+
+        impl $name {
+            pub(crate) fn blocks(&self) -> Blocks<'_> {
+                Blocks {
+                    ssh: self.ssh.as_ref(),
+                    become_: self.become_.as_ref(),
+                    campaign: self.campaign.as_ref(),
+                    source: self.source.as_ref(),
+                    target: self.target.as_ref(),
+                    host_state: self.host_state.as_ref(),
+                    init_scripts: self.init_scripts.as_ref(),
+                }
+            }
+        }
+    };
+}
+
+map! {
+    /// A Caravan inventory: one fleet.
+    Inventory as "the inventory" {
+        /// The version of this format: 1.
+        version: u64,
+        /// The Campaign deployments.
+        platforms: Vec<Spanned<Platform>>,
+        ;
+        /// What holds for all hosts unless a platform or a host says otherwise: the nearer one wins, key by key.
+        defaults: Defaults,
+        /// How much happens at once.
+        parallel: Parallel,
+    }
+}
+
+map! {
+    /// How much happens at once.
+    Parallel as "`parallel`" {
+        ;
+        /// Platforms that migrate at the same time (4).
+        platforms: u64,
+        /// Hosts that work at the same time (50).
+        hosts: u64,
+    }
+}
+
+layer! {
+    /// What holds for all hosts unless a platform or a host says otherwise.
+    Defaults as "`defaults`" {} ; {}
+}
+
+layer! {
+    /// One Campaign deployment: its servers, its instances, its database.
+    Platform as "a platform" {
+        /// Its name; unique in the fleet.
+        name: Text,
+        /// How its servers are arranged, which decides the order.
+        topology: Topology,
+        /// Its servers: a list, or a map by name.
+        hosts: Hosts,
+        /// Its instances: names, or maps. A name alone is a marketing instance.
+        instances: Vec<Spanned<InstanceEntry>>,
+    } ; {
+        /// A test platform, migrated first to learn from (false).
+        rehearsal: bool,
+        /// The database of its instances.
+        database: Database,
+        /// Changes to single steps of the runbook, by step name (`stop.nlserver`).
+        overrides: Overrides,
+        /// The site's own order of the roles in `migrate`, within the vendor's rules.
+        order: Vec<Spanned<RoleWord>>,
+        /// The site's own order of the roles in `restart`, within the vendor's rules.
+        restart_order: Vec<Spanned<RoleWord>>,
+    }
+}
+
+layer! {
+    /// One server, or several with a range in the name (`trk[01-12].example.net`).
+    Host as "a host" {
+        /// What it is for.
+        roles: Vec<Spanned<RoleWord>>,
+    } ; {
+        /// Its name; unique in the fleet. Left out where the hosts are a map by name.
+        name: Text,
+        /// Where SSH connects to, if that is not the name. Ranges go in step with those of the name.
+        address: Text,
+        /// Distribution and major version (`debian-11`, `rhel-8`, `windows`); asked from the host when left out.
+        os: Text,
+        /// The web server of a tracking server (`apache`; on Windows `iis`).
+        web_server: WebServer,
+        /// Where the host itself reaches its web server (`localhost:80`).
+        web_address: Text,
+        /// The web server's service name, if it is neither `apache2` (Debian) nor `httpd` (RHEL).
+        web_service: Text,
+        /// Its init system; asked from the host when left out.
+        init: InitSystem,
+        /// Reserved.
+        replaces: Text,
+    }
+}
+
+map! {
+    /// How SSH reaches a host. `~/.ssh/config` is honoured as well.
+    Ssh as "`ssh`" {
+        ;
+        /// Login account; the workstation's own account name when left out.
+        user: Text,
+        /// Port (22).
+        port: u64,
+        /// Private key file, or several, tried in order.
+        identity: OneOrMany<Spanned<Text>>,
+        /// Jump host, `[USER@]HOST[:PORT]`.
+        jump: Text,
+        /// The host key that the host must have, `ssh-ed25519 AAAA...`: a pin.
+        host_key: Text,
+        /// known_hosts file, or several (`~/.ssh/known_hosts`).
+        known_hosts: OneOrMany<Spanned<Text>>,
+        /// Seconds until connecting gives up (15).
+        connect_timeout: u64,
+        /// Allows algorithms of OpenSSH 5.3's age (false).
+        legacy: bool,
+    }
+}
+
+map! {
+    /// How Caravan becomes root on a host.
+    Become as "`become`" {
+        ;
+        /// `sudo`, or `none` where every step runs as the login user (sudo).
+        method: BecomeMethod,
+        /// Where the password is.
+        password: Secret,
+    }
+}
+
+map! {
+    /// The Campaign installation on a host.
+    Campaign as "`campaign`" {
+        ;
+        /// The directory that holds `nl6` (`/usr/local/neolane`); `{host}` and `{platform}` stand for the names.
+        home: Text,
+        /// The account that owns it (neolane).
+        user: Text,
+    }
+}
+
+map! {
+    /// The version that is installed before the migration.
+    Source as "`source`" {
+        ;
+        /// 5.11, 6.02 or 6.1.
+        version: SourceVersion,
+        /// The latest build of that version: it must be installed before migrating.
+        latest_build: u64,
+        /// Its packages, needed to go back.
+        packages: Vec<Spanned<Package>>,
+    }
+}
+
+map! {
+    /// The version that shall be installed.
+    Target as "`target`" {
+        ;
+        /// Version (`7.4.1`).
+        version: Text,
+        /// Build number (`9383`).
+        build: u64,
+        /// Its packages, one or more for each OS of the fleet.
+        packages: Vec<Spanned<Package>>,
+    }
+}
+
+map! {
+    /// A package file: its place is a path of the workstation or a URL.
+    Package as "a package" {
+        /// The OS it is for (`debian-11`).
+        os: Text,
+        /// SHA-256 of the file, 64 hex digits.
+        sha256: Text,
+        ;
+        /// Path on the workstation; relative paths start at the inventory's directory.
+        path: Text,
+        /// URL that each host downloads from.
+        url: Text,
+        /// Names of the packages that the file installs.
+        names: Vec<Spanned<Text>>,
+    }
+}
+
+map! {
+    /// A database and how it is backed up.
+    Database as "`database`" {
+        ;
+        /// The engine; a migration cannot change it.
+        engine: Engine,
+        /// The database server's address.
+        server: Text,
+        /// The database's name.
+        name: Text,
+        /// The account.
+        user: Text,
+        /// Where the password is.
+        password: Secret,
+        /// Whether it is a Unicode database.
+        unicode: bool,
+        /// How it is backed up.
+        backup: Backup,
+    }
+}
+
+map! {
+    /// How a database is backed up: by Caravan (`on`, `dir`) or by somebody else (`by`).
+    Backup as "`backup`" {
+        ;
+        /// The host of the platform that `pg_dump` runs on.
+        on: Text,
+        /// The directory on that host; `{host}` and `{platform}` stand for the names.
+        dir: Text,
+        /// `dba`: the plan waits until a person confirms the backup.
+        by: BackupBy,
+    }
+}
+
+/// Who backs a database up.
+#[derive(Debug, Clone, Copy, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+pub(crate) enum BackupBy {
+    /// The database administrator.
+    Dba,
+}
+
+map! {
+    /// An instance.
+    Instance as "an instance" {
+        /// Its name, as in `config-<instance>.xml`.
+        name: Text,
+        ;
+        /// What it does (marketing).
+        kind: InstanceKind,
+        /// The host that runs its postupgrade; the only host that could, when left out.
+        app: Text,
+        /// Its database; keys that are left out are those of the platform's.
+        database: Database,
+        /// Its time zone (`Europe/Paris`), which postupgrade needs from v5.
+        timezone: Text,
+    }
+}
+
+map! {
+    /// A change to one step of the runbook.
+    Override as "an override" {
+        ;
+        /// Runs this instead: a list of program and arguments, or a text with `shell: true`.
+        command: CommandLine,
+        /// Gives the command, a text, to `/bin/sh -c`.
+        shell: bool,
+        /// Whom the command runs as (`root`, an account, `login`).
+        run_as: Text,
+        /// How long the command may take (`90s`, `15m`, `2h`, or seconds).
+        deadline: Text,
+        /// Leaves the step out, for this reason.
+        skip: Text,
+        /// Extra steps before it.
+        before: Vec<Spanned<SiteStep>>,
+        /// Extra steps after it.
+        after: Vec<Spanned<SiteStep>>,
+    }
+}
+
+map! {
+    /// A step that a site adds.
+    SiteStep as "an extra step" {
+        /// Its name.
+        name: Text,
+        /// A list of program and arguments, or a text with `shell: true`.
+        command: CommandLine,
+        ;
+        /// Gives the command, a text, to `/bin/sh -c`.
+        shell: bool,
+        /// Whom it runs as (`root`, an account, `login`).
+        run_as: Text,
+        /// How long it may take (`90s`, `15m`, `2h`, or seconds).
+        deadline: Text,
+    }
+}
+
+/// Where a key belongs that stands in the wrong map.
+pub(crate) fn elsewhere(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "user" | "port" | "identity" | "jump" | "host_key" | "known_hosts" | "connect_timeout" | "legacy" => "in `ssh: { ... }`",
+        "method" => "in `become: { ... }`",
+        "home" => "in `campaign: { ... }`",
+        "latest_build" => "in `source: { ... }`",
+        "build" => "in `target: { ... }`",
+        "engine" | "server" | "unicode" | "backup" => "in `database: { ... }`",
+        "roles" | "address" | "os" | "web_server" | "web_address" | "web_service" | "init" => "on a host",
+        "topology" | "instances" | "overrides" | "order" | "restart_order" | "rehearsal" | "hosts" => "on a platform",
+        "ssh" | "become" | "campaign" | "host_state" | "source" | "target" | "init_scripts" => {
+            "in `defaults`, on a platform or on a host"
+        }
+        "parallel" | "platforms" | "defaults" => "at the top of the file",
+        _ => return None,
+    })
+}
+
+/// A role's word; which ones there are depends on the topology.
+#[derive(Debug, Clone)]
+pub(crate) struct RoleWord(pub(crate) String);
+
+impl Read for RoleWord {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        Text::read(node, report).map(|text| Self(text.0))
+    }
+}
+
+impl JsonSchema for RoleWord {
+    fn schema_name() -> Cow<'static, str> {
+        crate::model::Role::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        crate::model::Role::json_schema(generator)
+    }
+}
+
+/// The hosts of a platform, as a list or a map by name; and whether some of them could not be read.
+#[derive(Debug, Clone)]
+pub(crate) struct Hosts(pub(crate) Vec<Spanned<Host>>, pub(crate) bool);
+
+impl Read for Hosts {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        match &node.value {
+            Value::List(items) => {
+                let hosts = Vec::<Spanned<Host>>::read(node, report)?;
+                let lost = hosts.len() < items.len();
+                for host in hosts.iter().filter(|host| host.value.name.is_none()) {
+                    if report.gave_up(&host.span, "name") {
+                        continue;
+                    }
+                    let at = report.head(&host.span);
+                    report.error(Kind::MissingKey, &at, "a host lacks `name`").label("add `name:`");
+                }
+                Some(Self(hosts, lost))
+            }
+            Value::Map(entries) => {
+                let mut hosts = Vec::new();
+                for entry in entries {
+                    let Some(mut host) = Host::read(&entry.value, report) else { continue };
+                    if let Some(name) = &host.name {
+                        report
+                            .error(Kind::UnknownKey, &name.span, "a host in a map by name has no `name` of its own")
+                            .label(format!("its name is {}", quote(&entry.key)));
+                    }
+                    host.name = Some(Spanned { value: Text(entry.key.clone()), span: entry.at.clone() });
+                    hosts.push(Spanned { value: host, span: entry.value.span.clone() });
+                }
+                let lost = hosts.len() < entries.len();
+                Some(Self(hosts, lost))
+            }
+            Value::Scalar { .. } => {
+                wrong_type(node, "a list of hosts, or a map by name,", report);
+                None
+            }
+        }
+    }
+}
+
+impl JsonSchema for Hosts {
+    fn schema_name() -> Cow<'static, str> {
+        "Hosts".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let host = generator.subschema_for::<Host>();
+        json_schema!({ "anyOf": [{ "type": "array", "items": host }, { "type": "object", "additionalProperties": host }] })
+    }
+}
+
+/// An instance as a name alone or as a map.
+#[derive(Debug, Clone)]
+pub(crate) struct InstanceEntry(pub(crate) Instance);
+
+impl Read for InstanceEntry {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        match &node.value {
+            Value::Map(_) => Instance::read(node, report).map(Self),
+            Value::Scalar { .. } if !node.is_null() => {
+                let name = Spanned::<Text>::read(node, report)?;
+                Some(Self(Instance { name: Some(name), ..Instance::default() }))
+            }
+            _ => {
+                wrong_type(node, "an instance's name, or a map,", report);
+                None
+            }
+        }
+    }
+}
+
+impl JsonSchema for InstanceEntry {
+    fn schema_name() -> Cow<'static, str> {
+        "InstanceEntry".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let instance = generator.subschema_for::<Instance>();
+        json_schema!({ "anyOf": [{ "type": "string" }, instance] })
+    }
+}
+
+/// Overrides by step name, in the order of the file.
+#[derive(Debug, Clone)]
+pub(crate) struct Overrides(pub(crate) Vec<(Spanned<String>, Override)>);
+
+impl Read for Overrides {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        let Value::Map(entries) = &node.value else {
+            wrong_type(node, "a map (of step names)", report);
+            return None;
+        };
+        let mut overrides = Vec::new();
+        for entry in entries {
+            if let Some(change) = Override::read(&entry.value, report) {
+                overrides.push((Spanned { value: entry.key.clone(), span: entry.at.clone() }, change));
+            }
+        }
+        Some(Self(overrides))
+    }
+}
+
+impl JsonSchema for Overrides {
+    fn schema_name() -> Cow<'static, str> {
+        "Overrides".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let change = generator.subschema_for::<Override>();
+        json_schema!({ "type": "object", "additionalProperties": change })
+    }
+}
+
+/// A command as a list or as one text.
+#[derive(Debug, Clone)]
+pub(crate) enum CommandLine {
+    Argv(Vec<Spanned<String>>),
+    Text(String),
+}
+
+impl Read for CommandLine {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        match &node.value {
+            Value::List(_) => Vec::read(node, report).map(Self::Argv),
+            _ => String::read(node, report).map(Self::Text),
+        }
+    }
+}
+
+impl JsonSchema for CommandLine {
+    fn schema_name() -> Cow<'static, str> {
+        "CommandLine".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "array", "items": { "type": "string" }, "minItems": 1 }, { "type": "string" }] })
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+}
+
+/// A reference to a secret.
+#[derive(Debug, Clone)]
+pub(crate) struct Secret(pub(crate) SecretRef);
+
+/// What can be written instead of a secret.
+const SECRET_HELP: &str = "write `prompt:` (asked at the terminal), `env:NAME`, `file:PATH` or `command:PROGRAM ARGS`";
+
+impl Read for Secret {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        // No message here may show the value.
+        let Value::Scalar { text, .. } = &node.value else {
+            report.mask(&node.span);
+            wrong_type(node, "a reference to a secret", report);
+            return None;
+        };
+        let Some((prefix, rest)) = REFERENCES.iter().find_map(|prefix| Some((*prefix, text.strip_prefix(prefix)?.trim()))) else {
+            report.mask(&node.span);
+            report
+                .error(Kind::PlainSecret, &node.span, "a secret is written out in the inventory")
+                .label("a reference is expected here")
+                .help(SECRET_HELP);
+            return None;
+        };
+        let wrong = match prefix {
+            "prompt:" => (!rest.is_empty()).then_some("nothing stands behind `prompt:`"),
+            "env:" => (!is_variable(rest)).then_some("the name of an environment variable stands behind `env:`"),
+            "file:" => rest.is_empty().then_some("the path of a file stands behind `file:`"),
+            _ => rest.is_empty().then_some("a program and its arguments stand behind `command:`"),
+        };
+        if let Some(wrong) = wrong {
+            report.mask(&node.span);
+            report
+                .error(Kind::BadSecretReference, &node.span, "this reference to a secret cannot be used")
+                .label(wrong)
+                .help(SECRET_HELP);
+            return None;
+        }
+        Some(Self(match prefix {
+            "prompt:" => SecretRef::Prompt,
+            "env:" => SecretRef::Env(rest.to_owned()),
+            "file:" => SecretRef::File(rest.to_owned()),
+            _ => SecretRef::Command(rest.to_owned()),
+        }))
+    }
+}
+
+fn is_variable(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+        && name.chars().all(|char| char.is_ascii_alphanumeric() || char == '_')
+}
+
+impl JsonSchema for Secret {
+    fn schema_name() -> Cow<'static, str> {
+        "Secret".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A reference to a secret: `prompt:`, `env:NAME`, `file:PATH` or `command:PROGRAM ARGS`.",
+            "type": "string",
+            "pattern": "^(prompt:|env:[A-Za-z_][A-Za-z0-9_]*|file:.+|command:.+)$",
+        })
+    }
+}
+
+impl Word for Topology {
+    const WHAT: &'static str = "topology";
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("standalone", Self::Standalone),
+        ("standard", Self::Standard),
+        ("cloud-messaging", Self::CloudMessaging),
+        ("power-booster", Self::PowerBooster),
+        ("power-cluster", Self::PowerCluster),
+    ];
+}
+
+impl Word for InstanceKind {
+    const WHAT: &'static str = "kind of instance";
+    const ALL: &'static [(&'static str, Self)] =
+        &[("marketing", Self::Marketing), ("mid-sourcing", Self::MidSourcing), ("execution", Self::Execution)];
+}
+
+impl Word for Engine {
+    const WHAT: &'static str = "database engine";
+    const ALL: &'static [(&'static str, Self)] =
+        &[("postgresql", Self::Postgresql), ("oracle", Self::Oracle), ("mssql", Self::Mssql), ("mysql", Self::Mysql)];
+}
+
+impl Word for WebServer {
+    const WHAT: &'static str = "web server";
+    const ALL: &'static [(&'static str, Self)] = &[("apache", Self::Apache), ("iis", Self::Iis)];
+}
+
+impl Word for InitSystem {
+    const WHAT: &'static str = "init system";
+    const ALL: &'static [(&'static str, Self)] = &[("sysv", Self::Sysv), ("systemd", Self::Systemd)];
+}
+
+impl Word for BecomeMethod {
+    const WHAT: &'static str = "method";
+    const ALL: &'static [(&'static str, Self)] = &[("none", Self::None), ("sudo", Self::Sudo)];
+}
+
+impl Word for BackupBy {
+    const WHAT: &'static str = "word for `by`";
+    const ALL: &'static [(&'static str, Self)] = &[("dba", Self::Dba)];
+}
+
+impl Word for SourceVersion {
+    const KIND: Kind = Kind::SourceVersion;
+    const WHAT: &'static str = "source version";
+    const ALL: &'static [(&'static str, Self)] = &[("5.11", Self::V5_11), ("6.02", Self::V6_02), ("6.1", Self::V6_1)];
+}
