@@ -2,7 +2,6 @@
 
 use crate::fleet::{self, Faults};
 use controller::cli::report::{ReportArgs, ReportFormat};
-use controller::cli::runs::RunsArgs;
 use controller::cli::status::StatusArgs;
 use controller::cli::{self, Context, Exit, Format};
 use controller::run::journal::{Draft, Journal};
@@ -77,22 +76,30 @@ async fn wrong_use_is_told() {
     assert_eq!(exit, Exit::Usage);
     assert!(message.contains("1999-01-01-zz") && message.contains("caravan runs"), "{message}");
     let empty = tempfile::tempdir().unwrap();
-    let failure = cli::status::run(&context(empty.path()), &StatusArgs::default()).await.unwrap_err();
+    let failure = cli::status::page(&context(empty.path()), &StatusArgs::default()).unwrap_err();
     assert_eq!(failure.exit, Exit::Usage);
 }
 
 #[tokio::test]
 async fn status_and_runs_read_every_state() {
     let state = tempfile::tempdir().unwrap();
-    assert_eq!(cli::runs::run(&context(state.path()), &RunsArgs {}).await.unwrap(), Exit::Ok);
+    let context = context(state.path());
+    assert!(cli::runs::page(&context).unwrap().starts_with("No runs in "));
     let run = recorded(state.path()).await;
     let damaged = recorded(state.path()).await;
     std::fs::write(damaged.path.join("plan.json"), "{").unwrap();
-    for format in [Format::Text, Format::Json] {
-        let context = Context { format, ..context(state.path()) };
-        assert_eq!(cli::runs::run(&context, &RunsArgs {}).await.unwrap(), Exit::Ok);
-        assert_eq!(cli::status::run(&context, &StatusArgs { run: Some(run.id.clone()) }).await.unwrap(), Exit::Ok);
-        let failure = cli::status::run(&context, &StatusArgs { run: Some(damaged.id.clone()) }).await.unwrap_err();
-        assert_eq!(failure.exit, Exit::Internal);
-    }
+    let runs = cli::runs::page(&context).unwrap();
+    assert!(runs.contains(&run.id) && runs.contains("unreadable") && runs.lines().count() == 3, "{runs}");
+    let named = |run: &RunDir| StatusArgs { run: Some(run.id.clone()) };
+    let status = cli::status::page(&context, &named(&run)).unwrap();
+    assert!(status.contains("✗ trk02  install.packages  dpkg: broken"), "{status}");
+    assert_eq!(cli::status::page(&context, &named(&damaged)).unwrap_err().exit, Exit::Internal);
+
+    let context = Context { format: Format::Json, ..context };
+    let runs: serde_json::Value = serde_json::from_str(&cli::runs::page(&context).unwrap()).unwrap();
+    let mut outcomes: Vec<_> = runs["runs"].as_array().unwrap().iter().map(|run| run["outcome"].as_str()).collect();
+    outcomes.sort();
+    assert_eq!(outcomes, [None, Some("stopped")]);
+    let status: serde_json::Value = serde_json::from_str(&cli::status::page(&context, &named(&run)).unwrap()).unwrap();
+    assert_eq!(status["run"], run.id.as_str());
 }
