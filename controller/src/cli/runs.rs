@@ -13,8 +13,16 @@ pub struct RunsArgs {}
 /// Prints the runs there were.
 ///
 /// # Errors
-/// The state directory cannot be read (7). A single run that cannot be read is listed as such.
+/// As [`page`], or standard output cannot be written (7).
 pub async fn run(context: &Context, _args: &RunsArgs) -> Result<Exit, Failure> {
+    print(&page(context)?)
+}
+
+/// What is printed. A single run that cannot be read is listed as such.
+///
+/// # Errors
+/// The state directory cannot be read (7).
+pub fn page(context: &Context) -> Result<String, Failure> {
     let mut listed = Vec::new();
     for run in Store::new(&context.state_dir).runs().map_err(failure)? {
         listed.push(match read(&run) {
@@ -23,9 +31,9 @@ pub async fn run(context: &Context, _args: &RunsArgs) -> Result<Exit, Failure> {
         });
     }
     match context.format {
-        Format::Json => print(&pretty(&json!({ "runs": listed.iter().map(value).collect::<Vec<_>>() }))?),
-        Format::Text if listed.is_empty() => print(&format!("No runs in {}.\n", context.state_dir.display())),
-        Format::Text => print(&report::runs(&listed, context.color.0)),
+        Format::Json => pretty(&json!({ "runs": listed.iter().map(value).collect::<Vec<_>>() })),
+        Format::Text if listed.is_empty() => Ok(format!("No runs in {}.\n", context.state_dir.display())),
+        Format::Text => Ok(report::runs(&listed, context.color.0)),
     }
 }
 

@@ -16,15 +16,22 @@ pub struct StatusArgs {
 /// Prints where a run stands.
 ///
 /// # Errors
-/// There is no such run (2), or it cannot be read (7).
+/// As [`page`], or standard output cannot be written (7).
 pub async fn run(context: &Context, args: &StatusArgs) -> Result<Exit, Failure> {
+    print(&page(context, args)?)
+}
+
+/// What is printed.
+///
+/// # Errors
+/// There is no such run (2), or it cannot be read (7).
+pub fn page(context: &Context, args: &StatusArgs) -> Result<String, Failure> {
     let found = find(context, args.run.as_deref())?;
     let (view, record) = read(&found)?;
-    let text = match context.format {
-        Format::Text => report::status(&view, &record, Timestamp::now(), context.color.0),
-        Format::Json => pretty(&report::json(&view, &record))?,
-    };
-    print(&text)
+    match context.format {
+        Format::Text => Ok(report::status(&view, &record, Timestamp::now(), context.color.0)),
+        Format::Json => pretty(&report::json(&view, &record)),
+    }
 }
 
 /// The run of that name, or the newest.

@@ -51,7 +51,15 @@ pub(crate) fn platform(name: &str, topology: Topology, mta: usize, tracking: usi
         PhasePlan { name: Phase::Restart, stages: restart.into() },
         PhasePlan { name: Phase::Verify, stages: vec![make.stage(Phase::Verify, "all", &[], &all, &["verify.build"])] },
     ];
-    PlatformPlan { name: name.to_owned(), topology, source: "v6.1 (8989)".to_owned(), target: "v7.4.1 (9383)".to_owned(), phases }
+    let roles = BTreeMap::from([(Role::Marketing, 1), (Role::Mta, mta), (Role::Tracking, tracking)]);
+    PlatformPlan {
+        name: name.to_owned(),
+        topology,
+        source: "v6.1 (8989)".to_owned(),
+        target: "v7.4.1 (9383)".to_owned(),
+        roles,
+        phases,
+    }
 }
 
 /// A plan of these platforms.

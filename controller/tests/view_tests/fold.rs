@@ -223,7 +223,7 @@ fn small() -> Plan {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 96, ..ProptestConfig::default() })]
 
     #[test]
     fn any_order_of_a_real_runs_events_is_survived(order in Just((0..400usize).collect::<Vec<_>>()).prop_shuffle(), fails in any::<bool>()) {
