@@ -2,7 +2,6 @@
 
 use clap::Args;
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
 
@@ -14,13 +13,9 @@ pub(crate) struct CaravanArgs {
     arguments: Vec<OsString>,
 }
 
-/// Runs `caravan` in the place of this process.
+/// Runs Caravan itself: the same code as the `caravan` program.
 pub(crate) fn run(args: CaravanArgs) -> ExitCode {
-    let beside = std::env::current_exe().map(|own| own.with_file_name("caravan"));
-    let program = beside.ok().filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from("caravan"));
-    let error = Command::new(&program).args(args.arguments).exec();
-    eprintln!("lab: cannot run {}: {error}", program.display());
-    ExitCode::from(7)
+    ExitCode::from(controller::cli::main(std::iter::once("caravan".into()).chain(args.arguments)))
 }
 
 /// Caravan with an inventory and a place for its state.
