@@ -19,7 +19,7 @@ mod readings;
 pub(crate) use finding::fold;
 pub use gather::{Limits, gather, gather_passwords};
 pub use overrides::{OverrideError, Verdict, apply_overrides, holds_up, overridable, verdict};
-pub use queries::queries;
+pub use queries::{planned_queries, queries};
 pub use readings::{HostState, Reached, Readings, Unreached};
 
 use crate::plan::Phase;

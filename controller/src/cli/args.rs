@@ -70,6 +70,8 @@ pub enum Command {
     Inventory(super::inventory::InventoryArgs),
     /// Shows the ordered plan of a migration, offline.
     Plan(super::plan::PlanArgs),
+    /// The host keys of the fleet.
+    Hosts(super::hosts::HostsArgs),
     /// Looks at every prerequisite on every host, and changes nothing.
     Check(super::check::CheckArgs),
     /// The `internal` passwords of the servers.

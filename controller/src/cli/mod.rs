@@ -5,14 +5,13 @@ pub use crate::exit::{Exit, Failure};
 pub mod args;
 pub mod check;
 pub mod exec;
+pub mod hosts;
 pub mod init;
 pub mod inventory;
 pub mod migrate;
 mod page;
 pub mod passwords;
 pub mod plan;
-mod screen;
-mod site;
 pub mod report;
 pub mod runs;
 mod screen;
@@ -99,6 +98,11 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
             let site = Site::open(&context)?;
             let selected = site.select(args.on.as_deref())?;
             print(passwords::check(&context, args, &site.fleet, &selected, &site.hosts).await?)
+        }
+        Command::Hosts(hosts::HostsArgs { command: hosts::HostsCommand::Trust(args) }) => {
+            let site = Site::open(&context)?;
+            let selected = site.select(args.on.as_deref())?;
+            hosts::trust(&context, args, &site.fleet, &selected, &site.hosts, &mut std::io::stdout()).await
         }
         Command::Exec(args) => {
             let site = Site::open(&context)?;

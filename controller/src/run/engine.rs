@@ -279,6 +279,11 @@ impl<'o, H: Hosts> Engine<'o, H> {
         if held == 0 && self.state.proven(platform) {
             return self.open_barrier(platform, drafts);
         }
+        if held == 0 && self.state.waits_for_a_person(platform) {
+            let message = format!("{phase} waits for a person");
+            let scope = Scope { stage: None, phase: None, ..scope };
+            return drafts.push(Draft::new(scope, Kind::PlatformFinished { outcome: RunOutcome::Waiting, message }));
+        }
         let mut message = match held {
             0 => String::new(),
             1 => format!("{phase}: 1 finding holds it up"),

@@ -475,6 +475,12 @@ impl RunState {
         platform.stages.get(platform.at).is_some_and(|stage| stage.left() == 0 && stage.bad == 0 && stage.open == 0)
     }
 
+    /// Whether gates are all that keeps the current stage from being proven.
+    pub fn waits_for_a_person(&self, platform: usize) -> bool {
+        let platform = &self.platforms[platform];
+        platform.stages.get(platform.at).is_some_and(|s| s.gates > 0 && s.bad == 0 && s.open == 0 && !s.is_waiting_for(&self.away))
+    }
+
     /// Why the current stage cannot open, in one line for people.
     pub fn why_stopped(&self, platform: usize) -> String {
         let platform = &self.platforms[platform];
