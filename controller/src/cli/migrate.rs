@@ -141,27 +141,8 @@ fn check_ids(plan: &Plan, fleet: &Fleet, args: &MigrateArgs) -> Result<(), Failu
         }
     }
     for (id, _) in &args.overrides {
-        let scope = id.split_once('@').map(|(_, scope)| scope);
-        let known = |scope: &str| {
-            fleet.platforms.iter().any(|platform| {
-                platform.name == scope
-                    || platform.hosts.iter().any(|host| host.name == scope)
-                    || platform.instances.iter().any(|instance| instance.name == scope)
-            })
-        };
-        match scope {
-            None => {
-                errors.push(format!("error: --override: `{id}` is not a finding's id, CHECK@SCOPE as `caravan check` shows it"))
-            }
-            Some(_) if id.starts_with("reachable@") => {
-                errors.push(format!(
-                    "error: --override: `{id}` cannot be overridden: nothing is known of a host that was not reached"
-                ));
-            }
-            Some(scope) if !known(scope) => {
-                errors.push(format!("error: --override: `{id}`: the fleet has no platform, host or instance `{scope}`"));
-            }
-            Some(_) => {}
+        if let Err(error) = check::overridable(fleet, id) {
+            errors.push(format!("error: --override: {error}"));
         }
     }
     if errors.is_empty() { Ok(()) } else { Err(Failure::new(Exit::Usage, errors.join("\n"))) }
