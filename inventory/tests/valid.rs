@@ -127,7 +127,7 @@ fn a_large_fleet_is_understood() {
     let unlock = &emea.overrides["install.packages"].before[0];
     assert_eq!(unlock.command.argv, ["/bin/sh", "-c", "yum versionlock clear && yum makecache"]);
     assert_eq!(unlock.command.run_as.as_deref(), Some("root"));
-    assert!(emea.overrides["verify.logon"].skip.as_ref().unwrap().contains("proxy"));
+    assert!(emea.overrides["verify.redirection"].skip.as_ref().unwrap().contains("public"));
     let packages = &emea.hosts[0].target.packages;
     assert_eq!(packages[1].sha256, "b".repeat(64));
     assert!(matches!(&packages[1].location, Location::Url(url) if url.starts_with("https://")));

@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(host["name"], "mkt1.emea.example.net");
         assert_eq!(host["become"]["password"], "prompt");
         assert_eq!(host["origins"]["ssh.user"], "large.yaml:6:11 (defaults)");
-        assert_eq!(host["place"], "48:17");
+        assert_eq!(host["place"], "50:17");
     }
 
     #[test]
@@ -269,5 +269,16 @@ mod tests {
         let failure = load_fleet(&context(path, Format::Text, 0)).unwrap_err();
         assert!(failure.message.contains("the runbook has no step `stop.nlservr`"), "{failure}");
         assert!(failure.message.contains("did you mean `stop.nlserver`?"), "{failure}");
+    }
+
+    #[test]
+    fn what_templates_comment_out_names_real_steps() {
+        for topology in inventory::Topology::ALL {
+            let text =
+                inventory::init_template(topology).replace("    # overrides:", "    overrides:").replace("    #   ", "      ");
+            let (_directory, path) = written(&text);
+            let fleet = load_fleet(&context(path, Format::Text, -1)).unwrap_or_else(|failure| panic!("{failure}"));
+            assert_eq!(fleet.platforms[0].overrides.len(), 3, "{topology}");
+        }
     }
 }
