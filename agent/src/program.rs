@@ -98,7 +98,11 @@ impl Program<'_> {
 
 /// The text for a program that is not there.
 pub(crate) fn missing(program: &str) -> String {
-    if program.contains('/') { format!("{program} does not exist") } else { format!("the program {program} is not in PATH ({})", search_path()) }
+    if program.contains('/') {
+        format!("{program} does not exist")
+    } else {
+        format!("the program {program} is not in PATH ({})", search_path())
+    }
 }
 
 /// The agent itself, whatever became of the name that it was started under.

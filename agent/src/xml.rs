@@ -198,7 +198,9 @@ fn splices(bytes: &[u8], edit: &XmlEdit, other: &mut dyn FnMut(&str) -> Result<V
             let sources = select(&theirs, path).map_err(|e| format!("cannot take {attribute} from {file}: it {e}"))?;
             let mut splices = Vec::new();
             for (index, source) in sources.iter().enumerate() {
-                let Some(value) = source.attribute(&theirs, attribute).and_then(|found| theirs.get(found.quoted.clone())) else { continue };
+                let Some(value) = source.attribute(&theirs, attribute).and_then(|found| theirs.get(found.quoted.clone())) else {
+                    continue;
+                };
                 let element = elements.get(index).ok_or_else(|| format!("has no element {path} to carry {attribute} over to"))?;
                 splices.push(put(element, value.to_vec()));
             }
@@ -210,7 +212,11 @@ fn splices(bytes: &[u8], edit: &XmlEdit, other: &mut dyn FnMut(&str) -> Result<V
 fn check_name(name: &str) -> Result<(), String> {
     let good = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ':');
     let starts = name.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_' || c == ':');
-    if starts && name.chars().all(good) { Ok(()) } else { Err(format!("cannot get an attribute named `{name}`: that is not an XML name")) }
+    if starts && name.chars().all(good) {
+        Ok(())
+    } else {
+        Err(format!("cannot get an attribute named `{name}`: that is not an XML name"))
+    }
 }
 
 /// A value in quotes. Everything but plain ASCII becomes a character reference, which is the same in every encoding.

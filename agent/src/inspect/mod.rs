@@ -30,7 +30,12 @@ pub(crate) fn answer(queries: &[Query], run_as: &RunAs, secrets: &BTreeMap<Strin
     queries.iter().map(|query| answer_one(query, &account, secrets, &mask)).collect()
 }
 
-fn answer_one(query: &Query, account: &Result<Option<Account>, String>, secrets: &BTreeMap<String, Secret>, mask: &Mask) -> Reading {
+fn answer_one(
+    query: &Query,
+    account: &Result<Option<Account>, String>,
+    secrets: &BTreeMap<String, Secret>,
+    mask: &Mask,
+) -> Reading {
     let account = || account.as_ref().map(Option::as_ref).map_err(|e| ReadError::Failed(e.clone()));
     match query {
         Query::System => Ok(Answer::System(system::read())),
@@ -72,13 +77,18 @@ fn packages(manager: PackageManager, names: &[String], account: Option<&Account>
 ///
 /// # Errors
 /// The package manager cannot be asked.
-pub(crate) fn installed_version(manager: PackageManager, name: &str, account: Option<&Account>) -> Result<Option<String>, ReadError> {
+pub(crate) fn installed_version(
+    manager: PackageManager,
+    name: &str,
+    account: Option<&Account>,
+) -> Result<Option<String>, ReadError> {
     let argv = manager.query_argv(name);
     let tool = argv.first().map(String::as_str).unwrap_or_default();
     if program::find(tool).is_none() {
         return Err(ReadError::Missing(tool.to_owned()));
     }
-    let captured = capture(&Program { argv: &argv, account, ..Program::default() }, OUTPUT_LIMIT, TIME_LIMIT).map_err(ReadError::Failed)?;
+    let captured =
+        capture(&Program { argv: &argv, account, ..Program::default() }, OUTPUT_LIMIT, TIME_LIMIT).map_err(ReadError::Failed)?;
     if !captured.ended.in_time {
         return Err(ReadError::Failed(format!("{tool} did not answer within {} s", TIME_LIMIT.as_secs())));
     }
@@ -119,7 +129,9 @@ fn fingerprint(file: &str, element: &str, attribute: &str, key: Option<&Secret>)
         return Ok(Fingerprint::Unset);
     };
     let keyed = digest::keyed(key.expose(), value.as_bytes());
-    keyed.map(|hex| Fingerprint::Keyed(Secret::new(hex))).ok_or_else(|| ReadError::Failed("the key for fingerprints is not hex".to_owned()))
+    keyed
+        .map(|hex| Fingerprint::Keyed(Secret::new(hex)))
+        .ok_or_else(|| ReadError::Failed("the key for fingerprints is not hex".to_owned()))
 }
 
 fn space(path: &str) -> Reading {
@@ -155,7 +167,8 @@ fn output(argv: &[String], profile: Option<&str>, account: Option<&Account>, mas
     if !sourced && program::find(program).is_none() {
         return Err(ReadError::Missing(program.clone()));
     }
-    let captured = capture(&Program { argv, profile, account, ..Program::default() }, OUTPUT_LIMIT, TIME_LIMIT).map_err(ReadError::Failed)?;
+    let captured =
+        capture(&Program { argv, profile, account, ..Program::default() }, OUTPUT_LIMIT, TIME_LIMIT).map_err(ReadError::Failed)?;
     if !captured.ended.in_time {
         return Err(ReadError::Failed(format!("{program} did not answer within {} s", TIME_LIMIT.as_secs())));
     }
