@@ -24,6 +24,7 @@ mod pattern;
 mod probe;
 mod processes;
 mod program;
+mod record;
 mod runner;
 mod supervisor;
 pub mod xml;

@@ -50,7 +50,9 @@ fn trees_are_moved_but_never_onto_others() {
     fs::create_dir(host.path("nl6")).unwrap();
     bridge.perform(moving("a/a/a/a/3", "nl6.back", "nl6")).expect(Outcome::Failed).says("exists already");
     assert!(host.path("nl6.back/conf/config-emea.xml").exists());
-    if std::path::Path::new("/dev/shm").is_dir() && fs::metadata("/dev/shm").unwrap().dev() != fs::metadata(host.dir.path()).unwrap().dev() {
+    if std::path::Path::new("/dev/shm").is_dir()
+        && fs::metadata("/dev/shm").unwrap().dev() != fs::metadata(host.dir.path()).unwrap().dev()
+    {
         let away = format!("/dev/shm/caravan-test-{}", std::process::id());
         let action = Action::MoveTree { from: host.text("nl6"), to: away };
         bridge.perform(step("a/a/a/a/4", action)).expect(Outcome::Failed).says("different file systems");
@@ -94,7 +96,8 @@ fn archives_can_be_checked_and_unpacked() {
     let action = Action::Archive { source: host.text("nl6"), dest: dest.clone() };
     bridge.perform(with_probe(step("a/a/a/a/x", action), Probe::ArchiveIntact(dest.clone()))).expect(Outcome::Ok);
     let run = |program: &str, args: &[&str]| {
-        let status = Command::new(program).args(args).current_dir(host.dir.path()).stdout(std::process::Stdio::null()).status().unwrap();
+        let status =
+            Command::new(program).args(args).current_dir(host.dir.path()).stdout(std::process::Stdio::null()).status().unwrap();
         assert!(status.success(), "{program} {args:?}");
     };
     run("sha256sum", &["-c", "nl6-run.tar.gz.sha256"]);
@@ -206,8 +209,13 @@ fn xml_is_edited_in_place() {
         fs::write(host.path(name), before).unwrap();
         fs::set_permissions(host.path(name), fs::Permissions::from_mode(0o640)).unwrap();
     }
-    fs::write(host.path("old.xml"), "<serverconf><shared><authentication><xtk internalPassword='a\"&lt;b'/></authentication></shared></serverconf>").unwrap();
-    let edit = |element: &str, attribute: &str, change| XmlEdit { element: element.to_owned(), attribute: attribute.to_owned(), change };
+    fs::write(
+        host.path("old.xml"),
+        "<serverconf><shared><authentication><xtk internalPassword='a\"&lt;b'/></authentication></shared></serverconf>",
+    )
+    .unwrap();
+    let edit =
+        |element: &str, attribute: &str, change| XmlEdit { element: element.to_owned(), attribute: attribute.to_owned(), change };
     let xtk = "serverconf/shared/authentication/xtk";
     let edits = vec![
         edit("serverconf/*", "autoStart", XmlChange::Rename("_autoStart".to_owned())),
@@ -217,14 +225,21 @@ fn xml_is_edited_in_place() {
     ];
     let mut bridge = Bridge::attach(&host);
     let file = host.text("config-*.xml");
-    let same = Probe::XmlSame { file: file.clone(), other: host.text("old.xml"), element: xtk.to_owned(), attribute: "internalPassword".to_owned() };
+    let same = Probe::XmlSame {
+        file: file.clone(),
+        other: host.text("old.xml"),
+        element: xtk.to_owned(),
+        attribute: "internalPassword".to_owned(),
+    };
     let is = |attribute: &str, equals: Option<&str>| Probe::Xml {
         file: file.clone(),
         element: "serverconf/mta".to_owned(),
         attribute: attribute.to_owned(),
         equals: equals.map(str::to_owned),
     };
-    check(&mut bridge, "before", same.clone()).expect(Outcome::Failed).says("internalPassword of serverconf/shared/authentication/xtk differs");
+    check(&mut bridge, "before", same.clone())
+        .expect(Outcome::Failed)
+        .says("internalPassword of serverconf/shared/authentication/xtk differs");
     let probe = Probe::All(vec![is("_autoStart", Some("true")), is("autoStart", None), is("args", Some("a<b & \"c\"")), same]);
     bridge.perform(with_probe(step("a/a/a/a/x", Action::XmlEdit { file, edits }), probe)).expect(Outcome::Ok);
     let after = before
@@ -236,7 +251,10 @@ fn xml_is_edited_in_place() {
     assert_eq!(fs::metadata(host.path("config-a.xml")).unwrap().mode() & 0o7777, 0o640);
     // Which files are there now: no leftovers.
     assert_eq!(fs::read_dir(host.dir.path()).unwrap().count(), 4);
-    let nowhere = Action::XmlEdit { file: host.text("config-a.xml"), edits: vec![edit("serverconf/none", "a", XmlChange::Set(String::new()))] };
+    let nowhere = Action::XmlEdit {
+        file: host.text("config-a.xml"),
+        edits: vec![edit("serverconf/none", "a", XmlChange::Set(String::new()))],
+    };
     bridge.perform(step("a/a/a/a/y", nowhere)).expect(Outcome::Failed).says("has no element serverconf/none");
     bridge.finish();
 }
@@ -256,7 +274,8 @@ fn web_servers_are_asked() {
         }
     });
     let mut bridge = Bridge::attach(&host);
-    let ask = |contains: &str| Probe::Http { url: format!("http://localhost:{port}/r/test"), contains: argv(&["status='OK'", contains]) };
+    let ask =
+        |contains: &str| Probe::Http { url: format!("http://localhost:{port}/r/test"), contains: argv(&["status='OK'", contains]) };
     check(&mut bridge, "right", ask("build='9383'")).expect(Outcome::Ok);
     check(&mut bridge, "wrong", ask("build='8989'")).expect(Outcome::Failed).says("build='9383'");
     check(&mut bridge, "down", ask("x")).expect(Outcome::Failed).says("seen 503");
@@ -300,7 +319,8 @@ fn downloads_are_checked() {
         }
     });
     let mut bridge = Bridge::attach(&host);
-    let fetch = |id: &str, dest: &str| step(id, Action::Download { url: url.clone(), sha256: digest.clone(), dest: host.text(dest) });
+    let fetch =
+        |id: &str, dest: &str| step(id, Action::Download { url: url.clone(), sha256: digest.clone(), dest: host.text(dest) });
     bridge.perform(fetch("a/a/a/a/1", "in/x.deb")).expect(Outcome::Ok);
     assert_eq!(host.read("in/x.deb"), "package");
     bridge.perform(fetch("a/a/a/a/2", "in/y.deb")).expect(Outcome::Failed).says("expected content with SHA-256");

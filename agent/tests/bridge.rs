@@ -37,7 +37,9 @@ fn protocols_that_do_not_overlap_are_named_and_end_it() {
 
 #[test]
 fn garbage_is_answered_and_ends_it() {
-    for bytes in [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), vec![0; 64], Frame::Control(b"{\"type\":\"no-such\"}".to_vec()).encode()] {
+    for bytes in
+        [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), vec![0; 64], Frame::Control(b"{\"type\":\"no-such\"}".to_vec()).encode()]
+    {
         let mut bridge = Bridge::silent();
         bridge.raw(&bytes);
         let FromAgent::Fatal { message } = bridge.message() else { panic!("garbage was understood") };
@@ -61,9 +63,7 @@ fn questions_are_answered_in_order() {
     std::fs::write(host.path("config-a.xml"), "<serverconf><mta autoStart=\"true\"/></serverconf>").unwrap();
     std::fs::write(host.path("config-b.xml"), "<serverconf><mta/></serverconf>").unwrap();
     std::fs::write(host.path("env.sh"), "GREETING=hello; export GREETING\n").unwrap();
-    let attribute = |file: &str, element: &str, attribute: &str| {
-        (host.text(file), element.to_owned(), attribute.to_owned())
-    };
+    let attribute = |file: &str, element: &str, attribute: &str| (host.text(file), element.to_owned(), attribute.to_owned());
     let fingerprint = |(file, element, attribute)| Query::Fingerprint { file, element, attribute };
     let (file, element, name) = attribute("config-*.xml", "serverconf/mta", "autoStart");
     let queries = vec![
@@ -129,7 +129,7 @@ fn a_file_that_must_not_be_read_is_told_apart_from_one_that_is_missing() {
         use std::os::unix::fs::PermissionsExt;
         let host = Host::new();
         std::fs::write(host.path("a.xml"), "<a/>").unwrap();
-        std::fs::set_permissions(host.path("a.xml"), std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(host.path("a.xml"), std::fs::Permissions::from_mode(0o000)).unwrap();
         let mut bridge = Bridge::open();
         let query = Query::Xml { file: host.text("a.xml"), element: "a".to_owned(), attribute: "b".to_owned() };
         bridge.send(&ToAgent::Inspect { id: 1, queries: vec![query], run_as: RunAs::Login });

@@ -25,7 +25,10 @@ fn lines_can_mean_failure_whatever_the_exit_code_says() {
     let mut bridge = Bridge::attach(&host);
     let mut postupgrade = script(&host, "echo '>> a warning'; echo '  >>> PU-0005 no such table'; exit 0");
     postupgrade.fail_on = vec![LineRule { starts_with: ">>>".to_owned(), means: "postupgrade stopped".to_owned() }];
-    bridge.perform(command("a/a/a/a/x", postupgrade)).expect(Outcome::Failed).says("postupgrade stopped: >>> PU-0005 no such table");
+    bridge
+        .perform(command("a/a/a/a/x", postupgrade))
+        .expect(Outcome::Failed)
+        .says("postupgrade stopped: >>> PU-0005 no such table");
     let mut warned = script(&host, "printf '>> a warning'; exit 3");
     warned.fail_on = vec![LineRule { starts_with: ">>>".to_owned(), means: String::new() }];
     warned.ok = vec![0, 3];
@@ -133,8 +136,10 @@ fn a_service_outlives_its_step_and_may_go_on_talking() {
                 echo done > \"$(dirname \"$0\")/ended\") &\n";
     std::fs::write(host.path("init.d/nlserver6"), init).unwrap();
     std::fs::set_permissions(host.path("init.d/nlserver6"), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let action = Action::Service { manager: ServiceManager::Sysv(host.text("init.d")), name: "nlserver6".to_owned(), op: ServiceOp::Start };
-    let ended = bridge.perform(with_probe(step("a/a/a/a/start", action), exists(&host.path("init.d/nlserver6")))).expect(Outcome::Ok);
+    let action =
+        Action::Service { manager: ServiceManager::Sysv(host.text("init.d")), name: "nlserver6".to_owned(), op: ServiceOp::Start };
+    let ended =
+        bridge.perform(with_probe(step("a/a/a/a/start", action), exists(&host.path("init.d/nlserver6")))).expect(Outcome::Ok);
     assert!(ended.output.contains("Starting"), "{ended:?}");
     let lines = || host.read("init.d/alive").lines().count();
     let at_end = lines();

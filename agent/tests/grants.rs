@@ -36,12 +36,14 @@ fn a_step_is_ok_only_when_its_effect_is_seen() {
     let mut bridge = Bridge::attach(&host);
     let absent = with_probe(shell(&host, "a/a/a/a/no-effect", "true"), exists(&host.path("effect")));
     bridge.perform(absent).expect(Outcome::Failed).says("ended well, but its effect was not seen").says("does not exist");
-    let mut slow = with_probe(shell(&host, "a/a/a/a/slow", "(sleep 0.3; echo > effect) > /dev/null 2>&1 &"), exists(&host.path("effect")));
+    let mut slow =
+        with_probe(shell(&host, "a/a/a/a/slow", "(sleep 0.3; echo > effect) > /dev/null 2>&1 &"), exists(&host.path("effect")));
     slow.spec.limits.settle_s = 20;
     let Action::Command(command) = &mut slow.spec.action else { unreachable!() };
     command.starts_service = true;
     bridge.perform(slow).expect(Outcome::Ok);
-    let blind = Probe::Command { argv: common::argv(&["no-such-program"]), profile: None, code: None, contains: vec![], lacks: vec![] };
+    let blind =
+        Probe::Command { argv: common::argv(&["no-such-program"]), profile: None, code: None, contains: vec![], lacks: vec![] };
     bridge.perform(with_probe(shell(&host, "a/a/a/a/blind", "true"), blind)).expect(Outcome::Unknown).says("no-such-program");
     bridge.finish();
 }
@@ -164,7 +166,13 @@ fn bad_runs_and_directories_are_refused() {
     }
     std::fs::write(host.path("file"), "").unwrap();
     let mut bridge = Bridge::open();
-    bridge.send(&ToAgent::Attach { run: "r".to_owned(), host_state: host.text("file/state"), acked: 0, output: BTreeMap::new(), token: 1 });
+    bridge.send(&ToAgent::Attach {
+        run: "r".to_owned(),
+        host_state: host.text("file/state"),
+        acked: 0,
+        output: BTreeMap::new(),
+        token: 1,
+    });
     let FromAgent::Fatal { message } = bridge.message() else { panic!("attached in a file") };
     assert!(message.contains("file/state"), "{message}");
 }

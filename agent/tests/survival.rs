@@ -14,7 +14,11 @@ const STEP: &str = "p/migrate/s/h/postupgrade";
 
 /// Says a line, waits to be let go, says another one. Notes each start.
 fn patient(host: &Host) -> Granted {
-    shell(host, STEP, "echo x >> starts; echo before; echo > began; while [ ! -e go ]; do sleep 0.01; done; echo after; echo > effect")
+    shell(
+        host,
+        STEP,
+        "echo x >> starts; echo before; echo > began; while [ ! -e go ]; do sleep 0.01; done; echo after; echo > effect",
+    )
 }
 
 fn kill(pid: Pid) {
@@ -59,7 +63,11 @@ fn a_step_goes_on_without_its_bridge_and_nothing_is_lost() {
     let next = second.until_finished("p/migrate/s/h/next").expect(Outcome::Ok);
     assert_eq!(next.output, "next\n");
     let stream = *second.output.keys().next().unwrap();
-    assert_eq!((second.begins[&stream], second.output[&stream].as_slice()), (4, b"re\nafter\n".as_slice()), "from the offset that was known");
+    assert_eq!(
+        (second.begins[&stream], second.output[&stream].as_slice()),
+        (4, b"re\nafter\n".as_slice()),
+        "from the offset that was known"
+    );
     let seqs: Vec<u64> = second.events.iter().map(|event| event.host_seq).collect();
     assert_eq!(seqs, [1, 2, 3, 4]);
     assert_eq!(host.read("starts"), "x\n");
@@ -226,7 +234,8 @@ fn a_supervisor_that_nobody_needs_ends() {
     let host = Host::new();
     let run = host.run_dir();
     fs::create_dir_all(&run).unwrap();
-    let mut child = std::process::Command::new(common::AGENT).args(["supervisor", run.to_str().unwrap(), "--idle", "1"]).spawn().unwrap();
+    let mut child =
+        std::process::Command::new(common::AGENT).args(["supervisor", run.to_str().unwrap(), "--idle", "1"]).spawn().unwrap();
     let status = child.wait().unwrap();
     assert!(status.success());
     let mut bridge = Bridge::attach(&host);
@@ -265,7 +274,7 @@ fn grants_are_durable_with_their_probes() {
     let probe = Probe::Absent(host.text("never"));
     bridge.perform(with_probe(shell(&host, STEP, "true"), probe)).expect(Outcome::Ok);
     let journal = fs::read_to_string(host.run_dir().join("journal.jsonl")).unwrap();
-    let grant = journal.lines().find(|line| line.starts_with("{\"grant\"")).unwrap();
+    let grant = journal.lines().find(|line| line.starts_with("{\"record\":\"grant\"")).unwrap();
     assert!(grant.contains("/never"), "{grant}");
     bridge.finish();
 }

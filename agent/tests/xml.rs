@@ -15,11 +15,12 @@ fn documents() -> impl Strategy<Value = (String, Vec<Option<String>>)> {
         Just("<?pi <mta?>".to_owned()),
         Just("<other autoStart=\"kept\"><mta autoStart='deeper > \" kept'/></other>".to_owned()),
     ];
-    let tag = (space, space, space, "[a-z0-9 '>]{0,5}", any::<bool>(), any::<bool>()).prop_map(|(a, b, c, value, present, empty)| {
-        let attribute = if present { format!("{a} autoStart{b}={c}\"{value}\"") } else { String::new() };
-        let end = if empty { format!("{a}/>") } else { format!("{b}></mta>") };
-        (format!("<mta{c} first='1'{attribute}{a} last=\">\"{end}"), present.then_some(value))
-    });
+    let tag =
+        (space, space, space, "[a-z0-9 '>]{0,5}", any::<bool>(), any::<bool>()).prop_map(|(a, b, c, value, present, empty)| {
+            let attribute = if present { format!("{a} autoStart{b}={c}\"{value}\"") } else { String::new() };
+            let end = if empty { format!("{a}/>") } else { format!("{b}></mta>") };
+            (format!("<mta{c} first='1'{attribute}{a} last=\">\"{end}"), present.then_some(value))
+        });
     proptest::collection::vec((filler, tag), 0..4).prop_map(|pieces| {
         let mut text = "<?xml version=\"1.0\"?>\n<!DOCTYPE serverconf>\n<serverconf>".to_owned();
         let mut expected = Vec::new();

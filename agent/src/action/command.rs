@@ -86,7 +86,8 @@ fn judge(spec: &Command, ended: Ended, lines: &Lines<'_>, context: &Context<'_>)
         return Ok(Done { exit_code, message: String::new() });
     }
     let expected: Vec<String> = spec.ok.iter().map(i32::to_string).collect();
-    let said = if lines.last.is_empty() { "it printed nothing".to_owned() } else { format!("last output: {}", lines.last.join(" | ")) };
+    let said =
+        if lines.last.is_empty() { "it printed nothing".to_owned() } else { format!("last output: {}", lines.last.join(" | ")) };
     trouble(format!("expected exit code {}, seen {}; {said}", expected.join(" or "), ended.describe()))
 }
 

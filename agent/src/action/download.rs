@@ -24,7 +24,11 @@ pub(crate) fn run(url: &str, sha256: &str, dest: &str, context: &mut Context<'_>
     } else if find("wget").is_some() {
         vec!["wget", "--no-verbose", "--output-document", &target, "--", url]
     } else {
-        return Err("expected curl or wget on this host, found neither; let Caravan push the file instead (path: in the inventory)".to_owned().into());
+        return Err(
+            "expected curl or wget on this host, found neither; let Caravan push the file instead (path: in the inventory)"
+                .to_owned()
+                .into(),
+        );
     };
     let spec = Command { argv: argv.into_iter().map(str::to_owned).collect(), ok: vec![0], ..Command::default() };
     command::run(&spec, command::Descendants::Count, context)?;

@@ -40,7 +40,11 @@ pub(crate) fn run(file: &str, edits: &[XmlEdit], context: &mut Context<'_>) -> R
 
 /// The other file of an edit. Where its name is a pattern, it is the one that is called like the file being edited.
 pub(crate) fn counterpart(other: &str, path: &Path) -> PathBuf {
-    if pattern::is_pattern(other) { Path::new(other).with_file_name(path.file_name().unwrap_or_default()) } else { PathBuf::from(other) }
+    if pattern::is_pattern(other) {
+        Path::new(other).with_file_name(path.file_name().unwrap_or_default())
+    } else {
+        PathBuf::from(other)
+    }
 }
 
 /// Puts a file in the place of another, whole, with the same mode and owner.

@@ -105,7 +105,9 @@ pub(crate) fn perform(action: &Action, context: &mut Context<'_>) -> Result {
         Action::MoveTree { from, to } => tree::move_tree(from, to, context),
         Action::CopyTree { from, to, include, required } => tree::copy_tree(from, to, include, required, context),
         Action::Archive { source, dest } => archive::run(source, dest, context),
-        Action::PushFile { sha256, size, dest, mode } => push::run(&push::Wanted { sha256, size: *size, dest, mode: *mode }, context),
+        Action::PushFile { sha256, size, dest, mode } => {
+            push::run(&push::Wanted { sha256, size: *size, dest, mode: *mode }, context)
+        }
         Action::Download { url, sha256, dest } => download::run(url, sha256, dest, context),
         Action::XmlEdit { file, edits } => edit::run(file, edits, context),
         Action::Verify => Ok(Done::default()),

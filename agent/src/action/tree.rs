@@ -25,7 +25,9 @@ pub(crate) fn move_tree(from: &str, to: &str, context: &mut Context<'_>) -> Resu
         result => result,
     };
     moved.map_err(|e| match e {
-        rustix::io::Errno::XDEV => format!("cannot move {from} to {to}: they are on different file systems; give a place on the same one"),
+        rustix::io::Errno::XDEV => {
+            format!("cannot move {from} to {to}: they are on different file systems; give a place on the same one")
+        }
         rustix::io::Errno::EXIST => format!("cannot move {from} to {to}: {to} exists already and is not replaced"),
         e => format!("cannot move {from} to {to}: {e}"),
     })?;

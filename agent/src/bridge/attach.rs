@@ -3,9 +3,9 @@
 use super::ToController;
 use crate::channel::Input;
 use crate::durable;
-use proto::FromAgent;
 use proto::frame::{Frame, parse};
 use rustix::fs::{Mode, OFlags};
+use serde::Deserialize;
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -90,6 +90,13 @@ fn start(dir: &Path) -> std::io::Result<String> {
     Ok(said.trim().to_owned())
 }
 
+/// The type of a [`proto::FromAgent`]: all that is read of what is only passed on.
+#[derive(Deserialize)]
+struct Kind {
+    #[serde(rename = "type")]
+    kind: String,
+}
+
 /// How a conversation with a supervisor ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Parted {
@@ -105,10 +112,9 @@ pub(crate) fn relay(reader: UnixStream, output: &ToController) -> Parted {
     let mut parted = Parted::Lost;
     while let Ok(frame) = input.next() {
         if let Frame::Control(payload) = &frame {
-            parted = match parse::<FromAgent>(payload) {
-                Ok(FromAgent::Finished | FromAgent::Refused { .. } | FromAgent::Fatal { .. }) => Parted::Told,
-                _ => Parted::Lost,
-            };
+            let last_words =
+                parse::<Kind>(payload).is_ok_and(|kind| matches!(kind.kind.as_str(), "finished" | "refused" | "fatal"));
+            parted = if last_words { Parted::Told } else { Parted::Lost };
         }
         output.frame(&frame);
     }

@@ -60,7 +60,11 @@ impl Commands {
 
     /// Ends whatever runs.
     pub(crate) fn end_all(&self) {
-        let signal = |signal| self.lock().iter().for_each(|group| { let _ = kill_process_group(*group, signal); });
+        let signal = |signal| {
+            self.lock().iter().for_each(|group| {
+                let _ = kill_process_group(*group, signal);
+            })
+        };
         signal(Signal::TERM);
         let until = Instant::now() + GRACE;
         while !self.lock().is_empty() && Instant::now() < until {

@@ -55,7 +55,9 @@ pub(crate) fn look(probe: &Probe) -> Seen {
         Probe::PackagesInstalled { manager, names, version } => installed(*manager, names, version),
         Probe::PackagesAbsent { manager, names } => absent(*manager, names),
         Probe::NoProcesses { under } => match processes::under(under) {
-            Ok(found) => Seen::when(found.is_empty(), || format!("expected no process under {under}, seen {}", processes::describe(&found))),
+            Ok(found) => {
+                Seen::when(found.is_empty(), || format!("expected no process under {under}, seen {}", processes::describe(&found)))
+            }
             Err(e) => CannotTell(format!("processes cannot be listed: {e}")),
         },
         Probe::Digest { path, sha256 } => match digest::of_file(Path::new(path)) {
@@ -94,7 +96,11 @@ fn is_absent(error: &io::Error) -> bool {
 
 /// A file that is not there lacks the effect; one that cannot be read says nothing.
 fn unreadable(path: &str, error: &io::Error) -> Seen {
-    if is_absent(error) { NotThere(format!("expected {path}, which does not exist")) } else { CannotTell(format!("{path} cannot be read: {error}")) }
+    if is_absent(error) {
+        NotThere(format!("expected {path}, which does not exist"))
+    } else {
+        CannotTell(format!("{path} cannot be read: {error}"))
+    }
 }
 
 fn missing_text(contains: &[String], text: &str, whose: &str) -> Seen {
@@ -123,7 +129,11 @@ fn command(argv: &[String], profile: Option<&str>, code: Option<i32>, contains: 
     let text = String::from_utf8_lossy(&captured.text);
     if code.is_some() && code != captured.ended.code() {
         let expected = code.unwrap_or_default();
-        return NotThere(format!("expected exit code {expected} from `{name}`, seen {}: {}", captured.ended.describe(), excerpt(&text)));
+        return NotThere(format!(
+            "expected exit code {expected} from `{name}`, seen {}: {}",
+            captured.ended.describe(),
+            excerpt(&text)
+        ));
     }
     if let Some(unwanted) = lacks.iter().find(|unwanted| text.contains(unwanted.as_str())) {
         return NotThere(format!("expected no `{unwanted}` from `{name}`, seen: {}", excerpt(&text)));
@@ -165,7 +175,9 @@ fn archive(path: &Path) -> Seen {
         Err(e) => return unreadable(&list.to_string_lossy(), &e),
     };
     match digest::of_file(path) {
-        Ok(seen) => Seen::when(seen == expected, || format!("{} does not match its .sha256 file: expected {expected}, seen {seen}", path.display())),
+        Ok(seen) => Seen::when(seen == expected, || {
+            format!("{} does not match its .sha256 file: expected {expected}, seen {seen}", path.display())
+        }),
         Err(e) => unreadable(&path.to_string_lossy(), &e),
     }
 }

@@ -3,8 +3,8 @@
 use super::outcome::Verdict;
 use crate::account::Account;
 use crate::channel::Input;
+use crate::record::Record;
 use proto::frame::{Frame, parse};
-use proto::message::Granted;
 use proto::{Outcome, Secret};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -15,7 +15,8 @@ use std::process::{Command, Stdio};
 /// What is to be done for a step.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
-    pub(crate) granted: Granted,
+    /// A [`Record::Step`].
+    pub(crate) step: Record,
     /// The runner before this one died: nothing is done, only looked.
     pub(crate) after_death: bool,
     /// Whom to become first.
@@ -31,7 +32,8 @@ pub(crate) fn elsewhere(job: &Job, sink: &mut dyn FnMut(&[u8])) -> Verdict {
 type Broken = (Outcome, String);
 
 fn start(job: &Job) -> Result<std::process::ChildStdout, Broken> {
-    let failed = |e: &dyn std::fmt::Display| (Outcome::Failed, format!("cannot start the part that runs under another account: {e}"));
+    let failed =
+        |e: &dyn std::fmt::Display| (Outcome::Failed, format!("cannot start the part that runs under another account: {e}"));
     let text = zeroize::Zeroizing::new(serde_json::to_vec(job).map_err(|e| failed(&e))?);
     // Standard error is the step's lock: the child holds it as long as it lives.
     let lock = std::io::stderr().as_fd().try_clone_to_owned().map_err(|e| failed(&e))?;
@@ -54,7 +56,8 @@ fn relay(output: std::process::ChildStdout, sink: &mut dyn FnMut(&[u8])) -> Resu
             Ok(Frame::Data { bytes, .. }) => sink(&bytes),
             Ok(Frame::Control(payload)) => return parse(&payload).map_err(|e| (Outcome::Unknown, e.to_string())),
             Err(_) => {
-                let message = "the part of the agent that ran under the step's account was killed; whether the step took effect is not known";
+                let message =
+                    "the part of the agent that ran under the step's account was killed; whether the step took effect is not known";
                 return Err((Outcome::Unknown, message.to_owned()));
             }
         }

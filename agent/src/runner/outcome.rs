@@ -5,6 +5,7 @@ use super::files::StepFiles;
 use super::note;
 use crate::action::{self, Context, Trouble};
 use crate::probe::{self, Seen};
+use crate::record::Record;
 use proto::message::Mode;
 use proto::{Outcome, Probe};
 use serde::{Deserialize, Serialize};
@@ -26,14 +27,15 @@ impl Verdict {
 
 /// Carries a step out as the account that this process has.
 pub(crate) fn reach(job: &Job, files: Option<&StepFiles>, sink: &mut dyn FnMut(&[u8])) -> Verdict {
-    let spec = &job.granted.spec;
+    let Record::Step(granted) = &job.step else { return Verdict::new(Outcome::Failed, "the runner was told no step") };
+    let spec = &granted.spec;
     let look = || spec.probe.as_ref().map(probe::look);
-    match job.granted.mode {
+    match granted.mode {
         Mode::Prove => return proven(look()),
         Mode::Act if job.after_death => return after_death(look()),
         Mode::Act => {}
     }
-    if job.granted.attempt > 1
+    if granted.attempt > 1
         && let Some(Seen::There) = look()
     {
         return Verdict::new(Outcome::Ok, "nothing was done: the effect is there already, from an attempt before this one");
@@ -67,7 +69,9 @@ fn after_death(seen: Option<Seen>) -> Verdict {
     match seen {
         Some(Seen::There) => Verdict::new(Outcome::Ok, format!("{died}; the effect is there")),
         Some(Seen::NotThere(why)) => Verdict::new(Outcome::Failed, format!("{died}; the effect is not there: {why}")),
-        Some(Seen::CannotTell(why)) => Verdict::new(Outcome::Unknown, format!("{died}; cannot tell whether the effect is there: {why}")),
+        Some(Seen::CannotTell(why)) => {
+            Verdict::new(Outcome::Unknown, format!("{died}; cannot tell whether the effect is there: {why}"))
+        }
         None => Verdict::new(Outcome::Unknown, format!("{died}; the step has no probe, so a person has to look")),
     }
 }
@@ -90,7 +94,9 @@ fn post_condition(probe: Option<&Probe>, settle_s: u64, message: String, sink: &
                     note(sink, &format!("the post-condition does not hold: {why}"));
                     (Outcome::Failed, format!("the action ended well, but its effect was not seen{waited}: {why}"))
                 }
-                Seen::CannotTell(why) => (Outcome::Unknown, format!("the action ended well, but nobody can tell whether its effect is there: {why}")),
+                Seen::CannotTell(why) => {
+                    (Outcome::Unknown, format!("the action ended well, but nobody can tell whether its effect is there: {why}"))
+                }
             };
         }
         std::thread::sleep(pause.min(until.saturating_duration_since(Instant::now())));

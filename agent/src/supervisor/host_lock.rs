@@ -43,9 +43,9 @@ impl HostLock {
         let mut options = OpenOptions::new();
         let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o644).open(&path).map_err(cannot)?;
         let locked = file.try_lock();
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(cannot)?;
-        let holder: Option<Holder> = serde_json::from_str(&text).ok();
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).map_err(cannot)?;
+        let holder: Option<Holder> = serde_json::from_slice(&text).ok();
         match (locked, holder) {
             (Err(TryLockError::Error(e)), _) => return Err(cannot(e)),
             (Err(TryLockError::WouldBlock), Some(holder)) if holder.run == run => return Err(NotLocked::Running),
@@ -55,7 +55,9 @@ impl HostLock {
             }
             // Its supervisor died. What it had started may go on.
             (Ok(()), Some(holder)) if holder.run != run && a_step_runs(&host_state.join("runs").join(&holder.run)) => {
-                return Err(NotLocked::Refused(holder.describe("has lost its supervisor, but a step of it still runs on this host: it held it")));
+                return Err(NotLocked::Refused(
+                    holder.describe("has lost its supervisor, but a step of it still runs on this host: it held it"),
+                ));
             }
             (Ok(()), _) => {}
         }

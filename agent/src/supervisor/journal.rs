@@ -1,9 +1,7 @@
 //! The host's journal of a run: one JSON record a line, appended and made durable before anybody relies on it.
 
-use proto::StepId;
-use proto::message::{Granted, HostEvent};
+use crate::record::Record;
 use rustix::fs::FallocateFlags;
-use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -11,30 +9,6 @@ use std::path::Path;
 
 /// Space kept ahead of the end, so that results of granted steps find room on a disk that others fill.
 const AHEAD: u64 = 256 * 1024;
-
-/// One line of the journal.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Record {
-    /// Steps were granted, in one message.
-    Grant {
-        /// The steps.
-        steps: Vec<Granted>,
-        /// The controller's witness.
-        head: String,
-        /// The controller's token.
-        token: u64,
-    },
-    /// Something happened to a step.
-    Event(HostEvent),
-    /// These steps had not begun and will not.
-    Revoked {
-        /// The steps.
-        steps: Vec<StepId>,
-    },
-    /// A controller with this token attached.
-    Token(u64),
-}
 
 /// The journal, open for appending.
 #[derive(Debug)]
@@ -57,7 +31,10 @@ impl Journal {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(cannot)?;
         let (records, whole) = fold(&bytes).map_err(|line| {
-            format!("line {line} of the journal {} is damaged; move the run's directory away and decide by hand what was done", path.display())
+            format!(
+                "line {line} of the journal {} is damaged; move the run's directory away and decide by hand what was done",
+                path.display()
+            )
         })?;
         let len = whole as u64;
         if whole < bytes.len() {
@@ -72,7 +49,7 @@ impl Journal {
     pub(crate) fn append(&mut self, records: &[Record]) -> io::Result<()> {
         let mut lines = Vec::new();
         for record in records {
-            serde_json::to_writer(&mut lines, record)?;
+            lines.extend(serde_json::to_vec(record)?);
             lines.push(b'\n');
         }
         let written = (|| {
@@ -129,22 +106,26 @@ fn fold(bytes: &[u8]) -> Result<(Vec<Record>, usize), usize> {
 mod tests {
     use super::*;
 
+    fn token(token: u64) -> Record {
+        Record::Token { token }
+    }
+
     #[test]
     fn a_torn_tail_is_cut_at_every_byte() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal.jsonl");
         let (mut journal, _) = Journal::open(&path).unwrap();
-        journal.append(&[Record::Token(1), Record::Token(2)]).unwrap();
-        journal.append(&[Record::Token(300)]).unwrap();
+        journal.append(&[token(1), token(2)]).unwrap();
+        journal.append(&[token(300)]).unwrap();
         let whole = std::fs::read(&path).unwrap();
         for cut in 0..whole.len() {
             std::fs::write(&path, &whole[..cut]).unwrap();
             let lines = whole[..cut].iter().filter(|byte| **byte == b'\n').count();
             let (mut journal, records) = Journal::open(&path).unwrap();
             assert_eq!(records.len(), lines, "cut at {cut}");
-            journal.append(&[Record::Token(9)]).unwrap();
+            journal.append(&[token(9)]).unwrap();
             let (_, records) = Journal::open(&path).unwrap();
-            assert_eq!((records.len(), records.last()), (lines + 1, Some(&Record::Token(9))));
+            assert_eq!((records.len(), records.last()), (lines + 1, Some(&token(9))));
         }
     }
 
@@ -152,7 +133,7 @@ mod tests {
     fn damage_in_the_middle_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal.jsonl");
-        std::fs::write(&path, "{\"token\":1}\n{\"tok\n{\"token\":2}\n").unwrap();
+        std::fs::write(&path, "{\"record\":\"token\",\"token\":1}\n{\"rec\n{\"record\":\"token\",\"token\":2}\n").unwrap();
         assert!(Journal::open(&path).unwrap_err().contains("line 2"));
     }
 }

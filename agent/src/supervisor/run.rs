@@ -1,12 +1,13 @@
 //! One run on this host: the single place where its state changes.
 
 use super::feed::Feed;
-use super::journal::{Journal, Record};
+use super::journal::Journal;
 use super::receive::Receiving;
 use super::state::{Next, Standing, State};
 use super::step::{Look, Running, files};
 use crate::action::secret_names;
 use crate::inspect::{boot_id, now_ms};
+use crate::record::Record;
 use crate::runner::Status;
 use proto::frame::parse;
 use proto::message::{Granted, Happened, HostEvent};
@@ -163,7 +164,9 @@ impl Run {
             ToAgent::Ack { .. } => {}
             ToAgent::FileBegin { sha256, stream } => self.with_files(|receiving, files| receiving.begin(files, &sha256, stream)),
             ToAgent::FileEnd { stream } => self.with_files(|receiving, files| receiving.end(files, stream)),
-            ToAgent::FileRefused { sha256, reason } => self.with_files(|receiving, files| receiving.refuse(files, &sha256, &reason)),
+            ToAgent::FileRefused { sha256, reason } => {
+                self.with_files(|receiving, files| receiving.refuse(files, &sha256, &reason))
+            }
             ToAgent::Finish => {
                 let waiting = self.state.standing(Standing::Waiting);
                 if !waiting.is_empty() {
@@ -191,7 +194,7 @@ impl Run {
             return Ok(());
         }
         if token > self.state.token() {
-            self.record(&[Record::Token(token)])?;
+            self.record(&[Record::Token { token }])?;
         }
         if let Some(before) = self.attached.take().filter(|before| *before != number) {
             let reason = "another controller has attached to this run on this host".to_owned();
@@ -267,7 +270,8 @@ impl Run {
         self.journal.reserve().map_err(|e| self.full(&e))?;
         // What has ended already is not run again; its events may not have arrived.
         let known: Vec<(StepId, u32)> = steps.iter().map(|granted| (granted.spec.id.clone(), granted.attempt)).collect();
-        let ended: Vec<HostEvent> = self.state.events().iter().filter(|e| known.contains(&(e.step.clone(), e.attempt))).cloned().collect();
+        let ended: Vec<HostEvent> =
+            self.state.events().iter().filter(|e| known.contains(&(e.step.clone(), e.attempt))).cloned().collect();
         self.record(&[Record::Grant { steps, head, token }])?;
         for event in ended {
             self.say(FromAgent::Event(event));
@@ -320,7 +324,8 @@ impl Run {
             Some(Action::Command(command)) => command,
             _ => return false,
         };
-        let lacks = command.secret_files.values().flat_map(|content| secret_names(content)).any(|name| !self.secrets.contains_key(name));
+        let lacks =
+            command.secret_files.values().flat_map(|content| secret_names(content)).any(|name| !self.secrets.contains_key(name));
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         let wait = lacks && since.elapsed() < SECRETS;
         if !wait {

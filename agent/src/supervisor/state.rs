@@ -1,6 +1,6 @@
 //! What the host knows of a run: a pure fold over the journal, and what has to happen next.
 
-use super::journal::Record;
+use crate::record::Record;
 use proto::message::{Granted, Happened, HostEvent};
 use proto::{Outcome, StepId};
 
@@ -75,7 +75,9 @@ impl State {
                     }
                 }
             }
-            Record::Token(token) => self.token = self.token.max(*token),
+            Record::Token { token } => self.token = self.token.max(*token),
+            // For runners; never in a journal.
+            Record::Step(_) => {}
         }
     }
 
@@ -252,7 +254,7 @@ mod tests {
     fn a_newer_token_closes_older_grants() {
         let mut state = State::default();
         state.apply(&Record::Grant { steps: vec![granted(1, 1), granted(2, 1)], head: String::new(), token: 1 });
-        state.apply(&Record::Token(2));
+        state.apply(&Record::Token { token: 2 });
         assert_eq!(state.next(), Next::Revoke(vec![0, 1]));
         let steps = state.ids(&[0, 1]);
         state.apply(&Record::Revoked { steps });

@@ -3,6 +3,7 @@
 use super::run::Event;
 use super::state::{Entry, State};
 use crate::inspect::now_ms;
+use crate::record::Record;
 use crate::runner::Status;
 use crate::runner::files::{StepFiles, read_json};
 use proto::Outcome;
@@ -70,14 +71,20 @@ impl Running {
         crate::durable::private_dir(self.files.dir()).map_err(|e| failed(&e))?;
         let lock = self.files.open_lock().map_err(|e| failed(&e))?;
         lock.try_lock().map_err(|e| failed(&e))?;
-        let json = serde_json::to_vec(&entry.granted).map_err(|e| failed(&e))?;
+        let json = serde_json::to_vec(&Record::Step(Box::new(entry.granted.clone()))).map_err(|e| failed(&e))?;
         fs::write(self.files.spec(), json).map_err(|e| failed(&e))?;
         Ok(lock)
     }
 
     /// Starts a runner, which gets the lock as its standard error. With `probing` it does nothing but look what became of a step
     /// whose runner died.
-    pub(crate) fn spawn(&mut self, lock: fs::File, probing: bool, secrets: &BTreeMap<String, Secret>, events: &Sender<Event>) -> Result<(), String> {
+    pub(crate) fn spawn(
+        &mut self,
+        lock: fs::File,
+        probing: bool,
+        secrets: &BTreeMap<String, Secret>,
+        events: &Sender<Event>,
+    ) -> Result<(), String> {
         let failed = |e: &dyn std::fmt::Display| format!("cannot start a runner: {e}");
         let mut command = Command::new(crate::program::own_executable());
         command.arg("runner").arg(self.files.dir()).args(probing.then_some("probe")).current_dir("/");
