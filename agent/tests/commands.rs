@@ -124,6 +124,9 @@ fn a_step_lasts_as_long_as_its_descendants() {
     let mut bridge = Bridge::attach(&host);
     let forks = "(sleep 0.5; echo late > effect) > /dev/null 2>&1 < /dev/null & exit 0";
     bridge.perform(with_probe(shell(&host, "a/a/a/a/x", forks), exists(&host.path("effect")))).expect(Outcome::Ok);
+    let mut daemon = shell(&host, "a/a/a/a/y", "(sleep 1000; true) > /dev/null 2>&1 < /dev/null & exit 0");
+    daemon.spec.limits.deadline_s = 1;
+    bridge.perform(daemon).expect(Outcome::Unknown).says("starts_service");
     bridge.finish();
 }
 

@@ -6,8 +6,10 @@ use crate::durable;
 use proto::frame::{Frame, parse};
 use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
+use std::fs::DirBuilder;
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -35,8 +37,9 @@ pub(crate) fn connect(host_state: &str, run: &str) -> Result<UnixStream, Failure
         return Ok(stream);
     }
     let runs = durable::parent(&dir);
-    std::fs::create_dir_all(host_state)
-        .map_err(|e| Failure::Fatal(format!("cannot create Caravan's directory {host_state}: {e}")))?;
+    // Others may look into it (the lock says who holds the host), but not write.
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(host_state);
+    made.map_err(|e| Failure::Fatal(format!("cannot create Caravan's directory {host_state}: {e}")))?;
     durable::private_dir(runs).map_err(|e| cannot("cannot create the run's directory", &e))?;
     durable::private_dir(&dir).map_err(|e| cannot("cannot create the run's directory", &e))?;
     let said = start(&dir).map_err(|e| cannot("cannot start the supervisor of", &e))?;

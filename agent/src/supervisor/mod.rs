@@ -21,7 +21,7 @@ use state::State;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 /// After this long with nothing running and no bridge the supervisor ends. The next attach starts another one.
@@ -30,6 +30,8 @@ const IDLE: Duration = Duration::from_secs(600);
 const LOOK: Duration = Duration::from_millis(100);
 /// How often anything else is.
 const SLOW: Duration = Duration::from_secs(1);
+/// How many events may wait. A controller that sends a file faster than the disk takes it is held up, and memory stays small.
+const QUEUE: usize = 16;
 
 /// The mode `supervisor RUNDIR`. Says one line on standard output once it can be connected to (`ready`), or why it cannot
 /// (`running`, `refused REASON`, `fatal REASON`), and then has no standard streams any more.
@@ -78,7 +80,7 @@ fn detach() {
 }
 
 fn live(listener: UnixListener, mut run: Run, lock: HostLock, idle: Duration) -> ExitCode {
-    let (sender, events) = channel();
+    let (sender, events) = sync_channel(QUEUE);
     run.connect(sender.clone());
     std::thread::spawn(move || listen(&listener, &sender));
     let ended = serve(&mut run, &events, idle);
@@ -121,7 +123,7 @@ fn serve(run: &mut Run, events: &Receiver<Event>, idle: Duration) -> Result<(), 
 }
 
 /// Takes connections of our own account and of root. Each gets a thread that reads its frames.
-fn listen(listener: &UnixListener, sender: &Sender<Event>) {
+fn listen(listener: &UnixListener, sender: &SyncSender<Event>) {
     let mut number = 0;
     for stream in listener.incoming() {
         let Ok(stream) = stream else {
@@ -142,7 +144,7 @@ fn listen(listener: &UnixListener, sender: &Sender<Event>) {
     }
 }
 
-fn read(number: u64, stream: UnixStream, sender: &Sender<Event>) {
+fn read(number: u64, stream: UnixStream, sender: &SyncSender<Event>) {
     let mut input = Input::new(stream);
     loop {
         let event = match input.next() {

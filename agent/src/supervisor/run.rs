@@ -15,7 +15,7 @@ use proto::{Action, FromAgent, Outcome, Secret, StepId, ToAgent};
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 /// How long a step waits for secrets that it needs and that were not sent yet.
@@ -54,7 +54,7 @@ pub(crate) struct Run {
     /// Since when the next step waits for secrets.
     waiting_since: Option<Instant>,
     finishing: bool,
-    events: Option<Sender<Event>>,
+    events: Option<SyncSender<Event>>,
 }
 
 impl Run {
@@ -83,7 +83,7 @@ impl Run {
     }
 
     /// Where runners report.
-    pub(crate) fn connect(&mut self, events: Sender<Event>) {
+    pub(crate) fn connect(&mut self, events: SyncSender<Event>) {
         self.events = Some(events);
     }
 

@@ -14,7 +14,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 /// How much later than the runner itself the supervisor ends what a dead runner left behind.
@@ -83,7 +83,7 @@ impl Running {
         lock: fs::File,
         probing: bool,
         secrets: &BTreeMap<String, Secret>,
-        events: &Sender<Event>,
+        events: &SyncSender<Event>,
     ) -> Result<(), String> {
         let failed = |e: &dyn std::fmt::Display| format!("cannot start a runner: {e}");
         let mut command = Command::new(crate::program::own_executable());
