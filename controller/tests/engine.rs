@@ -195,6 +195,7 @@ fn step(platform: &str, phase: Phase, stage: &str, host: &str, number: usize, wa
     PlannedStep {
         id: id.clone(),
         name: format!("s{wave}-{number}"),
+        short: String::new(),
         title: String::new(),
         scope: StepScope::Host,
         host: host.to_owned(),
@@ -251,7 +252,14 @@ fn plan(platforms: &[(usize, usize, usize, usize)]) -> Plan {
                     PhasePlan { name: phase, stages: (0..stages).map(stage).collect() }
                 })
                 .collect();
-            PlatformPlan { name: name.clone(), topology: Topology::Standard, source: String::new(), target: String::new(), phases }
+            PlatformPlan {
+                name: name.clone(),
+                topology: Topology::Standard,
+                source: String::new(),
+                target: String::new(),
+                roles: Default::default(),
+                phases,
+            }
         })
         .collect();
     Plan { fleet: "sim".into(), hash: "0".repeat(64), platforms, files: vec![], warnings: vec![] }

@@ -29,8 +29,8 @@ pub async fn run(context: &Context, args: &PlanArgs) -> Result<Exit, Failure> {
 /// # Errors
 /// [`Exit::Usage`] for a fleet that cannot be planned, and for a step that the plan does not have.
 pub fn show(context: &Context, args: &PlanArgs, fleet: &Fleet, width: usize) -> Result<Outcome, Failure> {
-    let plan =
-        plan::build_with(fleet, &check::planned_queries, FileCheck::Optional).map_err(|errors| Failure::new(Exit::Usage, errors.to_string()))?;
+    let plan = plan::build_with(fleet, &check::planned_queries, FileCheck::Optional)
+        .map_err(|errors| Failure::new(Exit::Usage, errors.to_string()))?;
     let unknown = |error: plan::UnknownStep| Failure::new(Exit::Usage, format!("error: {error}"));
     let color = context.color.0;
     let text = match (&args.explain, context.format) {

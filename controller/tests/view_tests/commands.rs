@@ -1,7 +1,8 @@
 //! `status`, `runs` and `report` on a state directory.
 
 use crate::fleet::{self, Faults};
-use controller::cli::report::{ReportArgs, ReportFormat};
+use controller::cli::args::OutputFormat;
+use controller::cli::report::ReportArgs;
 use controller::cli::status::StatusArgs;
 use controller::cli::{self, Context, Exit, Format};
 use controller::run::journal::{Draft, Journal};
@@ -30,10 +31,10 @@ async fn recorded(state_dir: &Path) -> RunDir {
     dir
 }
 
-async fn report(state_dir: &Path, run: &str, format: ReportFormat) -> Result<String, (Exit, String)> {
+async fn report(state_dir: &Path, run: &str, format: OutputFormat) -> Result<String, (Exit, String)> {
     let output = state_dir.join("report");
-    let args = ReportArgs { run: run.to_owned(), format, output: Some(output.clone()) };
-    match cli::report::run(&context(state_dir), &args).await {
+    let args = ReportArgs { run: Some(run.to_owned()), output: Some(output.clone()) };
+    match cli::report::run(&context(state_dir), &args, Some(format)).await {
         Ok(exit) => {
             assert_eq!(exit, Exit::Ok);
             Ok(std::fs::read_to_string(output).unwrap())
@@ -46,10 +47,10 @@ async fn report(state_dir: &Path, run: &str, format: ReportFormat) -> Result<Str
 async fn a_recorded_run_is_reported_in_both_forms() {
     let state = tempfile::tempdir().unwrap();
     let run = recorded(state.path()).await;
-    let markdown = report(state.path(), &run.id, ReportFormat::Markdown).await.unwrap();
+    let markdown = report(state.path(), &run.id, OutputFormat::Markdown).await.unwrap();
     assert!(markdown.contains(&format!("# Report of run {}", run.id)), "{markdown}");
     assert!(markdown.contains("chain intact") && markdown.contains("dpkg: broken"));
-    let json: serde_json::Value = serde_json::from_str(&report(state.path(), &run.id, ReportFormat::Json).await.unwrap()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&report(state.path(), &run.id, OutputFormat::Json).await.unwrap()).unwrap();
     assert_eq!((&json["run"], &json["journal"]["chain"]["intact"]), (&run.id.as_str().into(), &true.into()));
 }
 
@@ -60,19 +61,19 @@ async fn an_edited_journal_is_told() {
     let journal = run.path.join("journal.jsonl");
     let text = std::fs::read_to_string(&journal).unwrap();
     std::fs::write(&journal, text.replacen("eva@ops7", "kim@ops7", 1)).unwrap();
-    assert!(report(state.path(), &run.id, ReportFormat::Markdown).await.unwrap().contains("THE CHAIN IS BROKEN at line 2"));
+    assert!(report(state.path(), &run.id, OutputFormat::Markdown).await.unwrap().contains("THE CHAIN IS BROKEN at line 2"));
 }
 
 #[tokio::test]
 async fn wrong_use_is_told() {
     let state = tempfile::tempdir().unwrap();
     let run = recorded(state.path()).await;
-    for format in [ReportFormat::Html, ReportFormat::Junit] {
+    for format in [OutputFormat::Html, OutputFormat::Junit] {
         let (exit, message) = report(state.path(), &run.id, format).await.unwrap_err();
         assert_eq!(exit, Exit::Usage);
         assert!(message.contains("markdown"), "{message}");
     }
-    let (exit, message) = report(state.path(), "1999-01-01-zz", ReportFormat::Markdown).await.unwrap_err();
+    let (exit, message) = report(state.path(), "1999-01-01-zz", OutputFormat::Markdown).await.unwrap_err();
     assert_eq!(exit, Exit::Usage);
     assert!(message.contains("1999-01-01-zz") && message.contains("caravan runs"), "{message}");
     let empty = tempfile::tempdir().unwrap();
