@@ -218,12 +218,19 @@ impl Check<'_> {
                 );
             }
         }
+        for host in self.platform.hosts.iter().filter(|host| !host.is_windows()) {
+            // Facts and fingerprints are read before anything is touched, and again when all is done.
+            let read = |name: &str| self.on(&host.name, &[name]).iter().map(|placed| placed.phase).collect::<Vec<_>>();
+            let twice = vec![Phase::Preflight, Phase::Verify];
+            assert_eq!(read("facts"), twice, "{}", host.name);
+            let campaign = host.roles.iter().any(|role| *role != Role::Database);
+            assert_eq!(read("fingerprint.internal-password"), if campaign { twice } else { Vec::new() }, "{}", host.name);
+        }
         for host in self.campaign_hosts() {
             let once = if host.is_windows() {
                 vec!["windows.preflight", "windows.stop", "windows.backup", "windows.migrate", "windows.service", "windows.verify"]
             } else {
                 vec![
-                    "facts",
                     "stop.nlserver",
                     "stop.processes",
                     "backup.move-tree",
@@ -269,7 +276,6 @@ impl Check<'_> {
                 ] {
                     assert_eq!(self.on(&host.name, &[name]).len(), 1, "{name} on {}", host.name);
                 }
-                assert_eq!(self.on(&host.name, &["fingerprint.internal-password"]).len(), 2);
             }
         }
     }
