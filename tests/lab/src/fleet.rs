@@ -4,38 +4,49 @@ use crate::furnish::{LOGIN, database_of, package_path};
 use crate::layout::{Family, Host, Instance, Layout, Platform};
 use crate::package;
 use crate::spec::{Release, Role};
-use serde_json::{Value, json};
+use serde_yaml::Value;
 use std::collections::BTreeSet;
 use std::io;
+use std::path::Path;
+
+/// A YAML map with its keys in this order: people read the file.
+fn map<const N: usize>(pairs: [(&str, Value); N]) -> Value {
+    Value::Mapping(pairs.into_iter().map(|(key, value)| (key.into(), value)).collect())
+}
+
+fn path(path: &Path) -> Value {
+    path.to_string_lossy().into()
+}
 
 /// Writes `DIR/fleet.yaml`.
 pub(crate) fn write(layout: &Layout, port: u16) -> io::Result<()> {
     let dir = &layout.dir;
-    let inventory = json!({
-        "version": 1,
-        "defaults": {
-            "ssh": {
-                "user": LOGIN,
-                "port": port,
-                "identity": dir.join("id_ed25519"),
-                "known_hosts": dir.join("known_hosts"),
-            },
-            "become": { "method": "none" },
-            "campaign": { "home": dir.join("hosts/{host}/usr/local/neolane"), "user": account() },
-            "host_state": dir.join("hosts/{host}/var/lib/caravan"),
-            "source": {
-                "version": layout.source.version,
-                "latest_build": layout.source.build,
-                "packages": packages(layout, package::OLD, &layout.source)?,
-            },
-            "target": {
-                "version": layout.target.version,
-                "build": layout.target.build,
-                "packages": packages(layout, package::NEW, &layout.target)?,
-            },
-        },
-        "platforms": layout.platforms.iter().map(|platform| platform_of(layout, platform)).collect::<Vec<_>>(),
-    });
+    let ssh = map([
+        ("user", LOGIN.into()),
+        ("port", port.into()),
+        ("identity", path(&dir.join("id_ed25519"))),
+        ("known_hosts", path(&dir.join("known_hosts"))),
+    ]);
+    let source = map([
+        ("version", layout.source.version.as_str().into()),
+        ("latest_build", layout.source.build.into()),
+        ("packages", packages(layout, package::OLD, &layout.source)?),
+    ]);
+    let target = map([
+        ("version", layout.target.version.as_str().into()),
+        ("build", layout.target.build.into()),
+        ("packages", packages(layout, package::NEW, &layout.target)?),
+    ]);
+    let defaults = map([
+        ("ssh", ssh),
+        ("become", map([("method", "none".into())])),
+        ("campaign", map([("home", path(&dir.join("hosts/{host}/usr/local/neolane"))), ("user", account().into())])),
+        ("host_state", path(&dir.join("hosts/{host}/var/lib/caravan"))),
+        ("source", source),
+        ("target", target),
+    ]);
+    let platforms: Vec<Value> = layout.platforms.iter().map(|platform| platform_of(layout, platform)).collect();
+    let inventory = map([("version", 1.into()), ("defaults", defaults), ("platforms", platforms.into())]);
     let text = serde_yaml::to_string(&inventory).map_err(io::Error::other)?;
     std::fs::write(dir.join("fleet.yaml"), format!("# Written by `lab`. Everything in it lives below this directory.\n{text}"))
 }
@@ -52,28 +63,31 @@ fn account() -> String {
     name.unwrap_or_else(|| "neolane".to_owned())
 }
 
-fn packages(layout: &Layout, names: &[&str], release: &Release) -> io::Result<Vec<Value>> {
+fn packages(layout: &Layout, names: &[&str], release: &Release) -> io::Result<Value> {
     let systems: BTreeSet<&str> = layout.hosts().map(|host| host.os.as_str()).collect();
     let packages = systems.into_iter().map(|os| {
         let path = package_path(layout, Family::of(os), names, release.build);
         let digest = package::sha256(&std::fs::read(&path)?);
         let file = path.file_name().unwrap_or_default().to_string_lossy();
-        Ok(json!({ "os": os, "path": format!("./packages/{file}"), "sha256": digest, "names": names }))
+        Ok(map([
+            ("os", os.into()),
+            ("path", format!("./packages/{file}").into()),
+            ("sha256", digest.into()),
+            ("names", names.to_vec().into()),
+        ]))
     });
-    packages.collect()
+    Ok(packages.collect::<io::Result<Vec<Value>>>()?.into())
 }
 
 fn platform_of(layout: &Layout, platform: &Platform) -> Value {
-    let mut value = json!({
-        "name": platform.name,
-        "topology": platform.topology.as_str(),
-        "instances": platform.instances.iter().map(|instance| instance_of(layout, platform, instance)).collect::<Vec<_>>(),
-        "hosts": platform.hosts.iter().map(host_of).collect::<Vec<_>>(),
-    });
-    if let Some(first) = platform.instances.first() {
-        value["database"] = database(layout, platform, first);
-    }
-    value
+    let instances: Vec<Value> = platform.instances.iter().map(|instance| instance_of(layout, platform, instance)).collect();
+    let hosts: Vec<Value> = platform.hosts.iter().map(host_of).collect();
+    map([
+        ("name", platform.name.as_str().into()),
+        ("topology", platform.topology.as_str().into()),
+        ("hosts", hosts.into()),
+        ("instances", instances.into()),
+    ])
 }
 
 fn instance_of(layout: &Layout, platform: &Platform, instance: &Instance) -> Value {
@@ -82,34 +96,38 @@ fn instance_of(layout: &Layout, platform: &Platform, instance: &Instance) -> Val
         Role::MidSourcing => "mid-sourcing",
         _ => "execution",
     };
-    json!({ "name": instance.name, "kind": kind, "app": instance.app, "database": database(layout, platform, instance) })
-}
-
-fn database(layout: &Layout, platform: &Platform, instance: &Instance) -> Value {
     let (server, user) = database_of(&platform.name);
-    json!({
-        "engine": "postgresql",
-        "server": server,
-        "name": instance.name,
-        "user": user,
-        "password": "file:./db.pw",
-        "unicode": true,
-        "backup": { "on": instance.app, "dir": layout.dir.join("hosts/{host}/backup") },
-    })
+    let backup = map([("on", instance.app.as_str().into()), ("dir", path(&layout.dir.join("hosts/{host}/backup")))]);
+    let database = map([
+        ("engine", "postgresql".into()),
+        ("server", server.into()),
+        ("name", instance.name.as_str().into()),
+        ("user", user.into()),
+        ("password", "file:./db.pw".into()),
+        ("unicode", true.into()),
+        ("backup", backup),
+    ]);
+    map([
+        ("name", instance.name.as_str().into()),
+        ("kind", kind.into()),
+        ("app", instance.app.as_str().into()),
+        ("database", database),
+    ])
 }
 
 fn host_of(host: &Host) -> Value {
-    let mut value = json!({
-        "name": host.name,
-        "address": host.address,
-        "os": host.os,
-        "init": "sysv",
-        "init_scripts": host.init_scripts(),
-        "roles": host.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>(),
-    });
-    if host.is(Role::Tracking) {
-        value["web_server"] = json!("apache");
-        value["web_address"] = json!(format!("{}:{}", host.address, host.web_port));
+    let roles: Vec<&str> = host.roles.iter().map(|role| role.as_str()).collect();
+    let mut value = map([
+        ("name", host.name.as_str().into()),
+        ("address", host.address.to_string().into()),
+        ("os", host.os.as_str().into()),
+        ("init", "sysv".into()),
+        ("init_scripts", path(&host.init_scripts())),
+        ("roles", roles.into()),
+    ]);
+    if let (true, Value::Mapping(entries)) = (host.is(Role::Tracking), &mut value) {
+        entries.insert("web_server".into(), "apache".into());
+        entries.insert("web_address".into(), format!("{}:{}", host.address, host.web_port).into());
     }
     value
 }

@@ -326,3 +326,25 @@ fn a_lab_is_built_in_a_directory_of_its_own() {
     let error = lab::Lab::start_with(standard(), dir.path(), common::PROGRAM.as_ref()).unwrap_err();
     assert!(error.to_string().contains("is not empty"), "{error}");
 }
+
+#[test]
+fn the_inventory_is_valid_and_overrides_nothing() {
+    let bench = Bench::new(Spec::every_topology());
+    let loaded = inventory::load(&bench.lab.inventory()).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let fleet = loaded.fleet;
+    assert_eq!(fleet.platforms.len(), 5);
+    for platform in &fleet.platforms {
+        assert!(platform.overrides.is_empty() && platform.order.is_none() && platform.restart_order.is_none());
+        let (mine, _) = bench.lab.layout().host(&platform.hosts[0].name).unwrap();
+        assert_eq!(
+            platform.instances.iter().map(|i| &i.name).collect::<Vec<_>>(),
+            mine.instances.iter().map(|i| &i.name).collect::<Vec<_>>()
+        );
+        for host in &platform.hosts {
+            assert_eq!(host.campaign.home, bench.host(&host.name).home().to_str().unwrap());
+        }
+    }
+    let text = fs::read_to_string(bench.lab.inventory()).unwrap();
+    assert!(!text.contains(&bench.lab.secrets().database_password));
+    assert_eq!(fs::metadata(bench.lab.dir().join("db.pw")).unwrap().permissions().mode() & 0o777, 0o600);
+}
