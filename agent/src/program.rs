@@ -79,7 +79,7 @@ impl Program<'_> {
         words.extend(args.iter().cloned());
         if let Some(account) = self.account {
             words.splice(0..0, account.wrapper());
-            words.insert(0, own_executable());
+            words.insert(0, OWN_EXECUTABLE.to_owned());
         }
         let Some((first, rest)) = words.split_first() else { return Err("no program was given".to_owned()) };
         let mut command = Command::new(first);
@@ -106,8 +106,13 @@ pub(crate) fn missing(program: &str) -> String {
 }
 
 /// The agent itself, whatever became of the name that it was started under.
-pub(crate) fn own_executable() -> String {
-    "/proc/self/exe".to_owned()
+const OWN_EXECUTABLE: &str = "/proc/self/exe";
+
+/// Another process of the agent, in the root directory.
+pub(crate) fn own_command(mode: &str) -> Command {
+    let mut command = Command::new(OWN_EXECUTABLE);
+    command.arg0("caravan-agent").arg(mode).current_dir("/");
+    command
 }
 
 /// Where a program's output comes from.

@@ -22,7 +22,8 @@ fn patient(host: &Host) -> Granted {
 }
 
 fn kill(pid: Pid) {
-    kill_process(pid, Signal::KILL).unwrap();
+    // A shell's child bears its name until it has become something else: it may be gone by now.
+    let _ = kill_process(pid, Signal::KILL);
     wait_until("an end", || rustix::process::test_kill_process(pid).is_err());
 }
 

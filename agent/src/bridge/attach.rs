@@ -12,7 +12,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// How long another bridge may take to start the supervisor that this one found locked but not yet listening.
@@ -81,8 +81,8 @@ fn dial(dir: &Path) -> Option<UnixStream> {
 
 /// Starts a supervisor and returns the one line it says once it listens, or why it does not.
 fn start(dir: &Path) -> std::io::Result<String> {
-    let mut command = Command::new(crate::program::own_executable());
-    command.arg("supervisor").arg(dir).current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut command = crate::program::own_command("supervisor");
+    command.arg(dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn()?;
     let mut said = String::new();
     if let Some(stdout) = child.stdout.take() {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// What is to be done for a step.
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,8 +37,8 @@ fn start(job: &Job) -> Result<std::process::ChildStdout, Broken> {
     let text = zeroize::Zeroizing::new(serde_json::to_vec(job).map_err(|e| failed(&e))?);
     // Standard error is the step's lock: the child holds it as long as it lives.
     let lock = std::io::stderr().as_fd().try_clone_to_owned().map_err(|e| failed(&e))?;
-    let mut command = Command::new(crate::program::own_executable());
-    command.arg("act").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(lock).current_dir("/");
+    let mut command = crate::program::own_command("act");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(lock);
     if let Some(account) = &job.account {
         command.envs(account.environment());
     }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
@@ -86,8 +86,8 @@ impl Running {
         events: &SyncSender<Event>,
     ) -> Result<(), String> {
         let failed = |e: &dyn std::fmt::Display| format!("cannot start a runner: {e}");
-        let mut command = Command::new(crate::program::own_executable());
-        command.arg("runner").arg(self.files.dir()).args(probing.then_some("probe")).current_dir("/");
+        let mut command = crate::program::own_command("runner");
+        command.arg(self.files.dir()).args(probing.then_some("probe"));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(lock).spawn().map_err(|e| failed(&e))?;
         // The command still has our copy of the lock.
         drop(command);
