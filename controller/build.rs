@@ -57,8 +57,9 @@ fn build_agent(workspace: &Path, out: &Path, target: &str) -> Result<PathBuf, Bo
         }
     }
     // Paths of this machine must not get into the binary: the same sources give the same digest everywhere.
-    let mut flags =
-        vec!["-Ctarget-feature=+crt-static".to_owned(), format!("--remap-path-prefix={}=/caravan", workspace.display())];
+    let mut flags: Vec<String> =
+        ["-Ctarget-feature=+crt-static", "-Crelocation-model=static", "-Cforce-unwind-tables=no"].map(str::to_owned).to_vec();
+    flags.push(format!("--remap-path-prefix={}=/caravan", workspace.display()));
     if let Some(home) = cargo_home() {
         flags.push(format!("--remap-path-prefix={}=/cargo", home.display()));
     }

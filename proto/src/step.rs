@@ -300,7 +300,7 @@ fn is_default_ok(ok: &Vec<i32>) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LineRule {
-    /// The line begins with this, after white space.
+    /// The line begins with this, after white space and a time of day (`11:57:51 > `) as nlserver puts before its lines.
     pub starts_with: String,
     /// What such a line means, for the error text.
     pub means: String,
@@ -374,11 +374,12 @@ impl PackageManager {
         verb.iter().map(ToString::to_string).chain(names.iter().cloned()).collect()
     }
 
-    /// How to ask for the version of one package: exit code 0 and the version on standard output when it is installed.
+    /// How to ask for one package. Installed: exit code 0 and `WANT FLAG installed VERSION` on standard output, in dpkg's words
+    /// (dpkg-query(1), `Status`: all versions of dpkg print it, while `db:Status-Status` came after Debian 7).
     pub fn query_argv(self, name: &str) -> Vec<String> {
         let argv: &[&str] = match self {
-            Self::Dpkg => &["dpkg-query", "-W", "-f=${db:Status-Status} ${Version}", name],
-            Self::Rpm => &["rpm", "-q", "--qf", "installed %{VERSION}-%{RELEASE}", name],
+            Self::Dpkg => &["dpkg-query", "-W", "-f=${Status} ${Version}", name],
+            Self::Rpm => &["rpm", "-q", "--qf", "install ok installed %{VERSION}-%{RELEASE}", name],
         };
         argv.iter().map(ToString::to_string).collect()
     }

@@ -44,7 +44,8 @@ fn forbid(dir: &str, words: &[&str]) {
 
 fn manifest(package: &str) -> String {
     let text = fs::read_to_string(root().join(package).join("Cargo.toml")).unwrap();
-    text.split("[dev-dependencies]").next().unwrap().to_owned()
+    let (_, dependencies) = text.split_once("[dependencies]").unwrap();
+    dependencies.split("[dev-dependencies]").next().unwrap().to_owned()
 }
 
 #[test]

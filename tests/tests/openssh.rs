@@ -216,8 +216,12 @@ async fn keys_of_ssh_agent_are_used() {
     // An encrypted file whose key the agent holds is used from there, without a question.
     let sealed = server.dir.path().join("sealed");
     std::fs::copy(server.identity(), &sealed).unwrap();
-    let changed =
-        std::process::Command::new("ssh-keygen").args(["-q", "-p", "-P", "", "-N", "secret", "-f"]).arg(&sealed).output().unwrap().status;
+    let changed = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-p", "-P", "", "-N", "secret", "-f"])
+        .arg(&sealed)
+        .output()
+        .unwrap()
+        .status;
     host.ssh.identity = vec![sealed.display().to_string()];
     let from_agent = connect(&host).await;
     agent.kill().unwrap();

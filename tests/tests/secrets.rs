@@ -52,6 +52,8 @@ platforms:
                         }
                     }
                 }
+                // Not as fast as it can: it would take the processors from what it watches.
+                std::thread::sleep(std::time::Duration::from_millis(10));
             }
             (seen, samples)
         })

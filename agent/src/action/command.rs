@@ -147,8 +147,9 @@ impl<'a> Lines<'a> {
         if line.is_empty() {
             return;
         }
+        let said = without_time(&line);
         // A rule for `>>` must not take the lines of a rule for `>>>`: the longest one that fits counts.
-        let fits = self.rules.iter().filter(|rule| !rule.starts_with.is_empty() && line.starts_with(rule.starts_with.trim()));
+        let fits = self.rules.iter().filter(|rule| !rule.starts_with.is_empty() && said.starts_with(rule.starts_with.trim()));
         if let Some(rule) = fits.max_by_key(|rule| rule.starts_with.len()) {
             self.bad.push((rule, line.clone()));
         }
@@ -156,5 +157,35 @@ impl<'a> Lines<'a> {
             self.last.remove(0);
         }
         self.last.push(line);
+    }
+}
+
+/// A line without the time of day that nlserver puts before what it says: `11:57:51 >   >>> ...`.
+fn without_time(line: &str) -> &str {
+    let is_time = |word: &str| {
+        let parts: Vec<&str> = word.split(':').collect();
+        parts.len() == 3 && parts.iter().all(|part| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    match line.split_once(char::is_whitespace) {
+        Some((word, rest)) if is_time(word) => {
+            let rest = rest.trim_start();
+            // One `>` alone is nlserver's prompt; `>>` and `>>>` are what it says.
+            rest.strip_prefix('>').filter(|said| said.starts_with(char::is_whitespace)).map_or(rest, str::trim_start)
+        }
+        _ => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_time;
+
+    #[test]
+    fn a_time_of_day_before_a_line_is_no_part_of_what_it_says() {
+        for line in [">>> PU-0005", "11:57:51 >>> PU-0005", "11:57:51 >   >>> PU-0005"] {
+            assert!(without_time(line).starts_with(">>> "), "{line}");
+        }
+        assert!(without_time("11:57:51 >   >> PU-0003").starts_with(">> "));
+        assert_eq!(without_time("1:2:3 >>> x"), "1:2:3 >>> x");
     }
 }

@@ -93,7 +93,8 @@ pub(crate) fn installed_version(
         return Err(ReadError::Failed(format!("{tool} did not answer within {} s", TIME_LIMIT.as_secs())));
     }
     let text = String::from_utf8_lossy(&captured.text).into_owned();
-    let version = text.trim().strip_prefix("installed ").map(|version| version.trim().to_owned());
+    let mut words = text.split_whitespace().skip(2);
+    let version = (words.next() == Some("installed")).then(|| words.collect::<Vec<_>>().join(" "));
     Ok(version.filter(|_| captured.ended.code() == Some(0)))
 }
 

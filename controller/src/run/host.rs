@@ -88,7 +88,10 @@ struct Task<H> {
     reports: mpsc::UnboundedSender<(String, Report)>,
     link: Option<Link>,
     attached: bool,
+    /// The newest event that the engine made durable.
     acked: u64,
+    /// The newest event that was passed on to the engine.
+    seen: u64,
     /// Steps that were granted and have not ended.
     open: BTreeMap<StepId, Granted>,
     outputs: BTreeMap<StepId, Output>,
@@ -113,6 +116,7 @@ pub(crate) async fn run<H: Hosts>(
         link: None,
         attached: false,
         acked: 0,
+        seen: 0,
         open: BTreeMap::new(),
         outputs: BTreeMap::new(),
         streams: HashMap::new(),
@@ -252,6 +256,9 @@ impl<H: Hosts> Task<H> {
                 self.report(Report::Inspected { id, readings, agent });
             }
             FromAgent::Event(event) => {
+                // A supervisor that was attached to again repeats what it cannot know to be durable here.
+                let repeated = event.host_seq <= self.seen;
+                self.seen = self.seen.max(event.host_seq);
                 match &event.what {
                     Happened::Started { stream } => {
                         self.streams.insert(*stream, event.step.clone());
@@ -262,7 +269,9 @@ impl<H: Hosts> Task<H> {
                         self.settle_output(&event.step).await;
                     }
                 }
-                self.report(Report::Event(event));
+                if !repeated {
+                    self.report(Report::Event(event));
+                }
             }
             FromAgent::Revoked { steps } => {
                 steps.iter().for_each(|step| drop(self.open.remove(step)));

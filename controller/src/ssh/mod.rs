@@ -16,7 +16,7 @@ mod start;
 pub mod text;
 mod trust;
 
-use crate::cli::{Exit, Failure};
+use crate::exit::{Exit, Failure};
 use crate::hosts::{Hosts, Link, OpenError};
 use crate::secrets::Secrets;
 use bootstrap::Elevation;

@@ -103,13 +103,13 @@ fn packages_are_asked_for_exactly_as_the_agent_asks() {
             let output = bench.run("demo-mkt1", &argv[0], &arguments);
             (output.status.code(), text(&output.stdout))
         };
-        assert_eq!(query("nlserver6"), (Some(0), "installed 6.1-8989".into()));
+        assert_eq!(query("nlserver6"), (Some(0), "install ok installed 6.1-8989".into()));
         assert_eq!(query("nlserver6-v7").0, Some(1));
         bench.stop_all();
         bench.back_up();
         bench.replace_packages("demo-mkt1");
         assert_eq!(query("nlserver6").0, Some(1));
-        assert_eq!(query("nlserver6-v7"), (Some(0), "installed 7.4.1-9383".into()));
+        assert_eq!(query("nlserver6-v7"), (Some(0), "install ok installed 7.4.1-9383".into()));
         let nl6 = bench.host("demo-mkt1").nl6();
         assert!(fs::read_to_string(nl6.join("conf/serverConf.xml")).unwrap().contains("internalPassword=\"\""));
         assert!(!nl6.join("conf/config-demo.xml").exists());

@@ -45,8 +45,8 @@ pub(super) fn dpkg_query(site: &Site, arguments: &[String]) -> io::Result<u8> {
             code = 1;
             continue;
         };
-        let status = if package.whole { "installed" } else { "unpacked" };
-        let text = format.replace("${db:Status-Status}", status).replace("${Version}", &package.release.package_version());
+        let status = if package.whole { "install ok installed" } else { "install ok unpacked" };
+        let text = format.replace("${Status}", status).replace("${Version}", &package.release.package_version());
         let text = text.replace("${Package}", name).replace("\\t", "\t").replace("\\n", "\n");
         // No line end of its own, as the real one.
         use io::Write;
