@@ -24,7 +24,9 @@ mod pattern;
 mod probe;
 mod processes;
 mod program;
+mod record;
 mod runner;
+mod supervisor;
 pub mod xml;
 
 use std::process::ExitCode;
@@ -43,6 +45,8 @@ pub fn run(args: &[String]) -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["bridge"] => bridge::run(),
+        ["supervisor", dir] => supervisor::run(dir, None),
+        ["supervisor", dir, "--idle", seconds] => supervisor::run(dir, Some(seconds)),
         ["runner", dir] => runner::run(dir, false),
         ["runner", dir, "probe"] => runner::run(dir, true),
         ["act"] => runner::run_act(),

@@ -18,7 +18,7 @@ impl Mask {
     /// Knows these secrets. Empty values hide nothing.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
         let mut values: Vec<Secret> = secrets.into_iter().filter(|s| !s.expose().is_empty()).cloned().collect();
-        values.sort_by(|a, b| b.expose().len().cmp(&a.expose().len()));
+        values.sort_by_key(|value| std::cmp::Reverse(value.expose().len()));
         Self { values, held: Vec::new() }
     }
 

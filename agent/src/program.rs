@@ -135,6 +135,8 @@ pub(crate) struct Ended {
     pub(crate) status: Option<ExitStatus>,
     /// It was ended because its time was up.
     pub(crate) in_time: bool,
+    /// It had ended, and its time was up while descendants of it still ran.
+    pub(crate) left_some: bool,
 }
 
 impl Ended {
@@ -184,6 +186,7 @@ impl Watched {
         let mut ended_at: Option<Instant> = None;
         let mut open = true;
         let mut killing: Option<Instant> = None;
+        let mut left_some = false;
         let mut killed = false;
         loop {
             open = open && self.read(&mut piece, ended_at.is_some_and(|at| at.elapsed() <= LINGER), sink);
@@ -201,7 +204,7 @@ impl Watched {
                     if !over {
                         self.read(&mut piece, true, sink);
                     }
-                    return Ended { status, in_time: killing.is_none() };
+                    return Ended { status, in_time: killing.is_none(), left_some };
                 }
             }
             if !open && status.is_some() {
@@ -212,13 +215,14 @@ impl Watched {
                 None if self.deadline.is_some_and(|deadline| now >= deadline) => {
                     let _ = rustix::process::kill_process_group(self.group(), Signal::TERM);
                     killing = Some(now);
+                    left_some = status.is_some();
                 }
                 Some(since) if !killed && since.elapsed() > GRACE => {
                     let _ = rustix::process::kill_process_group(self.group(), Signal::KILL);
                     killed = true;
                 }
                 // Something that left the process group holds on: it is said to be running, not waited for.
-                Some(since) if killed && since.elapsed() > 2 * GRACE => return Ended { status, in_time: false },
+                Some(since) if killed && since.elapsed() > 2 * GRACE => return Ended { status, in_time: false, left_some },
                 _ => {}
             }
         }

@@ -5,8 +5,14 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod check;
 pub mod cli;
+pub mod exit;
 pub mod hosts;
 pub mod plan;
+pub mod progress;
+pub mod report;
+pub mod run;
 pub mod secrets;
 pub mod ssh;
+pub mod view;

@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! `caravan`: migrates whole fleets of Adobe Campaign Classic servers to v7 from one workstation.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(controller::cli::main(std::env::args_os()))
+}

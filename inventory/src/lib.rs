@@ -15,11 +15,17 @@ mod range;
 mod raw;
 mod read;
 mod resolve;
+mod schema;
+mod selector;
+mod template;
 mod yaml;
 
 pub use model::*;
 pub use problem::{Kind, Problem, Problems, Severity};
 pub use range::{RangeError, expand, fold_names};
+pub use schema::schema;
+pub use selector::{Selector, SelectorError};
+pub use template::init_template;
 
 use problem::{Report, Source as Text};
 use read::Read;

@@ -124,6 +124,9 @@ impl fmt::Display for Role {
 }
 
 impl Topology {
+    /// All of them, simplest first.
+    pub const ALL: [Self; 5] = [Self::Standalone, Self::Standard, Self::CloudMessaging, Self::PowerBooster, Self::PowerCluster];
+
     /// The topology as the inventory writes it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -203,7 +203,7 @@ fn split(name: &str) -> (&str, &str, &str) {
     if is_range(name) {
         return whole(name);
     }
-    let label = name.find('.').unwrap_or(name.len());
+    let label = name.find('.').filter(|end| !name[..*end].bytes().all(|byte| byte.is_ascii_digit())).unwrap_or(name.len());
     let Some(last) =
         name[..label].rfind(|char: char| char.is_ascii_digit()).or_else(|| name.rfind(|char: char| char.is_ascii_digit()))
     else {

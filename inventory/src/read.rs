@@ -215,12 +215,12 @@ pub(crate) struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    /// The keys of a map. `what` says what the map is, for the message when it is none.
-    pub(crate) fn of(node: &'a Node, what: &str, report: &mut Report) -> Option<Self> {
+    /// The keys of a map; reported when it is none.
+    pub(crate) fn of(node: &'a Node, report: &mut Report) -> Option<Self> {
         match &node.value {
             Value::Map(entries) => Some(Self { span: &node.span, entries }),
             _ => {
-                wrong_type(node, &format!("a map ({what})"), report);
+                wrong_type(node, "a map", report);
                 None
             }
         }
@@ -285,7 +285,7 @@ macro_rules! map {
 
         impl crate::read::Read for $name {
             fn read(node: &crate::yaml::Node, report: &mut crate::problem::Report) -> Option<Self> {
-                let keys = crate::read::Keys::of(node, $what, report)?;
+                let keys = crate::read::Keys::of(node, report)?;
                 const REQUIRED: &[&str] = &[$(map!(@key $required $($rkey)?)),*];
                 const KNOWN: &[&str] = &[$(map!(@key $required $($rkey)?),)* $(map!(@key $optional $($okey)?)),*];
                 keys.check($what, KNOWN, REQUIRED, report);

@@ -125,7 +125,7 @@ pub(crate) fn tree(report: &mut Report) -> Option<Node> {
         _ => {
             report
                 .file_error(Kind::Empty, format!("{} is empty", source.name()))
-                .help("`caravan init` prints an inventory to start from");
+                .help("`caravan init` writes an inventory to start from");
             None
         }
     }
@@ -187,6 +187,9 @@ impl Builder<'_> {
             }
             Event::Scalar(text, style, anchor, tag) => {
                 self.tag(tag.is_some(), &span);
+                // The parser counts blanks behind a quoted text, and line ends behind a block of text, as part of it.
+                let end = span.start + source_text(self.report, &span).trim_end().len();
+                let span = span.start..end;
                 let value = Value::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain };
                 return self.complete(Node { span, value }, anchor, SCALAR);
             }
@@ -347,6 +350,10 @@ impl Builder<'_> {
         };
         self.report.error(Kind::Syntax, &(at..at + 1), "this is not YAML").label(info).help(help);
     }
+}
+
+fn source_text<'a>(report: &'a Report, span: &Span) -> &'a str {
+    report.source().text().get(span.clone()).unwrap_or_default()
 }
 
 fn as_key(node: Node, report: &mut Report) -> Key {

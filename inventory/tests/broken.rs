@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Steps as a runbook could have them.
-const STEPS: [&str; 5] = ["stop.nlserver", "install.packages", "postupgrade", "backup.database", "verify.logon"];
+const STEPS: [&str; 5] = ["stop.nlserver", "install.packages", "postupgrade", "backup.database", "verify.redirection"];
 
 /// Kinds that take a file which nobody wants to read, or none; `limits.rs` has them.
 const ELSEWHERE: [Kind; 3] = [Kind::Unreadable, Kind::TooLarge, Kind::TooManyProblems];

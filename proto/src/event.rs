@@ -212,6 +212,11 @@ pub enum Kind {
         /// Why.
         reason: String,
     },
+    /// Another run holds a host: nothing was granted to it.
+    HostLocked {
+        /// Who holds it, since when.
+        reason: String,
+    },
     /// A host is back after its connection dropped.
     HostReattached,
     /// The run was paused: what had not begun was revoked.

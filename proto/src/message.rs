@@ -60,7 +60,9 @@ pub enum ToAgent {
         /// The fencing token of this controller.
         token: u64,
     },
-    /// Grants steps, to be carried out one after the other, each only if the one before it ended well.
+    /// Grants steps, to be carried out one after the other, each only if the one before it ended well. A step whose attempt the host
+    /// knows already is not started again; if it was revoked, [`FromAgent::Revoked`] says so again. So a controller that lost its
+    /// connection repeats the grants that are open, and learns all it missed.
     Grant {
         /// The steps.
         steps: Vec<Granted>,

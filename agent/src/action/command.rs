@@ -75,7 +75,12 @@ pub(crate) fn run(spec: &Command, descendants: Descendants, context: &mut Contex
 fn judge(spec: &Command, ended: Ended, lines: &Lines<'_>, context: &Context<'_>) -> Result {
     let exit_code = ended.code();
     if !ended.in_time {
-        return Err(Trouble { exit_code, ..context.late() });
+        let mut late = context.late();
+        if ended.left_some {
+            let hint = "the program itself had ended, but what it had started was still running; a command that starts a service needs `starts_service`";
+            late.message = format!("{}; {hint}", late.message);
+        }
+        return Err(Trouble { exit_code, ..late });
     }
     let trouble = |message: String| Err(Trouble { message, exit_code, cut_off: false });
     if let Some((rule, line)) = lines.bad.first() {

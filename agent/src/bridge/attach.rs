@@ -3,11 +3,13 @@
 use super::ToController;
 use crate::channel::Input;
 use crate::durable;
-use proto::FromAgent;
 use proto::frame::{Frame, parse};
 use rustix::fs::{Mode, OFlags};
+use serde::Deserialize;
+use std::fs::DirBuilder;
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -35,8 +37,9 @@ pub(crate) fn connect(host_state: &str, run: &str) -> Result<UnixStream, Failure
         return Ok(stream);
     }
     let runs = durable::parent(&dir);
-    std::fs::create_dir_all(host_state)
-        .map_err(|e| Failure::Fatal(format!("cannot create Caravan's directory {host_state}: {e}")))?;
+    // Others may look into it (the lock says who holds the host), but not write.
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(host_state);
+    made.map_err(|e| Failure::Fatal(format!("cannot create Caravan's directory {host_state}: {e}")))?;
     durable::private_dir(runs).map_err(|e| cannot("cannot create the run's directory", &e))?;
     durable::private_dir(&dir).map_err(|e| cannot("cannot create the run's directory", &e))?;
     let said = start(&dir).map_err(|e| cannot("cannot start the supervisor of", &e))?;
@@ -90,6 +93,13 @@ fn start(dir: &Path) -> std::io::Result<String> {
     Ok(said.trim().to_owned())
 }
 
+/// The type of a [`proto::FromAgent`]: all that is read of what is only passed on.
+#[derive(Deserialize)]
+struct Kind {
+    #[serde(rename = "type")]
+    kind: String,
+}
+
 /// How a conversation with a supervisor ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Parted {
@@ -105,10 +115,9 @@ pub(crate) fn relay(reader: UnixStream, output: &ToController) -> Parted {
     let mut parted = Parted::Lost;
     while let Ok(frame) = input.next() {
         if let Frame::Control(payload) = &frame {
-            parted = match parse::<FromAgent>(payload) {
-                Ok(FromAgent::Finished | FromAgent::Refused { .. } | FromAgent::Fatal { .. }) => Parted::Told,
-                _ => Parted::Lost,
-            };
+            let last_words =
+                parse::<Kind>(payload).is_ok_and(|kind| matches!(kind.kind.as_str(), "finished" | "refused" | "fatal"));
+            parted = if last_words { Parted::Told } else { Parted::Lost };
         }
         output.frame(&frame);
     }

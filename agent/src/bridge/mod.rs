@@ -4,6 +4,8 @@
 mod attach;
 mod exec;
 
+pub(crate) use attach::SOCKET;
+
 use crate::channel::{Input, Output, Stopped};
 use crate::inspect;
 use exec::Commands;

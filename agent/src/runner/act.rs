@@ -3,8 +3,8 @@
 use super::outcome::Verdict;
 use crate::account::Account;
 use crate::channel::Input;
+use crate::record::Record;
 use proto::frame::{Frame, parse};
-use proto::message::Granted;
 use proto::{Outcome, Secret};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -15,7 +15,8 @@ use std::process::{Command, Stdio};
 /// What is to be done for a step.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
-    pub(crate) granted: Granted,
+    /// A [`Record::Step`].
+    pub(crate) step: Record,
     /// The runner before this one died: nothing is done, only looked.
     pub(crate) after_death: bool,
     /// Whom to become first.

@@ -1,6 +1,7 @@
 //! The files of one step, which supervisor and runner share.
 
 use crate::durable;
+use rustix::fs::FallocateFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
@@ -9,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Room for a result: its message is at most a few lines.
-const RESERVED: usize = 16 * 1024;
+const RESERVED: u64 = 16 * 1024;
 
 /// Names the files of one step.
 #[derive(Debug, Clone)]
@@ -86,8 +87,15 @@ impl StepFiles {
     /// Takes the space that the result will need, before the step begins.
     pub(crate) fn reserve_status(&self) -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(self.reserved())?;
-        file.write_all(&[b' '; RESERVED])?;
-        file.sync_all()
+        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVED) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::NOSPC) => Err(io::Error::from(rustix::io::Errno::NOSPC)),
+            // A file system that cannot do it: by hand.
+            Err(_) => {
+                file.write_all(&vec![b' '; RESERVED as usize])?;
+                file.sync_all()
+            }
+        }
     }
 
     /// Writes the result into the reserved space, durably, and then under its name.

@@ -12,6 +12,7 @@ mod outcome;
 pub(crate) mod spool;
 
 use crate::mask::Mask;
+use crate::record::Record;
 use crate::{account, durable};
 use act::Job;
 use files::{StepFiles, read_json};
@@ -55,7 +56,7 @@ fn carry_out(files: &StepFiles, after_death: bool) -> Result<(), String> {
     // The supervisor may be gone before we are: a full pipe must not stop us.
     let _ = rustix::fs::fcntl_setfl(std::io::stdout(), OFlags::NONBLOCK);
     let secrets = read_secrets()?;
-    let granted: Granted = read_json(&files.spec())?;
+    let Record::Step(granted) = read_json(&files.spec())? else { return Err(format!("{} is no step", files.spec().display())) };
     if files.status().exists() {
         return Ok(());
     }
@@ -111,19 +112,20 @@ fn read_secrets() -> Result<BTreeMap<String, Secret>, String> {
 
 fn decide(
     files: &StepFiles,
-    granted: Granted,
+    granted: Box<Granted>,
     after_death: bool,
     secrets: BTreeMap<String, Secret>,
     sink: &mut dyn FnMut(&[u8]),
 ) -> Verdict {
+    let by_us = matches!(granted.spec.action, Action::PushFile { .. });
     let account = match account::resolve(&granted.spec.run_as) {
         Ok(account) => account,
         Err(message) => return Verdict::new(Outcome::Failed, message),
     };
-    let job = Job { granted, after_death, account, secrets };
+    let job = Job { step: Record::Step(granted), after_death, account, secrets };
     match &job.account {
         // What the controller sends comes through the supervisor, which has our account.
-        Some(_) if !matches!(job.granted.spec.action, Action::PushFile { .. }) => act::elsewhere(&job, sink),
+        Some(_) if !by_us => act::elsewhere(&job, sink),
         _ => outcome::reach(&job, Some(files), sink),
     }
 }

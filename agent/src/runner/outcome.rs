@@ -5,6 +5,7 @@ use super::files::StepFiles;
 use super::note;
 use crate::action::{self, Context, Trouble};
 use crate::probe::{self, Seen};
+use crate::record::Record;
 use proto::message::Mode;
 use proto::{Outcome, Probe};
 use serde::{Deserialize, Serialize};
@@ -26,14 +27,15 @@ impl Verdict {
 
 /// Carries a step out as the account that this process has.
 pub(crate) fn reach(job: &Job, files: Option<&StepFiles>, sink: &mut dyn FnMut(&[u8])) -> Verdict {
-    let spec = &job.granted.spec;
+    let Record::Step(granted) = &job.step else { return Verdict::new(Outcome::Failed, "the runner was told no step") };
+    let spec = &granted.spec;
     let look = || spec.probe.as_ref().map(probe::look);
-    match job.granted.mode {
+    match granted.mode {
         Mode::Prove => return proven(look()),
         Mode::Act if job.after_death => return after_death(look()),
         Mode::Act => {}
     }
-    if job.granted.attempt > 1
+    if granted.attempt > 1
         && let Some(Seen::There) = look()
     {
         return Verdict::new(Outcome::Ok, "nothing was done: the effect is there already, from an attempt before this one");

@@ -1,8 +1,28 @@
 //! The command line: what was typed, what is done about it, which code comes out.
 
+pub use crate::exit::{Exit, Failure};
+
+pub mod args;
+pub mod check;
 pub mod exec;
 pub mod hosts;
+pub mod init;
+pub mod inventory;
+pub mod migrate;
+mod page;
+pub mod passwords;
+pub mod plan;
+pub mod report;
+pub mod runs;
+mod screen;
+mod site;
+pub mod status;
 
+use args::{Cli, Command};
+use clap::{CommandFactory, Parser};
+use site::Site;
+use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 
 /// What every command knows.
@@ -29,59 +49,112 @@ pub enum Format {
     Json,
 }
 
-/// How a command ended; the exit codes are a contract.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// All well; warnings allowed.
-    Ok,
-    /// A step or check failed or is unknown.
-    Failed,
-    /// Wrong usage or inventory.
-    Usage,
-    /// A host could not be reached or authenticated.
-    Unreachable,
-    /// Another operator holds the lock.
-    Locked,
-    /// Waits for a person.
-    Waiting,
-    /// The plan was refused because the fleet moved.
-    Moved,
-    /// Internal or state error.
-    Internal,
-    /// Detached by a second Ctrl-C.
-    Detached,
-}
-
-impl Exit {
-    /// The process's exit code.
-    pub fn code(self) -> u8 {
-        match self {
-            Self::Ok => 0,
-            Self::Failed => 1,
-            Self::Usage => 2,
-            Self::Unreachable => 3,
-            Self::Locked => 4,
-            Self::Waiting => 5,
-            Self::Moved => 6,
-            Self::Internal => 7,
-            Self::Detached => 130,
+/// Runs the program: arguments in (the first is the program's name), exit code out.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, not errors.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.code() } else { Exit::Ok.code() };
+        }
+    };
+    init_logs(&cli);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime cannot be started: {error}");
+            return Exit::Internal.code();
+        }
+    };
+    let result = runtime.block_on(dispatch(&cli));
+    // A question that still waits at the terminal must not hold the end up.
+    runtime.shutdown_background();
+    match result {
+        Ok(exit) => exit.code(),
+        Err(failure) => {
+            eprintln!("{}", failure.message);
+            failure.exit.code()
         }
     }
 }
 
-/// Why a command ended without doing its work: a text for standard error and the code that goes with it.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Failure {
-    /// The exit code.
-    pub exit: Exit,
-    /// What happened and what to do, for people.
-    pub message: String,
+async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
+    // A report has forms of its own; everywhere else `--format` means text or JSON.
+    if let Command::Report(args) = &cli.command {
+        return report::run(&cli.context_of(None)?, args, cli.format).await;
+    }
+    let context = cli.context_of(cli.format)?;
+    match &cli.command {
+        Command::Init(args) => init::run(&context, args).await,
+        Command::Inventory(args) => inventory::run(&context, args).await,
+        Command::Plan(args) => plan::run(&context, args).await,
+        Command::Check(args) => {
+            let site = Site::open(&context)?;
+            let selected = site.select(args.on.as_deref())?;
+            print(check::check(&context, args, &site.fleet, &selected, &site.hosts).await?)
+        }
+        Command::Passwords(passwords::PasswordsArgs { command: passwords::PasswordsCommand::Check(args) }) => {
+            let site = Site::open(&context)?;
+            let selected = site.select(args.on.as_deref())?;
+            print(passwords::check(&context, args, &site.fleet, &selected, &site.hosts).await?)
+        }
+        Command::Hosts(hosts::HostsArgs { command: hosts::HostsCommand::Trust(args) }) => {
+            let site = Site::open(&context)?;
+            let selected = site.select(args.on.as_deref())?;
+            hosts::trust(&context, args, &site.fleet, &selected, &site.hosts, &mut std::io::stdout()).await
+        }
+        Command::Exec(args) => {
+            let site = Site::open(&context)?;
+            let selected = site.select(args.on.as_deref())?;
+            exec::exec(&context, args, &site.fleet, &selected, &site.hosts, &mut std::io::stdout(), &mut std::io::stderr()).await
+        }
+        Command::Migrate(args) => migrate::run(&context, args).await,
+        Command::Status(args) => status::run(&context, args).await,
+        Command::Runs(args) => runs::run(&context, args).await,
+        Command::Report(args) => report::run(&context, args, cli.format).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "caravan", &mut std::io::stdout());
+            Ok(Exit::Ok)
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            let rendered = clap_mangen::Man::new(Cli::command()).render(&mut page);
+            rendered.map_err(|error| Failure::new(Exit::Internal, format!("error: {error}")))?;
+            print(check::Outcome { text: String::from_utf8_lossy(&page).into_owned(), exit: Exit::Ok })
+        }
+    }
 }
 
-impl Failure {
-    /// A failure with its exit code.
-    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into() }
+/// Prints a command's data.
+fn print(outcome: check::Outcome) -> Result<Exit, Failure> {
+    let mut text = outcome.text;
+    if !text.ends_with('\n') {
+        text.push('\n');
     }
+    // A reader that went away (`| head`) changes nothing about how the command ended.
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Internal, format!("error: standard output: {error}")))
+        }
+        _ => Ok(outcome.exit),
+    }
+}
+
+/// Logs go to standard error: warnings always, more with `-v`.
+fn init_logs(cli: &Cli) {
+    use tracing_subscriber::filter::{LevelFilter, Targets};
+    use tracing_subscriber::prelude::*;
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => LevelFilter::ERROR,
+        (_, 0) => LevelFilter::WARN,
+        (_, 1) => LevelFilter::INFO,
+        (_, 2) => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    // The SSH library's own chatter would drown ours.
+    let targets = Targets::new().with_default(level).with_target("russh", LevelFilter::ERROR);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).without_time();
+    // A second call in one process (the lab) keeps the first logger.
+    let _ = tracing_subscriber::registry().with(targets).with(layer).try_init();
 }

@@ -1,5 +1,260 @@
 //! The plan: runbook x fleet, everything that will happen, in order.
+//!
+//! [`build`] is pure but for one thing: it looks at the package files that the workstation will send. It contacts nothing and
+//! resolves no secret. What it rests on: the order of stages ([`order`]), the runbook as data ([`runbook`]), what is known of the hosts
+//! beforehand ([`site`]), and what the site changes ([`overrides`]).
 
+mod error;
+mod expand;
+mod explain;
+mod files;
+mod hash;
 pub mod model;
+mod order;
+mod overrides;
+mod render;
+pub mod runbook;
+mod site;
+mod template;
+mod text;
+mod values;
+mod words;
 
+pub use error::{PlanError, PlanErrors};
+pub use expand::Queries;
+pub use explain::{UnknownStep, explain, select};
+pub use files::FileCheck;
 pub use model::*;
+pub use render::render;
+pub use template::TemplateError;
+
+use expand::{ASKING, Expansion};
+use files::Files;
+use inventory::{Engine, Fleet, InstanceKind, Platform, Role, Topology};
+use runbook::{BackupBy, Runbook};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Plans the migration of a fleet that is going to happen: every package file of the workstation must be there.
+///
+/// `queries` says what preflight and verify ask of a host; it comes from the checks.
+///
+/// # Errors
+/// Everything that keeps the fleet from being planned, at once.
+pub fn build(fleet: &Fleet, queries: &Queries<'_>) -> Result<Plan, PlanErrors> {
+    build_with(fleet, queries, FileCheck::Required)
+}
+
+/// Plans the migration of a fleet. With [`FileCheck::Optional`] a package file that is missing on the workstation is a warning, and the
+/// plan can be read but not carried out.
+///
+/// # Errors
+/// Everything that keeps the fleet from being planned, at once.
+pub fn build_with(fleet: &Fleet, queries: &Queries<'_>, check: FileCheck) -> Result<Plan, PlanErrors> {
+    let (mut errors, mut warnings) = (Vec::new(), Vec::new());
+    let files = Files::look(fleet, check, &mut errors, &mut warnings);
+    let platforms: Vec<PlatformPlan> = fleet
+        .platforms
+        .iter()
+        .filter_map(|platform| plan_platform(platform, queries, &files, &mut errors, &mut warnings))
+        .collect();
+    let steps = || platforms.iter().flat_map(PlatformPlan::steps);
+    let mut ids = BTreeSet::new();
+    errors.extend(steps().filter(|step| !ids.insert(&step.id)).map(|step| PlanError::DuplicateStep { id: step.id.to_string() }));
+    if !errors.is_empty() {
+        return Err(PlanErrors(errors));
+    }
+    let digests: Vec<&str> = steps()
+        .filter_map(|step| match &step.spec.action {
+            proto::Action::PushFile { sha256, .. } => Some(sha256.as_str()),
+            _ => None,
+        })
+        .collect();
+    let planned = files.planned(&digests);
+    let hash = hash::plan_hash(fleet, &platforms)
+        .map_err(|error| PlanErrors(vec![PlanError::Runbook { step: "the plan's hash".to_owned(), problem: error.to_string() }]))?;
+    Ok(Plan { fleet: fleet.name.clone(), hash, platforms, files: planned, warnings })
+}
+
+fn plan_platform(
+    platform: &Platform,
+    queries: &Queries<'_>,
+    files: &Files,
+    errors: &mut Vec<PlanError>,
+    warnings: &mut Vec<String>,
+) -> Option<PlatformPlan> {
+    let before = errors.len();
+    let runbook = runbook_of(platform, errors)?;
+    let sites = site::settle(platform, errors, warnings);
+    let mut stages = |stages: Result<order::Stages, PlanError>| stages.map_err(|error| errors.push(error)).ok();
+    let (migrate, restart) = (stages(order::migrate(platform)), stages(order::restart(platform)));
+    overrides::check(platform, &runbook, errors);
+    check_targets(platform, errors);
+    check_instances(platform, errors);
+    let (migrate, restart) = (migrate?, restart?);
+    if errors.len() > before {
+        return None;
+    }
+    // Windows hosts have no agent to ask.
+    let asking = sites.iter().filter(|site| !site.host.is_windows()).flat_map(|site| ASKING.map(|phase| (site.host, phase)));
+    let asked: Result<BTreeMap<(&str, Phase), serde_json::Value>, serde_json::Error> = asking
+        .map(|(host, phase)| Ok(((host.name.as_str(), phase), serde_json::to_value(queries(platform, host, phase))?)))
+        .collect();
+    let asked =
+        asked.map_err(|error| errors.push(PlanError::Runbook { step: "facts".to_owned(), problem: error.to_string() })).ok()?;
+    let expansion =
+        Expansion { platform, runbook: &runbook, sites: &sites, migrate: &migrate, restart: &restart, files, queries: &asked };
+    let phases = expansion.phases(errors);
+    let lead = platform.hosts.iter().find(|host| host.has_campaign()).or(platform.hosts.first())?;
+    let build = lead.source.latest_build.map(|build| format!(" ({build})")).unwrap_or_default();
+    let plan = PlatformPlan {
+        name: platform.name.clone(),
+        topology: platform.topology,
+        source: format!("v{}{build}", lead.source.version.as_str()),
+        target: format!("v{} ({})", lead.target.version, lead.target.build),
+        roles: platform
+            .topology
+            .roles()
+            .iter()
+            .map(|role| (*role, platform.with_role(*role).count()))
+            .filter(|(_, count)| *count > 0)
+            .collect(),
+        phases,
+    };
+    warn(platform, &plan, &migrate, warnings);
+    Some(plan)
+}
+
+/// The runbook for a platform's source version.
+fn runbook_of(platform: &Platform, errors: &mut Vec<PlanError>) -> Option<Runbook> {
+    let mut versions: Vec<inventory::SourceVersion> = Vec::new();
+    for host in platform.hosts.iter().filter(|host| host.has_campaign()) {
+        if !versions.contains(&host.source.version) {
+            versions.push(host.source.version);
+        }
+    }
+    let mut found = None;
+    for version in versions {
+        match Runbook::for_source(version) {
+            Ok(Some(runbook)) => found = Some(runbook),
+            Ok(None) => {
+                let hosts = platform.hosts.iter().filter(|host| host.has_campaign() && host.source.version == version);
+                let hosts: Vec<String> = hosts.map(|host| host.name.clone()).collect();
+                errors.push(PlanError::Source { platform: platform.name.clone(), hosts: fold(&hosts), version });
+            }
+            Err(error) => errors.push(PlanError::Runbook { step: "all".to_owned(), problem: error.to_string() }),
+        }
+    }
+    found
+}
+
+/// All servers of a platform get the same build.
+fn check_targets(platform: &Platform, errors: &mut Vec<PlanError>) {
+    let targets: BTreeSet<String> = platform
+        .hosts
+        .iter()
+        .filter(|host| host.has_campaign())
+        .map(|host| format!("{} ({})", host.target.version, host.target.build))
+        .collect();
+    if targets.len() > 1 {
+        let targets = targets.into_iter().collect::<Vec<_>>().join(", ");
+        errors.push(PlanError::Targets { platform: platform.name.clone(), targets });
+    }
+}
+
+/// Every instance has an application server that can run its postupgrade, and a backup that can be made.
+fn check_instances(platform: &Platform, errors: &mut Vec<PlanError>) {
+    for instance in &platform.instances {
+        let app = |seen: String, next: &str| PlanError::App {
+            platform: platform.name.clone(),
+            instance: instance.name.clone(),
+            app: instance.app.clone(),
+            seen,
+            next: next.to_owned(),
+        };
+        match platform.host(&instance.app) {
+            None => errors.push(app("is no host of the platform".to_owned(), "name one of its hosts as `app`")),
+            Some(_) if platform.topology == Topology::Standalone => {}
+            Some(_) if expand::app_role(platform, instance).is_none() => {
+                let role = match instance.kind {
+                    InstanceKind::Marketing => "marketing",
+                    InstanceKind::MidSourcing => "mid-sourcing",
+                    InstanceKind::Execution => "power-booster or power-cluster",
+                };
+                errors.push(app(format!("does not have the role {role}"), "give it that role or name another host as `app`"));
+            }
+            Some(_) => {}
+        }
+        let backup = |seen: String, next: &str| PlanError::Backup {
+            platform: platform.name.clone(),
+            instance: instance.name.clone(),
+            seen,
+            next: next.to_owned(),
+        };
+        let Some(on) = values::backup_host(instance) else { continue };
+        if platform.host(on).is_none() {
+            errors.push(backup(
+                format!("its backup is made on `{on}`, which is no host of the platform"),
+                "add it to the hosts with the role database, or use `backup: { by: dba }`",
+            ));
+        }
+        let changed =
+            |step: &str| platform.overrides.get(step).is_some_and(|change| change.command.is_some() || change.skip.is_some());
+        let own_way = changed("backup.database") && changed("backup.database-verify");
+        let postgresql = instance.database.as_ref().is_some_and(|database| database.engine == Engine::Postgresql);
+        if values::backup_by(platform, instance) == BackupBy::Caravan && !postgresql && !own_way {
+            errors.push(backup(
+                "its database is not PostgreSQL, and pg_dump backs up PostgreSQL alone".to_owned(),
+                "use `backup: { by: dba }`, or override both backup.database and backup.database-verify with the site's own commands",
+            ));
+        }
+    }
+}
+
+/// What a person should know before starting.
+fn warn(platform: &Platform, plan: &PlatformPlan, migrate: &order::Stages, warnings: &mut Vec<String>) {
+    let name = &platform.name;
+    let mut several: Vec<(Vec<Role>, Role, Vec<String>)> = Vec::new();
+    for (host, role) in order::upside_down(platform, migrate) {
+        match several.iter_mut().find(|(roles, late, _)| *roles == host.roles && *late == role) {
+            Some((_, _, hosts)) => hosts.push(host.name.clone()),
+            None => several.push((host.roles.clone(), role, vec![host.name.clone()])),
+        }
+    }
+    for (roles, late, hosts) in several {
+        let roles = roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" and ");
+        warnings.push(format!(
+            "{name}: {} is {roles}: its packages come with the first of its stages, so {late} is migrated there ahead of hosts that the \
+             order puts before {late}. Roles that are apart in the order belong on hosts of their own.",
+            fold(&hosts)
+        ));
+    }
+    let marketing: Vec<&str> = platform
+        .instances
+        .iter()
+        .filter(|instance| instance.kind == InstanceKind::Marketing)
+        .map(|instance| instance.name.as_str())
+        .collect();
+    let mail: Vec<String> = platform.with_role(Role::Mta).filter(|host| !host.is_windows()).map(|host| host.name.clone()).collect();
+    if marketing.len() > 1 && !mail.is_empty() && platform.topology != Topology::Standalone {
+        warnings.push(format!(
+            "{name}: {}: the inventory does not say which instances a mail server carries; the plan starts the modules of all of them ({}).",
+            fold(&mail),
+            marketing.join(", ")
+        ));
+    }
+    for (step, change) in &platform.overrides {
+        let planned = plan.steps().any(|planned| planned.name == *step);
+        if !planned {
+            warnings.push(format!("{name}: the override of `{step}` changes nothing: the plan of this platform has no such step."));
+        } else if let Some(reason) = &change.skip {
+            warnings.push(format!(
+                "{name}: `{step}` is left out: {reason}. Its barrier opens only if its probe says that the effect is there."
+            ));
+        }
+    }
+}
+
+/// Names folded for people.
+fn fold(names: &[String]) -> String {
+    inventory::fold_names(&names.iter().map(String::as_str).collect::<Vec<_>>())
+}

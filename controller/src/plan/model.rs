@@ -3,6 +3,7 @@
 use inventory::Role;
 use proto::{RunAs, StepId, StepSpec};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Everything that will happen on a fleet, in order.
@@ -44,8 +45,18 @@ pub struct PlatformPlan {
     pub source: String,
     /// What will be installed, for people: `v7.4.1 (9383)`.
     pub target: String,
+    /// How many hosts have each role, for people.
+    #[serde(default)]
+    pub roles: BTreeMap<Role, usize>,
     /// The phases, in order. A barrier stands between two of them.
     pub phases: Vec<PhasePlan>,
+}
+
+impl PlatformPlan {
+    /// All its steps, in the order of phases and stages.
+    pub fn steps(&self) -> impl Iterator<Item = &PlannedStep> {
+        self.phases.iter().flat_map(|phase| &phase.stages).flat_map(|stage| &stage.steps)
+    }
 }
 
 /// Part of a platform's plan.
@@ -117,6 +128,9 @@ pub struct PlannedStep {
     pub name: String,
     /// One line for people.
     pub title: String,
+    /// A few words for the folded plan; empty where the step is left out there.
+    #[serde(default)]
+    pub short: String,
     /// What it is about.
     pub scope: StepScope,
     /// The host it runs on.

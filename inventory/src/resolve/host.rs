@@ -16,11 +16,21 @@ pub(super) struct Placed {
     pub(super) span: Span,
     /// Where its OS stands, if it is given.
     pub(super) os: Option<Span>,
+    /// Whether it has a source without packages.
+    pub(super) no_way_back: bool,
 }
 
-/// The hosts of a platform.
-pub(super) fn hosts(site: &Site<'_>, report: &mut Report) -> Vec<Placed> {
+/// The hosts of a platform, and whether that is all of them: where a host or its roles cannot be used, nothing can be said about
+/// hosts that seem to be missing.
+pub(super) fn hosts(site: &Site<'_>, report: &mut Report) -> (Vec<Placed>, bool) {
     let mut placed = Vec::new();
+    let mut complete = site.raw.hosts.is_some();
+    if let Some(list) = site.raw.hosts.as_ref().filter(|hosts| hosts.value.0.is_empty() && !hosts.value.1) {
+        report
+            .error(Kind::EmptyList, &list.span, format!("platform {} has no host", quote(site.name)))
+            .label("at least one host is expected here");
+    }
+    complete &= site.raw.hosts.as_ref().is_some_and(|hosts| !hosts.value.0.is_empty() && !hosts.value.1);
     for entry in site.raw.hosts.iter().flat_map(|hosts| &hosts.value.0) {
         if let Some(old) = &entry.value.replaces {
             report
@@ -32,21 +42,29 @@ pub(super) fn hosts(site: &Site<'_>, report: &mut Report) -> Vec<Placed> {
                 .label("remove this key")
                 .help("migrate the host in place, or install the new machine and move it in afterwards");
         }
-        let Some(name) = &entry.value.name else { continue };
+        let Some(name) = &entry.value.name else {
+            complete = false;
+            continue;
+        };
         let roles = roles(site, name, &entry.value, report);
         let os = entry.value.os.as_ref().filter(|os| value::os(os, report));
-        let Some(names) = ranges(&name.value, &name.span, "the name", report) else { continue };
+        complete &= entry.value.roles.as_ref().is_some_and(|words| !words.value.is_empty() && words.value.len() == roles.len());
+        let Some(names) = ranges(&name.value, &name.span, "the name", report) else {
+            complete = false;
+            continue;
+        };
         let addresses = addresses(&entry.value, names.len(), report);
         for (index, host_name) in names.into_iter().enumerate() {
             if !value::name(&host_name, "a host", &name.span, report) || site.full(placed.len(), &name.span, report) {
+                complete = false;
                 break;
             }
             let address = addresses.as_ref().and_then(|all| all.get(index)).cloned().unwrap_or_else(|| host_name.clone());
-            let host = host(site, entry, name, host_name, address, roles.clone(), report);
-            placed.push(Placed { host, span: name.span.clone(), os: os.map(|os| os.span.clone()) });
+            let (host, no_way_back) = host(site, entry, name, host_name, address, roles.clone(), report);
+            placed.push(Placed { host, span: name.span.clone(), os: os.map(|os| os.span.clone()), no_way_back });
         }
     }
-    placed
+    (placed, complete)
 }
 
 /// Expands ranges; reports what is wrong with them.
@@ -132,7 +150,7 @@ fn host(
     address: String,
     roles: Vec<Role>,
     report: &mut Report,
-) -> Host {
+) -> (Host, bool) {
     let raw = &entry.value;
     let (own, platform, defaults) = (raw.blocks(), site.raw.blocks(), site.defaults.map(|layer| layer.value.blocks()));
     let mut origins = Origins::new();
@@ -219,7 +237,7 @@ fn host(
     if windows && let Some(init) = &raw.init {
         report.error(Kind::NotOnThisOs, &init.span, "a Windows host has no init system of this kind").label("remove this key");
     }
-    host
+    (host, source.version.is_some() && source.packages.is_none())
 }
 
 /// Values that hold when no layer gives them.
@@ -371,26 +389,30 @@ fn packages(raw: Option<&Spanned<Vec<Spanned<raw::Package>>>>, report: &mut Repo
 /// Checks that there is something to install on each host, and something to go back to.
 pub(super) fn package_coverage(site: &Site<'_>, placed: &[Placed], report: &mut Report) {
     let replaced = site.overrides("install.packages");
-    for placed in placed.iter().filter(|placed| placed.host.has_campaign() && !placed.host.is_windows() && !replaced) {
+    for placed in placed.iter().filter(|placed| placed.host.has_campaign() && !placed.host.is_windows()) {
         let packages = &placed.host.target.packages;
-        match (&placed.host.os, &placed.os) {
-            (Some(os), Some(span)) if !packages.is_empty() && !packages.iter().any(|package| package.os == *os) => {
-                let given: Vec<_> = packages.iter().map(|package| package.os.as_str()).collect();
-                report
-                    .error(Kind::NoPackage, span, format!("there is no target package for {}", quote(os)))
-                    .label(format!("packages are given for {}", listing(&given)))
-                    .help(format!(
-                        "add `{{ os: {os}, path: ..., sha256: ... }}` to `target.packages`, or replace the step `install.packages`"
-                    ));
-            }
-            _ => {}
+        if let (Some(os), Some(span)) = (&placed.host.os, &placed.os)
+            && !replaced
+            && !packages.is_empty()
+            && !packages.iter().any(|package| package.os == *os)
+        {
+            let given: Vec<_> = packages.iter().map(|package| package.os.as_str()).collect();
+            report
+                .error(Kind::NoPackage, span, format!("there is no target package for {}", quote(os)))
+                .label(format!("packages are given for {}", listing(&given)))
+                .help(format!(
+                    "add `{{ os: {os}, path: ..., sha256: ... }}` to `target.packages`, or replace the step `install.packages`"
+                ));
         }
-    }
-    let bare = |placed: &&Placed| placed.host.has_campaign() && !placed.host.is_windows() && placed.host.source.packages.is_empty();
-    if placed.iter().any(|placed| bare(&placed)) {
-        report
-            .warning(Kind::NoPackage, &site.span, format!("platform {} gives no packages of the version in use", quote(site.name)))
-            .label("a rollback could not install the old version again")
-            .help("add `packages: [...]` to `source:`");
+        if placed.no_way_back {
+            report
+                .warning(
+                    Kind::NoPackage,
+                    &site.span,
+                    format!("platform {} gives no packages of the version in use", quote(site.name)),
+                )
+                .label("a rollback could not install the old version again")
+                .help("add `packages: [...]` to `source:`");
+        }
     }
 }

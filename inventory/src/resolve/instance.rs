@@ -1,14 +1,14 @@
 //! Instances: their application servers, their databases, how those are backed up.
 
 use super::host::Placed;
-use super::{Site, value};
+use super::{Hosts, Site, value};
 use crate::model::{Backup, Database, Engine, Instance, InstanceKind, Role, SourceVersion};
 use crate::problem::{Kind, Report, Span, did_you_mean, listing, quote};
 use crate::raw;
 use crate::read::{Layer, Origins, Overlay, Spanned};
 
 /// The instances of a platform.
-pub(super) fn instances(site: &Site<'_>, hosts: &[Placed], report: &mut Report) -> Vec<Instance> {
+pub(super) fn instances(site: &Site<'_>, hosts: Hosts<'_>, report: &mut Report) -> Vec<Instance> {
     let Some(list) = &site.raw.instances else { return Vec::new() };
     if list.value.is_empty() {
         report
@@ -69,13 +69,13 @@ fn kind_word(kind: InstanceKind) -> &'static str {
     }
 }
 
-fn instance(site: &Site<'_>, raw: &raw::Instance, name: &str, span: &Span, hosts: &[Placed], report: &mut Report) -> Instance {
+fn instance(site: &Site<'_>, raw: &raw::Instance, name: &str, span: &Span, hosts: Hosts<'_>, report: &mut Report) -> Instance {
     let kind = raw.kind.as_ref().map_or(InstanceKind::Marketing, |kind| kind.value);
     let app = app(raw, kind, name, span, hosts, report).unwrap_or_default();
     if let Some(zone) = &raw.timezone {
         value::timezone(zone, report);
     }
-    let server = hosts.iter().find(|placed| placed.host.name == app);
+    let server = hosts.find(&app);
     let version = server.map(|placed| placed.host.source.version);
     if version == Some(SourceVersion::V5_11) && raw.timezone.is_none() {
         report
@@ -87,14 +87,16 @@ fn instance(site: &Site<'_>, raw: &raw::Instance, name: &str, span: &Span, hosts
     Instance { name: name.to_owned(), kind, app, database, timezone: raw.timezone.as_ref().map(|zone| zone.value.0.clone()) }
 }
 
-fn app(raw: &raw::Instance, kind: InstanceKind, name: &str, span: &Span, hosts: &[Placed], report: &mut Report) -> Option<String> {
+fn app(raw: &raw::Instance, kind: InstanceKind, name: &str, span: &Span, hosts: Hosts<'_>, report: &mut Report) -> Option<String> {
     let roles = app_roles(kind);
     let fits = |placed: &&Placed| placed.host.roles.iter().any(|role| roles.contains(role));
     let words: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
-    let candidates: Vec<_> = hosts.iter().filter(fits).map(|placed| placed.host.name.as_str()).collect();
+    let candidates: Vec<_> = hosts.placed.iter().filter(fits).map(|placed| placed.host.name.as_str()).collect();
     if let Some(app) = &raw.app {
-        let Some(placed) = hosts.iter().find(|placed| placed.host.name == *app.value) else {
-            let all = hosts.iter().map(|placed| placed.host.name.as_str());
+        let Some(placed) = hosts.find(&app.value) else {
+            if !hosts.complete {
+                return None;
+            }
             report
                 .error(
                     Kind::UnknownApp,
@@ -102,7 +104,7 @@ fn app(raw: &raw::Instance, kind: InstanceKind, name: &str, span: &Span, hosts: 
                     format!("the application server {} of instance {} is no host of this platform", quote(&app.value), quote(name)),
                 )
                 .label(format!("hosts that could be: {}", crate::range::fold_names(&candidates)))
-                .help_if(did_you_mean(&app.value, all));
+                .help_if(did_you_mean(&app.value, hosts.names()));
             return None;
         };
         if !fits(&placed) {
@@ -121,6 +123,7 @@ fn app(raw: &raw::Instance, kind: InstanceKind, name: &str, span: &Span, hosts: 
     }
     match candidates.as_slice() {
         [only] => Some((*only).to_owned()),
+        [] if !hosts.complete => None,
         [] => {
             report
                 .error(Kind::NoApp, span, format!("no host can run the {} instance {}", kind_word(kind), quote(name)))
@@ -147,7 +150,7 @@ fn app(raw: &raw::Instance, kind: InstanceKind, name: &str, span: &Span, hosts: 
 }
 
 /// The platform's own database.
-pub(super) fn platform_database(site: &Site<'_>, hosts: &[Placed], report: &mut Report) -> Option<Database> {
+pub(super) fn platform_database(site: &Site<'_>, hosts: Hosts<'_>, report: &mut Report) -> Option<Database> {
     let block = site.raw.database.as_ref()?;
     resolve(site, &block.value, &block.span, hosts, report)
 }
@@ -158,7 +161,7 @@ fn database(
     name: &str,
     span: &Span,
     version: Option<SourceVersion>,
-    hosts: &[Placed],
+    hosts: Hosts<'_>,
     report: &mut Report,
 ) -> Option<Database> {
     let own = raw.database.as_ref().map(|block| ("instance", block));
@@ -183,7 +186,7 @@ fn database(
     resolve(site, &merged, &nearest.span, hosts, report)
 }
 
-fn resolve(site: &Site<'_>, raw: &raw::Database, span: &Span, hosts: &[Placed], report: &mut Report) -> Option<Database> {
+fn resolve(site: &Site<'_>, raw: &raw::Database, span: &Span, hosts: Hosts<'_>, report: &mut Report) -> Option<Database> {
     let given = [
         ("engine", raw.engine.is_some()),
         ("server", raw.server.is_some()),
@@ -224,7 +227,7 @@ fn backup(
     site: &Site<'_>,
     block: &Spanned<raw::Backup>,
     engine: Option<&Spanned<Engine>>,
-    hosts: &[Placed],
+    hosts: Hosts<'_>,
     report: &mut Report,
 ) -> Option<Backup> {
     let help = "either `{ on: HOST, dir: DIRECTORY }`, where Caravan runs pg_dump, or `{ by: dba }`";
@@ -256,11 +259,11 @@ fn backup(
             .also(&engine.span, "the engine")
             .help("with `backup: { by: dba }` the plan waits until a person confirms the backup");
     }
-    if !hosts.iter().any(|placed| placed.host.name == *on.value) {
+    if hosts.complete && hosts.find(&on.value).is_none() {
         report
             .error(Kind::UnknownBackupHost, &on.span, format!("the backup host {} is no host of this platform", quote(&on.value)))
             .label("Caravan runs pg_dump on a host of the platform")
-            .help(match did_you_mean(&on.value, hosts.iter().map(|placed| placed.host.name.as_str())) {
+            .help(match did_you_mean(&on.value, hosts.names()) {
                 Some(help) => help,
                 None => format!("add `{{ name: {}, roles: [database] }}` to the hosts", on.value.0),
             });
@@ -292,8 +295,8 @@ fn shared(instances: &[Instance], names: &[(&str, &Span)], report: &mut Report) 
 }
 
 /// Servers that have a database of their own but run no instance: their postupgrade would be forgotten.
-fn idle(site: &Site<'_>, hosts: &[Placed], instances: &[Instance], report: &mut Report) {
-    for placed in hosts {
+fn idle(site: &Site<'_>, hosts: Hosts<'_>, instances: &[Instance], report: &mut Report) {
+    for placed in hosts.placed {
         for role in [Role::MidSourcing, Role::PowerBooster, Role::PowerCluster] {
             let kind = if role == Role::MidSourcing { InstanceKind::MidSourcing } else { InstanceKind::Execution };
             let runs = |instance: &Instance| instance.kind == kind && instance.app == placed.host.name;

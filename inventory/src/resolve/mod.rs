@@ -31,6 +31,23 @@ struct Site<'a> {
     before: &'a Cell<usize>,
 }
 
+/// The hosts of a platform, and whether those are all of them.
+#[derive(Clone, Copy)]
+struct Hosts<'a> {
+    placed: &'a [host::Placed],
+    complete: bool,
+}
+
+impl<'a> Hosts<'a> {
+    fn names(self) -> impl Iterator<Item = &'a str> {
+        self.placed.iter().map(|placed| placed.host.name.as_str())
+    }
+
+    fn find(self, name: &str) -> Option<&'a host::Placed> {
+        self.placed.iter().find(|placed| placed.host.name == name)
+    }
+}
+
 /// The two blocks that every host needs from some layer.
 #[derive(Debug, Clone, Copy)]
 enum Block {
@@ -166,21 +183,17 @@ pub(crate) fn fleet(raw: &raw::Inventory, name: &str, base: &Path, steps: Option
 }
 
 fn platform(site: &Site<'_>, known: &mut Known, steps: Option<&[&str]>, report: &mut Report) -> Platform {
-    let placed = host::hosts(site, report);
+    let (placed, complete) = host::hosts(site, report);
     for placed in &placed {
         known.add(site.name, placed, report);
     }
     host::package_coverage(site, &placed, report);
-    if let (Some(topology), Some(hosts)) = (site.topology, &site.raw.hosts) {
-        // A host whose roles could not be read could be any: saying that its role is missing too would only confuse.
-        if placed.iter().all(|placed| !placed.host.roles.is_empty()) {
-            let count = |role| placed.iter().filter(|placed| placed.host.roles.contains(&role)).count();
-            let at = site.raw.topology.as_ref().map_or(&hosts.span, |topology| &topology.span);
-            topology::servers(topology, at, count, placed.len(), report);
-        }
+    if let Some(topology) = site.raw.topology.as_ref().filter(|_| complete) {
+        let count = |role| placed.iter().filter(|placed| placed.host.roles.contains(&role)).count();
+        topology::servers(topology.value, &topology.span, count, placed.len(), report);
     }
-    let instances = instance::instances(site, &placed, report);
-    let database = instance::platform_database(site, &placed, report);
+    let instances = instance::instances(site, Hosts { placed: &placed, complete }, report);
+    let database = instance::platform_database(site, Hosts { placed: &placed, complete }, report);
     let overrides = overrides::overrides(site, steps, report);
     let mut present: Vec<Role> = placed.iter().flat_map(|placed| placed.host.roles.iter().copied()).collect();
     present.sort();

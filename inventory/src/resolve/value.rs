@@ -113,23 +113,31 @@ pub(super) fn sha256(text: &Spanned<Text>, report: &mut Report) -> String {
     value.to_ascii_lowercase()
 }
 
+/// Whether an account with a password stands in an address (`ops:secret@host`), or any account in a URL, where it can be a token;
+/// reported, and never shown.
+fn carries_password(text: &str, span: &Span, report: &mut Report) -> bool {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let carries = authority.rsplit_once('@').is_some_and(|(account, _)| account.contains(':') || text.contains("://"));
+    if carries {
+        report.mask(span);
+        report
+            .error(Kind::PlainSecret, span, "a password is written out in an address")
+            .label("process lists and logs would show it")
+            .help("log in with a key; a package can be downloaded once and given by its `path:`");
+    }
+    carries
+}
+
 /// Checks a URL that hosts download from.
 pub(super) fn url(text: &Spanned<Text>, report: &mut Report) {
     let value: &str = &text.value;
-    let rest = value.strip_prefix("https://").or_else(|| value.strip_prefix("http://"));
-    let Some(authority) = rest.and_then(|rest| rest.split(['/', '?', '#']).next()) else {
-        report
-            .error(Kind::BadUrl, &text.span, format!("{} is not a URL to download from", quote(value)))
-            .label("`https://...` is expected here");
+    if carries_password(value, &text.span, report) {
         return;
-    };
-    if authority.contains('@') {
-        report.mask(&text.span);
-        report
-            .error(Kind::PlainSecret, &text.span, "a URL carries an account")
-            .label("hosts would show it in their process lists and logs")
-            .help("download the package once and give its `path:`");
-    } else if authority.is_empty() || value.chars().any(|char| char.is_whitespace() || char.is_control()) {
+    }
+    let rest = value.strip_prefix("https://").or_else(|| value.strip_prefix("http://"));
+    let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
+    if host.is_empty() || value.chars().any(|char| char.is_whitespace() || char.is_control()) {
         report
             .error(Kind::BadUrl, &text.span, format!("{} is not a URL to download from", quote(value)))
             .label("`https://HOST/PATH` is expected here");
@@ -138,6 +146,9 @@ pub(super) fn url(text: &Spanned<Text>, report: &mut Report) {
 
 /// Checks a host name or an address, without a port.
 pub(super) fn address(text: &str, span: &Span, report: &mut Report) -> bool {
+    if carries_password(text, span, report) {
+        return false;
+    }
     let good = text.parse::<std::net::IpAddr>().is_ok() || is_host_name(text);
     if !good {
         let port = text.rsplit_once(':').is_some_and(|(host, port)| !host.contains(':') && port.parse::<u16>().is_ok());
@@ -181,6 +192,9 @@ pub(super) fn host_port(text: &Spanned<Text>, report: &mut Report) {
 
 /// Checks a jump host, or several separated by commas: `[USER@]HOST[:PORT]`.
 pub(super) fn jump(text: &Spanned<Text>, report: &mut Report) {
+    if text.value.split(',').any(|hop| carries_password(hop, &text.span, report)) {
+        return;
+    }
     let good = |hop: &str| is_host_port(hop.rsplit_once('@').map_or(hop, |(_, host)| host), false) && !hop.starts_with('@');
     if !text.value.split(',').map(str::trim).all(good) {
         report

@@ -1,1 +1,30 @@
-//! Placeholder.
+//! A fleet of stand-in Campaign hosts behind real SSH servers, without root.
+//!
+//! Each host is a directory with an old installation in it, a loopback address with an SSH server, and real processes. The
+//! programs of a host (`nlserver`, `dpkg`, `apache2`, ...) are links to the `lab` binary. They keep real state on disk, fail as the
+//! real ones do, and record what they see, misuse above all: tests hold Caravan's word against the hosts' own [`records`].
+
+mod conf;
+mod faults;
+mod fleet;
+mod furnish;
+mod lab;
+mod layout;
+mod package;
+mod processes;
+mod records;
+mod rules;
+mod server;
+mod spec;
+mod standins;
+mod state;
+
+pub use furnish::Secrets;
+pub use lab::{Lab, LabHost};
+pub use layout::{Family, HOST_VARIABLE, Host, Instance, Layout, Platform};
+pub use processes::{Running, end_all, running};
+pub use records::{Event, Record, Rule, Violation, Writer, records, violations};
+pub use server::LabServer;
+pub use spec::{Cut, Failing, Faults, HostsSpec, PlatformSpec, Release, Role, STEPS, Slow, Spec, Topology, seconds};
+pub use standins::run as run_standin;
+pub use state::{Database, Progress, database, migration_rank, packages, progress};

@@ -1,0 +1,139 @@
+//! The host's journal of a run: one JSON record a line, appended and made durable before anybody relies on it.
+
+use crate::record::Record;
+use rustix::fs::FallocateFlags;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Space kept ahead of the end, so that results of granted steps find room on a disk that others fill.
+const AHEAD: u64 = 256 * 1024;
+
+/// The journal, open for appending.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    file: File,
+    len: u64,
+    reserved: u64,
+}
+
+impl Journal {
+    /// Opens the journal (made where it is missing) and reads what is in it. A torn last line, left by a crash in the middle of
+    /// an append, is cut off; nobody was told of it.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a line before the last one is damaged: then nothing in it can be relied on.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Vec<Record>), String> {
+        let cannot = |e: io::Error| format!("cannot open the journal {}: {e}", path.display());
+        let mut options = OpenOptions::new();
+        let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(cannot)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(cannot)?;
+        let (records, whole) = fold(&bytes).map_err(|line| {
+            format!(
+                "line {line} of the journal {} is damaged; move the run's directory away and decide by hand what was done",
+                path.display()
+            )
+        })?;
+        let len = whole as u64;
+        if whole < bytes.len() {
+            file.set_len(len).map_err(cannot)?;
+            file.sync_all().map_err(cannot)?;
+        }
+        crate::durable::sync_dir(crate::durable::parent(path)).map_err(cannot)?;
+        Ok((Self { file, len, reserved: 0 }, records))
+    }
+
+    /// Appends records, durably: one write and one sync for all of them. On an error the journal is as it was before.
+    pub(crate) fn append(&mut self, records: &[Record]) -> io::Result<()> {
+        let mut lines = Vec::new();
+        for record in records {
+            lines.extend(serde_json::to_vec(record)?);
+            lines.push(b'\n');
+        }
+        let written = (|| {
+            self.file.seek(SeekFrom::Start(self.len))?;
+            self.file.write_all(&lines)?;
+            self.file.sync_data()
+        })();
+        match written {
+            Ok(()) => self.len += lines.len() as u64,
+            Err(_) => {
+                let _ = self.file.set_len(self.len);
+            }
+        }
+        written
+    }
+
+    /// Takes space on disk for what granted steps will add. File systems that cannot do that are taken as they are.
+    pub(crate) fn reserve(&mut self) -> io::Result<()> {
+        if self.reserved >= self.len + AHEAD / 2 {
+            return Ok(());
+        }
+        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.len, AHEAD) {
+            Ok(()) => {
+                self.reserved = self.len + AHEAD;
+                Ok(())
+            }
+            Err(rustix::io::Errno::NOSPC) => Err(io::Error::from(rustix::io::Errno::NOSPC)),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// The records, and how many bytes of whole lines they take. An error names the damaged line.
+fn fold(bytes: &[u8]) -> Result<(Vec<Record>, usize), usize> {
+    let mut records = Vec::new();
+    let mut whole = 0;
+    let mut torn = None;
+    for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        let record = line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice(line).ok());
+        match (record, torn) {
+            (Some(record), None) => {
+                records.push(record);
+                whole += line.len();
+            }
+            // After what looked torn there is a good line: that was no crash.
+            (Some(_), Some(damaged)) => return Err(damaged),
+            (None, _) => torn = torn.or(Some(index + 1)),
+        }
+    }
+    Ok((records, whole))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(token: u64) -> Record {
+        Record::Token { token }
+    }
+
+    #[test]
+    fn a_torn_tail_is_cut_at_every_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.jsonl");
+        let (mut journal, _) = Journal::open(&path).unwrap();
+        journal.append(&[token(1), token(2)]).unwrap();
+        journal.append(&[token(300)]).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for cut in 0..whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let lines = whole[..cut].iter().filter(|byte| **byte == b'\n').count();
+            let (mut journal, records) = Journal::open(&path).unwrap();
+            assert_eq!(records.len(), lines, "cut at {cut}");
+            journal.append(&[token(9)]).unwrap();
+            let (_, records) = Journal::open(&path).unwrap();
+            assert_eq!((records.len(), records.last()), (lines + 1, Some(&token(9))));
+        }
+    }
+
+    #[test]
+    fn damage_in_the_middle_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.jsonl");
+        std::fs::write(&path, "{\"record\":\"token\",\"token\":1}\n{\"rec\n{\"record\":\"token\",\"token\":2}\n").unwrap();
+        assert!(Journal::open(&path).unwrap_err().contains("line 2"));
+    }
+}

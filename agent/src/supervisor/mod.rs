@@ -1,0 +1,162 @@
+//! The supervisor: takes grants for one run on this host, keeps the host's journal, and starts one runner after the other. It
+//! lives on when bridges come and go, ends with its run, and everything it knows is in its journal: the next one goes on where
+//! it stopped.
+
+mod feed;
+mod host_lock;
+mod journal;
+mod receive;
+mod run;
+mod state;
+mod step;
+
+use crate::bridge::SOCKET;
+use crate::channel::Input;
+use host_lock::{HostLock, NotLocked};
+use journal::Journal;
+use proto::frame::Frame;
+use run::{Event, Run};
+use rustix::fs::Mode;
+use state::State;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+/// After this long with nothing running and no bridge the supervisor ends. The next attach starts another one.
+const IDLE: Duration = Duration::from_secs(600);
+/// How often a step without a runner of our own is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often anything else is.
+const SLOW: Duration = Duration::from_secs(1);
+/// How many events may wait. A controller that sends a file faster than the disk takes it is held up, and memory stays small.
+const QUEUE: usize = 16;
+
+/// The mode `supervisor RUNDIR`. Says one line on standard output once it can be connected to (`ready`), or why it cannot
+/// (`running`, `refused REASON`, `fatal REASON`), and then has no standard streams any more.
+pub(crate) fn run(dir: &str, idle: Option<&str>) -> ExitCode {
+    // The session that started us ends some day; its signals are not for us.
+    let _ = rustix::process::setsid();
+    let idle = idle.and_then(|seconds| seconds.parse().ok()).map_or(IDLE, Duration::from_secs);
+    let (word, code) = match start(dir) {
+        Ok((listener, run, lock)) => {
+            crate::say("ready\n");
+            detach();
+            return live(listener, run, lock, idle);
+        }
+        Err(NotLocked::Running) => ("running".to_owned(), ExitCode::SUCCESS),
+        Err(NotLocked::Refused(reason)) => (format!("refused {reason}"), ExitCode::from(1)),
+        Err(NotLocked::Fatal(reason)) => (format!("fatal {reason}"), ExitCode::from(1)),
+    };
+    crate::say(&format!("{word}\n"));
+    code
+}
+
+fn start(dir: &str) -> Result<(UnixListener, Run, HostLock), NotLocked> {
+    let fatal = |what: &str, e: &dyn std::fmt::Display| NotLocked::Fatal(format!("cannot {what} {dir}: {e}"));
+    let dir_path = std::fs::canonicalize(dir).map_err(|e| fatal("find the run's directory", &e))?;
+    let (Some(run), Some(host_state)) = (dir_path.file_name(), dir_path.parent().and_then(Path::parent)) else {
+        return Err(fatal("take for a run's directory", &"expected HOST_STATE/runs/RUN"));
+    };
+    let lock = HostLock::take(host_state, &run.to_string_lossy())?;
+    let (journal, records) = Journal::open(&dir_path.join("journal.jsonl")).map_err(NotLocked::Fatal)?;
+    let mut state = State::default();
+    records.iter().for_each(|record| state.apply(record));
+    // A socket's path must be short (unix(7)): from within the directory it is.
+    std::env::set_current_dir(&dir_path).map_err(|e| fatal("enter", &e))?;
+    let _ = std::fs::remove_file(SOCKET);
+    let listener = UnixListener::bind(SOCKET).map_err(|e| fatal("listen in", &e))?;
+    rustix::fs::chmod(SOCKET, Mode::RUSR | Mode::WUSR).map_err(|e| fatal("protect the socket in", &e))?;
+    Ok((listener, Run::new(&dir_path, journal, state), lock))
+}
+
+/// Lets go of the standard streams: whoever reads them waits for their end.
+fn detach() {
+    let Ok(null) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null") else { return };
+    let _ = rustix::stdio::dup2_stdin(&null);
+    let _ = rustix::stdio::dup2_stdout(&null);
+    let _ = rustix::stdio::dup2_stderr(&null);
+}
+
+fn live(listener: UnixListener, mut run: Run, lock: HostLock, idle: Duration) -> ExitCode {
+    let (sender, events) = sync_channel(QUEUE);
+    run.connect(sender.clone());
+    std::thread::spawn(move || listen(&listener, &sender));
+    let ended = serve(&mut run, &events, idle);
+    let _ = std::fs::remove_file(SOCKET);
+    match ended {
+        Ok(()) => {
+            lock.release();
+            run.part(None);
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            run.part(Some(message));
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// Until the run is over on this host. An error is why it cannot go on here.
+fn serve(run: &mut Run, events: &Receiver<Event>, idle: Duration) -> Result<(), String> {
+    let mut busy_at = Instant::now();
+    loop {
+        run.go_on()?;
+        if run.is_over() {
+            return Ok(());
+        }
+        if run.is_busy() {
+            busy_at = Instant::now();
+        }
+        if busy_at.elapsed() >= idle {
+            return Ok(());
+        }
+        let patience = if run.has_to_look() { LOOK } else { SLOW.min(idle) };
+        match events.recv_timeout(patience) {
+            Ok(event) => run.take(event)?,
+            Err(RecvTimeoutError::Timeout) => {}
+            // The listener holds the other end for as long as we live.
+            Err(RecvTimeoutError::Disconnected) => return Err("the supervisor cannot listen any more".to_owned()),
+        }
+    }
+}
+
+/// Takes connections of our own account and of root. Each gets a thread that reads its frames.
+fn listen(listener: &UnixListener, sender: &SyncSender<Event>) {
+    let mut number = 0;
+    for stream in listener.incoming() {
+        let Ok(stream) = stream else {
+            std::thread::sleep(LOOK);
+            continue;
+        };
+        let Ok(peer) = rustix::net::sockopt::socket_peercred(&stream) else { continue };
+        if peer.uid != rustix::process::geteuid() && !peer.uid.is_root() {
+            continue;
+        }
+        let Ok(reader) = stream.try_clone() else { continue };
+        number += 1;
+        if sender.send(Event::Connected(number, stream)).is_err() {
+            return;
+        }
+        let sender = sender.clone();
+        std::thread::spawn(move || read(number, reader, &sender));
+    }
+}
+
+fn read(number: u64, stream: UnixStream, sender: &SyncSender<Event>) {
+    let mut input = Input::new(stream);
+    loop {
+        let event = match input.next() {
+            Ok(Frame::Control(payload)) => Event::Message(number, payload),
+            Ok(Frame::Data { stream, offset, bytes }) => Event::Data(number, stream, offset, bytes),
+            Err(_) => {
+                let _ = sender.send(Event::Gone(number));
+                return;
+            }
+        };
+        if sender.send(event).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! A host in a temporary directory, and a controller that talks to its agent over pipes.
+
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+
+use proto::frame::{Decoder, Frame, MAGIC, parse};
+use proto::message::{Granted, Happened, HostEvent, Mode};
+use proto::step::{Command as Program, Limits, Repeat};
+use proto::{Action, FromAgent, Outcome, Probe, RunAs, StepId, StepSpec, ToAgent};
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+pub const AGENT: &str = env!("CARGO_BIN_EXE_caravan-agent");
+/// Longer than anything here takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const RUN: &str = "2026-11-22-k3";
+
+/// A host whose whole state is in a directory of its own. What still runs for it ends with it.
+pub struct Host {
+    pub dir: TempDir,
+}
+
+impl Host {
+    pub fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn text(&self, name: &str) -> String {
+        self.path(name).to_string_lossy().into_owned()
+    }
+
+    pub fn state(&self) -> String {
+        self.text("state")
+    }
+
+    pub fn run_dir(&self) -> PathBuf {
+        self.path("state").join("runs").join(RUN)
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    pub fn wait_for(&self, name: &str) {
+        wait_until(name, || self.path(name).exists());
+    }
+
+    pub fn supervisor(&self) -> Pid {
+        let text = std::fs::read_to_string(self.path("state/lock")).unwrap();
+        let holder: serde_json::Value = serde_json::from_str(&text).unwrap();
+        Pid::from_raw(holder["pid"].as_i64().unwrap() as i32).unwrap()
+    }
+
+    /// Processes of this host: those that have its directory in their arguments.
+    pub fn processes(&self, word: &str) -> Vec<Pid> {
+        let mark = self.dir.path().to_string_lossy().into_owned();
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()).and_then(Pid::from_raw) else { continue };
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            if line.contains(&mark) && line.contains(word) {
+                found.push(pid);
+            }
+        }
+        found
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        for _ in 0..100 {
+            let left = self.processes("");
+            if left.is_empty() {
+                return;
+            }
+            left.iter().for_each(|pid| {
+                let _ = kill_process(*pid, Signal::KILL);
+            });
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < until, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A bridge, and the controller's end of it.
+pub struct Bridge {
+    pub child: Child,
+    pub stdin: Option<ChildStdin>,
+    frames: Receiver<Frame>,
+    /// Output so far, by stream.
+    pub output: BTreeMap<u32, Vec<u8>>,
+    /// For each stream where the first byte stood that was seen.
+    pub begins: BTreeMap<u32, u64>,
+    pub events: Vec<HostEvent>,
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Bridge {
+    /// Starts a bridge, without a word said.
+    pub fn silent() -> Self {
+        let mut child = Command::new(AGENT).arg("bridge").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let stdin = child.stdin.take();
+        let mut stdout = child.stdout.take().unwrap();
+        let (sender, frames) = channel();
+        std::thread::spawn(move || {
+            let mut magic = vec![0; MAGIC.len()];
+            stdout.read_exact(&mut magic).unwrap();
+            assert_eq!(magic, MAGIC);
+            let mut decoder = Decoder::new();
+            let mut piece = vec![0; 64 * 1024];
+            while let Ok(read) = stdout.read(&mut piece)
+                && read > 0
+            {
+                decoder.push(&piece[..read]);
+                while let Some(frame) = decoder.next_frame().unwrap() {
+                    if sender.send(frame).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        Self { child, stdin, frames, output: BTreeMap::new(), begins: BTreeMap::new(), events: Vec::new() }
+    }
+
+    /// Starts a bridge and shakes hands.
+    pub fn open() -> Self {
+        let mut bridge = Self::silent();
+        bridge.send(&ToAgent::Hello { protocol: 1, oldest: 1, version: "test".to_owned() });
+        assert!(matches!(bridge.message(), FromAgent::Hello { protocol: 1, .. }));
+        bridge
+    }
+
+    /// Starts a bridge and attaches to the run.
+    pub fn attach(host: &Host) -> Self {
+        let mut bridge = Self::open();
+        bridge.send_attach(host, 0, BTreeMap::new(), 1);
+        let answer = bridge.message();
+        assert!(matches!(answer, FromAgent::Attached { .. }), "{answer:?}");
+        bridge
+    }
+
+    pub fn send_attach(&mut self, host: &Host, acked: u64, output: BTreeMap<StepId, u64>, token: u64) {
+        self.send(&ToAgent::Attach { run: RUN.to_owned(), host_state: host.state(), acked, output, token });
+    }
+
+    pub fn send(&mut self, message: &ToAgent) {
+        self.raw(&Frame::message(message).unwrap().encode());
+    }
+
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.stdin.as_mut().unwrap().write_all(bytes).unwrap();
+    }
+
+    pub fn grant(&mut self, steps: Vec<Granted>) {
+        self.send(&ToAgent::Grant { steps, head: "0".repeat(64), token: 1 });
+    }
+
+    /// The next message. Output is taken in on the way, and has to have no gaps.
+    pub fn next(&mut self, within: Duration) -> Result<FromAgent, RecvTimeoutError> {
+        let until = Instant::now() + within;
+        loop {
+            match self.frames.recv_timeout(until.saturating_duration_since(Instant::now()))? {
+                Frame::Control(payload) => return Ok(parse(&payload).unwrap()),
+                Frame::Data { stream, offset, bytes } => {
+                    let begin = *self.begins.entry(stream).or_insert(offset);
+                    let so_far = self.output.entry(stream).or_default();
+                    assert_eq!(offset, begin + so_far.len() as u64, "a gap in stream {stream}");
+                    so_far.extend(bytes);
+                }
+            }
+        }
+    }
+
+    pub fn message(&mut self) -> FromAgent {
+        self.next(PATIENCE).expect("a message of the agent")
+    }
+
+    /// Takes events until a step ended.
+    pub fn until_finished(&mut self, id: &str) -> Ended {
+        loop {
+            match self.message() {
+                FromAgent::Event(event) => {
+                    self.events.push(event.clone());
+                    if let (true, Happened::Finished { .. }) = (event.step.0 == id, &event.what) {
+                        return self.ended(id, event.attempt);
+                    }
+                }
+                FromAgent::Revoked { .. } => {}
+                other => panic!("expected the end of {id}, got {other:?}"),
+            }
+        }
+    }
+
+    /// What is known of a step that ended.
+    pub fn ended(&self, id: &str, attempt: u32) -> Ended {
+        let of_step = || self.events.iter().filter(|e| e.step.0 == id && e.attempt == attempt).map(|e| &e.what);
+        let stream = of_step().find_map(|what| if let Happened::Started { stream } = what { Some(*stream) } else { None });
+        let output = stream.and_then(|stream| self.output.get(&stream)).cloned().unwrap_or_default();
+        of_step()
+            .find_map(|what| match what {
+                Happened::Finished { outcome, exit_code, message, output_len, .. } => Some(Ended {
+                    outcome: *outcome,
+                    exit_code: *exit_code,
+                    message: message.clone(),
+                    output_len: *output_len,
+                    output: String::from_utf8_lossy(&output).into_owned(),
+                }),
+                Happened::Started { .. } => None,
+            })
+            .unwrap()
+    }
+
+    /// Carries one step out on a fresh or known run, and waits for its end.
+    pub fn perform(&mut self, step: Granted) -> Ended {
+        let id = step.spec.id.0.clone();
+        self.grant(vec![step]);
+        self.until_finished(&id)
+    }
+
+    /// Ends the run on the host.
+    pub fn finish(mut self) {
+        self.send(&ToAgent::Finish);
+        loop {
+            match self.message() {
+                FromAgent::Finished => return,
+                FromAgent::Event(_) | FromAgent::Revoked { .. } => {}
+                other => panic!("expected the end of the run, got {other:?}"),
+            }
+        }
+    }
+}
+
+/// How a step ended.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    pub outcome: Outcome,
+    pub exit_code: Option<i32>,
+    pub message: String,
+    pub output_len: u64,
+    pub output: String,
+}
+
+impl Ended {
+    #[track_caller]
+    pub fn expect(self, outcome: Outcome) -> Self {
+        assert_eq!(self.outcome, outcome, "{self:?}");
+        self
+    }
+
+    #[track_caller]
+    pub fn says(self, text: &str) -> Self {
+        assert!(self.message.contains(text), "expected `{text}` in: {}", self.message);
+        self
+    }
+}
+
+pub fn step(id: &str, action: Action) -> Granted {
+    let spec = StepSpec {
+        id: StepId(id.to_owned()),
+        title: id.to_owned(),
+        run_as: RunAs::Login,
+        action,
+        probe: None,
+        repeat: Repeat::Ask,
+        limits: Limits { deadline_s: 60, settle_s: 0 },
+    };
+    Granted { spec, attempt: 1, mode: Mode::Act }
+}
+
+pub fn argv(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// A shell script with the host's directory as its working directory.
+pub fn script(host: &Host, text: &str) -> Program {
+    // The directory is an argument, so that the process can be found by it.
+    let dir = host.dir.path().to_string_lossy().into_owned();
+    Program { argv: argv(&["/bin/sh", "-c", text, &dir]), dir: Some(dir), ok: vec![0], ..Program::default() }
+}
+
+pub fn shell(host: &Host, id: &str, text: &str) -> Granted {
+    step(id, Action::Command(script(host, text)))
+}
+
+pub fn with_probe(mut step: Granted, probe: Probe) -> Granted {
+    step.spec.probe = Some(probe);
+    step
+}
+
+pub fn exists(path: &Path) -> Probe {
+    Probe::Exists(path.to_string_lossy().into_owned())
+}

@@ -1,0 +1,193 @@
+//! The life of a grant: order, stopping after a failure, proving, post-conditions, revoking, ending.
+
+mod common;
+
+use common::{Bridge, Host, exists, script, shell, step, wait_until, with_probe};
+use proto::message::{Happened, Mode};
+use proto::{Action, FromAgent, Outcome, Probe, StepId, ToAgent};
+use std::collections::BTreeMap;
+
+#[test]
+fn steps_run_in_order_and_a_failure_ends_the_grant() {
+    let host = Host::new();
+    let mut bridge = Bridge::attach(&host);
+    bridge.grant(vec![
+        shell(&host, "p/stop/s/h/one", "echo first; echo 1 >> log"),
+        shell(&host, "p/stop/s/h/two", "echo 2 >> log; echo dpkg: dependency problems; exit 7"),
+        shell(&host, "p/stop/s/h/three", "echo 3 >> log"),
+    ]);
+    let one = bridge.until_finished("p/stop/s/h/one").expect(Outcome::Ok);
+    assert_eq!((one.output.as_str(), one.output_len, one.exit_code), ("first\n", 6, Some(0)));
+    let two = bridge.until_finished("p/stop/s/h/two").expect(Outcome::Failed).says("expected exit code 0, seen exit code 7");
+    assert!(two.message.contains("dpkg: dependency problems"), "{two:?}");
+    assert_eq!(bridge.message(), FromAgent::Revoked { steps: vec![StepId("p/stop/s/h/three".to_owned())] });
+    assert_eq!(host.read("log"), "1\n2\n");
+    let seqs: Vec<u64> = bridge.events.iter().map(|event| event.host_seq).collect();
+    assert_eq!(seqs, [1, 2, 3, 4]);
+    // The next grant is another matter, and a step that was taken back may be granted again.
+    bridge.perform(shell(&host, "p/stop/s/h/three", "echo 3 >> log")).expect(Outcome::Ok);
+    assert_eq!(host.read("log"), "1\n2\n3\n");
+    bridge.finish();
+}
+
+#[test]
+fn a_step_is_ok_only_when_its_effect_is_seen() {
+    let host = Host::new();
+    let mut bridge = Bridge::attach(&host);
+    let absent = with_probe(shell(&host, "a/a/a/a/no-effect", "true"), exists(&host.path("effect")));
+    bridge.perform(absent).expect(Outcome::Failed).says("ended well, but its effect was not seen").says("does not exist");
+    let mut slow =
+        with_probe(shell(&host, "a/a/a/a/slow", "(sleep 0.3; echo > effect) > /dev/null 2>&1 &"), exists(&host.path("effect")));
+    slow.spec.limits.settle_s = 20;
+    let Action::Command(command) = &mut slow.spec.action else { unreachable!() };
+    command.starts_service = true;
+    bridge.perform(slow).expect(Outcome::Ok);
+    let blind =
+        Probe::Command { argv: common::argv(&["no-such-program"]), profile: None, code: None, contains: vec![], lacks: vec![] };
+    bridge.perform(with_probe(shell(&host, "a/a/a/a/blind", "true"), blind)).expect(Outcome::Unknown).says("no-such-program");
+    bridge.finish();
+}
+
+#[test]
+fn proving_never_acts() {
+    let host = Host::new();
+    let mut bridge = Bridge::attach(&host);
+    let mut prove = |id: &str, probe: Option<Probe>| {
+        let mut step = shell(&host, id, "echo > acted");
+        (step.mode, step.spec.probe) = (Mode::Prove, probe);
+        bridge.perform(step)
+    };
+    prove("a/a/a/a/1", Some(exists(host.dir.path()))).expect(Outcome::Skipped);
+    prove("a/a/a/a/2", Some(exists(&host.path("nothing")))).expect(Outcome::Failed).says("nothing, which does not exist");
+    prove("a/a/a/a/3", None).expect(Outcome::Unknown).says("no probe");
+    assert!(!host.path("acted").exists());
+    bridge.finish();
+}
+
+#[test]
+fn a_second_attempt_looks_first() {
+    let host = Host::new();
+    let mut bridge = Bridge::attach(&host);
+    let mut again = with_probe(shell(&host, "a/a/a/a/x", "echo x >> acted"), exists(&host.path("acted")));
+    again.attempt = 2;
+    bridge.perform(again.clone()).expect(Outcome::Ok);
+    again.attempt = 3;
+    bridge.perform(again).expect(Outcome::Ok).says("nothing was done");
+    assert_eq!(host.read("acted"), "x\n");
+    bridge.finish();
+}
+
+#[test]
+fn a_step_and_attempt_that_is_known_is_not_run_again() {
+    let host = Host::new();
+    let mut bridge = Bridge::attach(&host);
+    let step = shell(&host, "a/a/a/a/x", "echo x >> acted");
+    bridge.perform(step.clone()).expect(Outcome::Ok);
+    // Its events come again, with their old numbers.
+    bridge.grant(vec![step, shell(&host, "a/a/a/a/y", "echo y >> acted")]);
+    bridge.until_finished("a/a/a/a/x").expect(Outcome::Ok);
+    bridge.until_finished("a/a/a/a/y").expect(Outcome::Ok);
+    assert_eq!(host.read("acted"), "x\ny\n");
+    assert_eq!(bridge.events.last().unwrap().host_seq, 4);
+    bridge.finish();
+}
+
+#[test]
+fn what_has_not_begun_can_be_taken_back() {
+    let host = Host::new();
+    let mut bridge = Bridge::attach(&host);
+    let wait = "echo > began; while [ ! -e go ]; do sleep 0.01; done";
+    bridge.grant(vec![shell(&host, "a/a/a/a/x", wait), shell(&host, "a/a/a/a/y", "echo > acted")]);
+    host.wait_for("began");
+    bridge.send(&ToAgent::Revoke);
+    let FromAgent::Event(event) = bridge.message() else { panic!("no start") };
+    bridge.events.push(event);
+    assert_eq!(bridge.message(), FromAgent::Revoked { steps: vec![StepId("a/a/a/a/y".to_owned())] });
+    std::fs::write(host.path("go"), "").unwrap();
+    bridge.until_finished("a/a/a/a/x").expect(Outcome::Ok);
+    bridge.finish();
+    assert!(!host.path("acted").exists());
+}
+
+#[test]
+fn actions_of_others_are_refused_in_words() {
+    let host = Host::new();
+    let mut bridge = Bridge::attach(&host);
+    let gate = Action::Gate { gate: "p/g".to_owned(), ask: String::new(), commands: vec![] };
+    bridge.perform(step("a/a/a/a/gate", gate)).expect(Outcome::Failed).says("a gate waits for a person");
+    bridge.perform(step("a/a/a/a/inspect", Action::Inspect { queries: vec![] })).expect(Outcome::Failed).says("bridge");
+    bridge.finish();
+}
+
+#[test]
+fn a_host_belongs_to_one_run_until_that_is_finished() {
+    let host = Host::new();
+    let mut bridge = Bridge::attach(&host);
+    let supervisor = host.supervisor();
+    let mut other = Bridge::open();
+    let attach = ToAgent::Attach { run: "other".to_owned(), host_state: host.state(), acked: 0, output: BTreeMap::new(), token: 1 };
+    other.send(&attach);
+    let FromAgent::Refused { reason } = other.message() else { panic!("two runs on one host") };
+    assert!(reason.contains(common::RUN) && reason.contains("since 20"), "{reason}");
+    bridge.perform(shell(&host, "a/a/a/a/x", "true")).expect(Outcome::Ok);
+    bridge.finish();
+    wait_until("the end of the supervisor", || !alive(supervisor));
+    other.send(&attach);
+    assert!(matches!(other.message(), FromAgent::Attached { host_seq: 0, .. }));
+    other.finish();
+}
+
+fn alive(pid: rustix::process::Pid) -> bool {
+    rustix::process::test_kill_process(pid).is_ok()
+}
+
+#[test]
+fn an_older_token_is_refused() {
+    let host = Host::new();
+    let mut bridge = Bridge::open();
+    bridge.send_attach(&host, 0, BTreeMap::new(), 5);
+    assert!(matches!(bridge.message(), FromAgent::Attached { .. }));
+    bridge.send(&ToAgent::Grant { steps: vec![shell(&host, "a/a/a/a/x", "echo > acted")], head: String::new(), token: 4 });
+    assert!(matches!(bridge.message(), FromAgent::Refused { .. }));
+    let mut older = Bridge::open();
+    older.send_attach(&host, 0, BTreeMap::new(), 4);
+    assert!(matches!(older.message(), FromAgent::Refused { .. }));
+    assert!(!host.path("acted").exists());
+    bridge.finish();
+}
+
+#[test]
+fn bad_runs_and_directories_are_refused() {
+    let host = Host::new();
+    for (run, host_state) in [("../x", host.state()), ("", host.state()), ("r", "relative".to_owned())] {
+        let mut bridge = Bridge::open();
+        bridge.send(&ToAgent::Attach { run: run.to_owned(), host_state, acked: 0, output: BTreeMap::new(), token: 1 });
+        assert!(matches!(bridge.message(), FromAgent::Refused { .. }), "{run}");
+    }
+    std::fs::write(host.path("file"), "").unwrap();
+    let mut bridge = Bridge::open();
+    bridge.send(&ToAgent::Attach {
+        run: "r".to_owned(),
+        host_state: host.text("file/state"),
+        acked: 0,
+        output: BTreeMap::new(),
+        token: 1,
+    });
+    let FromAgent::Fatal { message } = bridge.message() else { panic!("attached in a file") };
+    assert!(message.contains("file/state"), "{message}");
+}
+
+#[test]
+fn programs_that_are_not_there_are_named() {
+    let host = Host::new();
+    let mut bridge = Bridge::attach(&host);
+    let mut command = script(&host, "");
+    command.argv = common::argv(&["no-such-program", "x"]);
+    bridge.perform(step("a/a/a/a/x", Action::Command(command))).expect(Outcome::Failed).says("no-such-program is not in PATH");
+    let mut command = script(&host, "true");
+    command.dir = Some("/no/such/dir".to_owned());
+    bridge.perform(step("a/a/a/a/y", Action::Command(command))).expect(Outcome::Failed).says("/no/such/dir");
+    let started = bridge.events.iter().filter(|event| matches!(event.what, Happened::Started { .. })).count();
+    assert_eq!(started, 2);
+    bridge.finish();
+}

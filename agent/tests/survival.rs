@@ -1,0 +1,280 @@
+//! Nothing that dies around a step takes the step, its result or its output with it.
+
+mod common;
+
+use common::{Bridge, Host, PATIENCE, exists, shell, wait_until, with_probe};
+use proto::message::Granted;
+use proto::{FromAgent, Outcome, Probe, StepId, ToAgent};
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+const STEP: &str = "p/migrate/s/h/postupgrade";
+
+/// Says a line, waits to be let go, says another one. Notes each start.
+fn patient(host: &Host) -> Granted {
+    shell(
+        host,
+        STEP,
+        "echo x >> starts; echo before; echo > began; while [ ! -e go ]; do sleep 0.01; done; echo after; echo > effect",
+    )
+}
+
+fn kill(pid: Pid) {
+    kill_process(pid, Signal::KILL).unwrap();
+    wait_until("an end", || rustix::process::test_kill_process(pid).is_err());
+}
+
+fn go(host: &Host) {
+    fs::write(host.path("go"), "").unwrap();
+}
+
+/// Attaches with what an earlier conversation left behind.
+fn re_attach(host: &Host, before: &Bridge, output: BTreeMap<StepId, u64>) -> Bridge {
+    let mut bridge = Bridge::open();
+    bridge.events = before.events.clone();
+    let acked = before.events.last().map_or(0, |event| event.host_seq);
+    bridge.send_attach(host, acked, output, 1);
+    let FromAgent::Attached { .. } = bridge.message() else { panic!("not attached") };
+    bridge
+}
+
+#[test]
+fn a_step_goes_on_without_its_bridge_and_nothing_is_lost() {
+    let host = Host::new();
+    let mut first = Bridge::attach(&host);
+    first.grant(vec![patient(&host), shell(&host, "p/migrate/s/h/next", "echo next")]);
+    host.wait_for("began");
+    let FromAgent::Event(started) = first.message() else { panic!("no start") };
+    first.events.push(started);
+    wait_until("the first line", || {
+        let _ = first.next(Duration::from_millis(10));
+        first.output.values().any(|bytes| bytes == b"before\n")
+    });
+    first.child.kill().unwrap();
+    first.child.wait().unwrap();
+    go(&host);
+    // Both steps end while nobody is there.
+    wait_until("the second step", || host.run_dir().join("steps/0001/status.json").exists());
+
+    let mut second = re_attach(&host, &first, BTreeMap::from([(StepId(STEP.to_owned()), 4)]));
+    second.until_finished(STEP).expect(Outcome::Ok);
+    let next = second.until_finished("p/migrate/s/h/next").expect(Outcome::Ok);
+    assert_eq!(next.output, "next\n");
+    let stream = *second.output.keys().next().unwrap();
+    assert_eq!(
+        (second.begins[&stream], second.output[&stream].as_slice()),
+        (4, b"re\nafter\n".as_slice()),
+        "from the offset that was known"
+    );
+    let seqs: Vec<u64> = second.events.iter().map(|event| event.host_seq).collect();
+    assert_eq!(seqs, [1, 2, 3, 4]);
+    assert_eq!(host.read("starts"), "x\n");
+    second.finish();
+}
+
+#[test]
+fn a_later_bridge_replaces_the_one_before() {
+    let host = Host::new();
+    let mut first = Bridge::attach(&host);
+    first.grant(vec![patient(&host)]);
+    host.wait_for("began");
+    let mut second = Bridge::attach(&host);
+    loop {
+        match first.message() {
+            FromAgent::Refused { reason } => break assert!(reason.contains("another controller")),
+            FromAgent::Event(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    first.grant(vec![shell(&host, "a/a/a/a/late", "echo > late")]);
+    go(&host);
+    assert_eq!(second.until_finished(STEP).expect(Outcome::Ok).output, "before\nafter\n");
+    assert!(second.next(Duration::from_millis(200)).is_err(), "the first bridge was still listened to");
+    second.finish();
+    assert!(!host.path("late").exists());
+}
+
+#[test]
+fn a_dead_supervisors_step_is_adopted_and_not_started_again() {
+    let host = Host::new();
+    let mut first = Bridge::attach(&host);
+    first.grant(vec![patient(&host), shell(&host, "p/migrate/s/h/next", "echo next >> starts")]);
+    host.wait_for("began");
+    kill(host.supervisor());
+    loop {
+        match first.message() {
+            FromAgent::Fatal { message } => break assert!(message.contains("attach again"), "{message}"),
+            FromAgent::Event(event) => first.events.push(event),
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut second = re_attach(&host, &first, BTreeMap::new());
+    assert!(second.next(Duration::from_millis(300)).is_err(), "the step was taken for ended");
+    go(&host);
+    assert_eq!(second.until_finished(STEP).expect(Outcome::Ok).output, "before\nafter\n");
+    second.until_finished("p/migrate/s/h/next").expect(Outcome::Ok);
+    assert_eq!(host.read("starts"), "x\nnext\n");
+    second.finish();
+}
+
+#[test]
+fn a_result_that_nobody_saw_is_found() {
+    let host = Host::new();
+    let mut first = Bridge::attach(&host);
+    first.grant(vec![patient(&host)]);
+    host.wait_for("began");
+    kill(host.supervisor());
+    go(&host);
+    wait_until("the result", || host.run_dir().join("steps/0000/status.json").exists());
+    let mut second = Bridge::attach(&host);
+    assert_eq!(second.until_finished(STEP).expect(Outcome::Ok).output, "before\nafter\n");
+    assert_eq!(host.read("starts"), "x\n");
+    second.finish();
+}
+
+fn kill_runner(host: &Host) {
+    let runners = host.processes("runner");
+    assert_eq!(runners.len(), 1);
+    kill(runners[0]);
+}
+
+#[test]
+fn a_dead_runner_leaves_the_decision_to_the_probe() {
+    for (probe, outcome) in [(Some("effect"), Outcome::Failed), (Some("began"), Outcome::Ok), (None, Outcome::Unknown)] {
+        let host = Host::new();
+        let mut bridge = Bridge::attach(&host);
+        let mut step = patient(&host);
+        step.spec.probe = probe.map(|file| exists(&host.path(file)));
+        bridge.grant(vec![step]);
+        host.wait_for("began");
+        kill_runner(&host);
+        // What it started still runs: so does the step.
+        while let Ok(message) = bridge.next(Duration::from_millis(300)) {
+            let FromAgent::Event(event) = message else { panic!("{message:?}") };
+            bridge.events.push(event);
+        }
+        assert_eq!(bridge.events.len(), 1, "the step was given up while its program ran");
+        for pid in host.processes("echo before") {
+            kill(pid);
+        }
+        bridge.until_finished(STEP).expect(outcome).says("its runner died");
+        assert_eq!(host.read("starts"), "x\n");
+        bridge.finish();
+    }
+}
+
+#[test]
+fn a_step_that_outlives_its_runner_may_still_take_effect() {
+    let host = Host::new();
+    let mut bridge = Bridge::attach(&host);
+    // It says nothing after its runner is gone: its output has nowhere to go.
+    let quiet = "echo > began; while [ ! -e go ]; do sleep 0.01; done; echo > effect";
+    bridge.grant(vec![with_probe(shell(&host, STEP, quiet), exists(&host.path("effect")))]);
+    host.wait_for("began");
+    kill_runner(&host);
+    go(&host);
+    bridge.until_finished(STEP).expect(Outcome::Ok).says("the effect is there");
+    bridge.finish();
+}
+
+#[test]
+fn another_run_cannot_take_a_host_on_which_a_step_still_runs() {
+    let host = Host::new();
+    let mut bridge = Bridge::attach(&host);
+    bridge.grant(vec![patient(&host)]);
+    host.wait_for("began");
+    kill(host.supervisor());
+    let mut other = Bridge::open();
+    other.send(&ToAgent::Attach { run: "other".to_owned(), host_state: host.state(), acked: 0, output: BTreeMap::new(), token: 1 });
+    let FromAgent::Refused { reason } = other.message() else { panic!("two runs on one host") };
+    assert!(reason.contains("a step of it still runs"), "{reason}");
+    go(&host);
+}
+
+#[test]
+fn a_torn_journal_is_cut_and_gone_on_with() {
+    let host = Host::new();
+    let mut bridge = Bridge::attach(&host);
+    bridge.perform(shell(&host, "a/a/a/a/x", "echo x >> acted")).expect(Outcome::Ok);
+    kill(host.supervisor());
+    let path = host.run_dir().join("journal.jsonl");
+    let mut journal = fs::read(&path).unwrap();
+    journal.extend_from_slice(b"{\"event\":{\"host_seq\":3,\"host_ti");
+    fs::write(&path, &journal).unwrap();
+    let mut again = Bridge::open();
+    again.send_attach(&host, 2, BTreeMap::new(), 1);
+    assert_eq!(again.message(), FromAgent::Attached { host_seq: 2, open: vec![] });
+    again.perform(shell(&host, "a/a/a/a/y", "echo y >> acted")).expect(Outcome::Ok);
+    assert_eq!(host.read("acted"), "x\ny\n");
+    again.finish();
+}
+
+#[test]
+fn a_step_that_began_before_a_power_cut_is_looked_at() {
+    let host = Host::new();
+    let mut bridge = Bridge::attach(&host);
+    bridge.grant(vec![with_probe(patient(&host), exists(&host.path("effect")))]);
+    host.wait_for("began");
+    kill(host.supervisor());
+    // As after a boot: no process, and only what was durable.
+    for pid in host.processes("runner").into_iter().chain(host.processes("echo before")) {
+        kill(pid);
+    }
+    fs::remove_dir_all(host.run_dir().join("steps")).unwrap();
+    let mut again = Bridge::attach(&host);
+    again.until_finished(STEP).expect(Outcome::Failed).says("its runner died");
+    assert_eq!(host.read("starts"), "x\n");
+    again.finish();
+}
+
+#[test]
+fn a_supervisor_that_nobody_needs_ends() {
+    let host = Host::new();
+    let run = host.run_dir();
+    fs::create_dir_all(&run).unwrap();
+    let mut child =
+        std::process::Command::new(common::AGENT).args(["supervisor", run.to_str().unwrap(), "--idle", "1"]).spawn().unwrap();
+    let status = child.wait().unwrap();
+    assert!(status.success());
+    let mut bridge = Bridge::attach(&host);
+    bridge.perform(shell(&host, "a/a/a/a/x", "true")).expect(Outcome::Ok);
+    assert!(bridge.next(PATIENCE / 20).is_err());
+    bridge.finish();
+}
+
+#[test]
+fn much_output_arrives_whole_through_a_break() {
+    let host = Host::new();
+    let mut first = Bridge::attach(&host);
+    let lines = "i=0; while [ $i -lt 40000 ]; do echo line $i of a long postupgrade; i=$((i+1)); done; echo > effect";
+    first.grant(vec![with_probe(shell(&host, STEP, lines), exists(&host.path("effect")))]);
+    let FromAgent::Event(started) = first.message() else { panic!("no start") };
+    first.events.push(started);
+    wait_until("some output", || {
+        let _ = first.next(Duration::from_millis(1));
+        first.output.values().any(|bytes| bytes.len() > 20_000)
+    });
+    let so_far = first.output.values().next().unwrap().clone();
+    first.child.kill().unwrap();
+    let mut second = re_attach(&host, &first, BTreeMap::from([(StepId(STEP.to_owned()), so_far.len() as u64)]));
+    let ended = second.until_finished(STEP).expect(Outcome::Ok);
+    let whole = String::from_utf8(so_far).unwrap() + &ended.output;
+    let expected: String = (0..40000).map(|i| format!("line {i} of a long postupgrade\n")).collect();
+    assert!(whole == expected && ended.output_len == expected.len() as u64, "output has changed on its way");
+    second.finish();
+}
+
+/// The probe of a step may not be left out of what is durable: it decides after a crash.
+#[test]
+fn grants_are_durable_with_their_probes() {
+    let host = Host::new();
+    let mut bridge = Bridge::attach(&host);
+    let probe = Probe::Absent(host.text("never"));
+    bridge.perform(with_probe(shell(&host, STEP, "true"), probe)).expect(Outcome::Ok);
+    let journal = fs::read_to_string(host.run_dir().join("journal.jsonl")).unwrap();
+    let grant = journal.lines().find(|line| line.starts_with("{\"record\":\"grant\"")).unwrap();
+    assert!(grant.contains("/never"), "{grant}");
+    bridge.finish();
+}

@@ -1,0 +1,139 @@
+//! Whatever a configuration looks like, an edit changes what it says it changes and not one byte more.
+
+use agent::xml::{edit, values};
+use proptest::prelude::*;
+use proto::step::{XmlChange, XmlEdit};
+
+/// A document in pieces: everything that stands between the tags of interest is arbitrary.
+fn documents() -> impl Strategy<Value = (String, Vec<Option<String>>)> {
+    let space = "[ \n\t]{0,3}";
+    let filler = prop_oneof![
+        Just(String::new()),
+        "[a-z \n]{0,6}",
+        Just("<!-- mta autoStart=\"no\" <mta> -->".to_owned()),
+        Just("<![CDATA[<mta autoStart='x'/>]]>".to_owned()),
+        Just("<?pi <mta?>".to_owned()),
+        Just("<other autoStart=\"kept\"><mta autoStart='deeper > \" kept'/></other>".to_owned()),
+    ];
+    let tag =
+        (space, space, space, "[a-z0-9 '>]{0,5}", any::<bool>(), any::<bool>()).prop_map(|(a, b, c, value, present, empty)| {
+            let attribute = if present { format!("{a} autoStart{b}={c}\"{value}\"") } else { String::new() };
+            let end = if empty { format!("{a}/>") } else { format!("{b}></mta>") };
+            (format!("<mta{c} first='1'{attribute}{a} last=\">\"{end}"), present.then_some(value))
+        });
+    proptest::collection::vec((filler, tag), 0..4).prop_map(|pieces| {
+        let mut text = "<?xml version=\"1.0\"?>\n<!DOCTYPE serverconf>\n<serverconf>".to_owned();
+        let mut expected = Vec::new();
+        for (filler, (tag, value)) in pieces {
+            text.push_str(&filler);
+            text.push_str(&tag);
+            expected.push(value);
+        }
+        text.push_str("</serverconf>\n");
+        (text, expected)
+    })
+}
+
+fn change(change: XmlChange) -> Vec<XmlEdit> {
+    vec![XmlEdit { element: "serverconf/mta".to_owned(), attribute: "autoStart".to_owned(), change }]
+}
+
+fn no_other(_: &str) -> Result<Vec<u8>, String> {
+    Err("no other file".to_owned())
+}
+
+fn read(bytes: &[u8], attribute: &str) -> Vec<Option<String>> {
+    values(bytes, "serverconf/mta", attribute).unwrap()
+}
+
+proptest! {
+    #[test]
+    fn values_are_found((text, expected) in documents()) {
+        prop_assert_eq!(read(text.as_bytes(), "autoStart"), expected);
+    }
+
+    #[test]
+    fn renaming_there_and_back_keeps_every_byte((text, expected) in documents()) {
+        let there = edit(text.as_bytes(), &change(XmlChange::Rename("_autoStart".to_owned())), &mut no_other).unwrap();
+        prop_assert_eq!(read(&there, "_autoStart"), expected.clone());
+        prop_assert_eq!(read(&there, "autoStart"), vec![None; expected.len()]);
+        let back = vec![XmlEdit { attribute: "_autoStart".to_owned(), ..change(XmlChange::Rename("autoStart".to_owned())).remove(0) }];
+        prop_assert_eq!(edit(&there, &back, &mut no_other).unwrap(), text.into_bytes());
+    }
+
+    #[test]
+    fn setting_changes_the_value_alone((text, expected) in documents(), value in "[ -~é\n\t]{0,8}") {
+        prop_assume!(!expected.is_empty());
+        let edited = edit(text.as_bytes(), &change(XmlChange::Set(value.clone())), &mut no_other).unwrap();
+        prop_assert_eq!(read(&edited, "autoStart"), vec![Some(value); expected.len()]);
+        // Without the attribute both are the same text.
+        prop_assert_eq!(without(&edited), without(text.as_bytes()));
+        prop_assert_eq!(read(&edited, "last"), vec![Some(">".to_owned()); expected.len()]);
+    }
+
+    #[test]
+    fn single_byte_encodings_are_kept((text, _) in documents(), byte in 0x80u8..) {
+        let mut bytes = text.into_bytes();
+        let at = bytes.windows(12).position(|window| window == b"<serverconf>").unwrap() + 12;
+        bytes.splice(at..at, [b'<', b'!', b'-', b'-', byte, b'-', b'-', b'>']);
+        let there = edit(&bytes, &change(XmlChange::Rename("x".to_owned())), &mut no_other).unwrap();
+        let back = vec![XmlEdit { attribute: "x".to_owned(), ..change(XmlChange::Rename("autoStart".to_owned())).remove(0) }];
+        prop_assert_eq!(edit(&there, &back, &mut no_other).unwrap(), bytes);
+    }
+
+    #[test]
+    fn anything_else_is_an_error_and_no_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in "[<>/= a-c'\"!?\\-\\[\\]&;]{0,80}") {
+        for input in [bytes.as_slice(), text.as_bytes()] {
+            let _ = values(input, "a/*", "b");
+            let _ = edit(input, &change(XmlChange::Set("x".to_owned())), &mut no_other);
+        }
+    }
+}
+
+/// The text without `autoStart` attributes of the tags of interest, and without the white space that precedes them. Written
+/// without the code under test.
+fn without(bytes: &[u8]) -> String {
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    let mut out = String::new();
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find(" first='1'") {
+        let (before, after) = rest.split_at(at + " first='1'".len());
+        out.push_str(before);
+        let trimmed = after.trim_start();
+        rest = match trimmed.strip_prefix("autoStart") {
+            Some(value) => {
+                let open = value.find('"').unwrap();
+                let close = open + 1 + value[open + 1..].find('"').unwrap();
+                &value[close + 1..]
+            }
+            None => after,
+        };
+        // An attribute that was missing is added at the end of the tag.
+        if let Some((tag, behind)) = rest.split_once(" last=\">\"") {
+            let added = behind.strip_prefix(" autoStart=\"").map(|value| &value[value.find('"').unwrap() + 1..]);
+            out.push_str(tag.trim());
+            out.push_str(" last");
+            rest = added.unwrap_or(behind);
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+#[test]
+fn a_byte_order_mark_stays() {
+    let bytes = b"\xef\xbb\xbf<serverconf><mta autoStart='a'/></serverconf>";
+    let edited = edit(bytes, &change(XmlChange::Set("b".to_owned())), &mut no_other).unwrap();
+    assert_eq!(edited, b"\xef\xbb\xbf<serverconf><mta autoStart=\"b\"/></serverconf>");
+    assert!(values(b"\xff\xfe<\0a\0/\0>\0", "a", "b").unwrap_err().contains("UTF-8"));
+}
+
+#[test]
+fn mistakes_are_named() {
+    let text = b"<serverconf><mta autoStart='a' other='b'/></serverconf>";
+    let wrong = |c| edit(text, &change(c), &mut no_other).unwrap_err();
+    assert!(wrong(XmlChange::Rename("other".to_owned())).contains("both autoStart and other"));
+    assert!(wrong(XmlChange::Rename("a b".to_owned())).contains("not an XML name"));
+    assert!(edit(b"<a><b></a>", &change(XmlChange::Set(String::new())), &mut no_other).unwrap_err().contains("not well-formed"));
+    assert!(values(b"<a><b>", "a", "b").unwrap_err().contains("ends inside"));
+}

@@ -1,0 +1,196 @@
+//! Asks the hosts: one link, one question and one answer each, side by side.
+
+use super::readings::{HostState, Reached, Readings, Unreached};
+use super::{Point, passwords, queries};
+use crate::hosts::{Hosts, Incoming, Link, Outgoing};
+use inventory::{BecomeMethod, Fleet, Host, Platform};
+use passwords::ProofKey;
+use proto::inspect::{FINGERPRINT_KEY, Query, Reading};
+use proto::{FromAgent, RunAs, Secret, ToAgent};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// The only question of a link, so its number is fixed.
+const INSPECT_ID: u32 = 1;
+
+/// How long and how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How long opening one host may take. A transport has closer limits of its own; this one lets hosts wait for their turn at a
+    /// bastion, and a person type a password.
+    pub open: Duration,
+    /// How long an open host may take to answer.
+    pub answer: Duration,
+    /// How many hosts are asked at the same time; at least one is.
+    pub hosts: usize,
+}
+
+impl Limits {
+    /// The fleet's own `parallel.hosts`; ten minutes to open a host, and two to answer, which an `nlserver pdump` and a package
+    /// manager on a busy server fit in.
+    pub fn of(fleet: &Fleet) -> Self {
+        Self { open: Duration::from_secs(600), answer: Duration::from_secs(120), hosts: fleet.parallel.hosts }
+    }
+}
+
+/// Asks every selected host of the fleet what the prerequisites need to know, and closes the links. Windows hosts are not asked.
+/// Each selected host that can be asked is in the result, reached or not.
+pub async fn gather<H: Hosts>(
+    hosts: &Arc<H>,
+    fleet: &Fleet,
+    selected: &BTreeSet<String>,
+    when: Point,
+    key: &ProofKey,
+    limits: Limits,
+) -> BTreeMap<String, HostState> {
+    let questions = |platform: &Platform, host: &Host| {
+        let mut queries = queries(platform, host, when);
+        queries.extend(passwords::query(host, when));
+        queries
+    };
+    ask_all(hosts, fleet, selected, questions, key, limits).await
+}
+
+/// Asks every selected Campaign host for the fingerprint of its `internal` password and for nothing else. Otherwise as [`gather`].
+pub async fn gather_passwords<H: Hosts>(
+    hosts: &Arc<H>,
+    fleet: &Fleet,
+    selected: &BTreeSet<String>,
+    when: Point,
+    key: &ProofKey,
+    limits: Limits,
+) -> BTreeMap<String, HostState> {
+    ask_all(hosts, fleet, selected, |_, host| passwords::query(host, when).into_iter().collect(), key, limits).await
+}
+
+async fn ask_all<H: Hosts>(
+    hosts: &Arc<H>,
+    fleet: &Fleet,
+    selected: &BTreeSet<String>,
+    questions: impl Fn(&Platform, &Host) -> Vec<Query>,
+    key: &ProofKey,
+    limits: Limits,
+) -> BTreeMap<String, HostState> {
+    let turns = Arc::new(Semaphore::new(limits.hosts.max(1)));
+    let mut tasks = JoinSet::new();
+    let mut states = BTreeMap::new();
+    let all = fleet.platforms.iter().flat_map(|platform| platform.hosts.iter().map(move |host| (platform, host)));
+    for (platform, host) in all.filter(|(_, host)| selected.contains(&host.name)) {
+        let queries = questions(platform, host);
+        if queries.is_empty() {
+            continue;
+        }
+        // A task that dies leaves this behind: never a host that is silently missing.
+        let died = HostState::Unreachable { reason: format!("{}: asking it was given up", host.name), kind: Unreached::Agent };
+        states.insert(host.name.clone(), died);
+        let (hosts, turns, secret) = (Arc::clone(hosts), Arc::clone(&turns), key.secret());
+        let question = Question { host: host.name.clone(), root: wants_root(host), run_as: run_as(host), queries };
+        tasks.spawn(async move {
+            let _turn = turns.acquire_owned().await;
+            (question.host.clone(), ask(&*hosts, question, secret, limits).await)
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        if let Ok((name, state)) = ended {
+            states.insert(name, state);
+        }
+    }
+    states
+}
+
+fn too_late(host: &str, what: &str, limit: Duration) -> HostState {
+    let reason =
+        format!("{host}: no {what} within {} s. Look at the host's load and at the line to it, then try again.", limit.as_secs());
+    HostState::Unreachable { reason, kind: Unreached::TimedOut }
+}
+
+/// What is asked of one host.
+struct Question {
+    host: String,
+    root: bool,
+    run_as: RunAs,
+    queries: Vec<Query>,
+}
+
+/// `serverConf.xml` can be read by the Campaign account alone, so wherever the agent can become root it does.
+fn wants_root(host: &Host) -> bool {
+    host.become_.method != BecomeMethod::None
+}
+
+/// The procedure runs `nlserver` as the Campaign account, so it is asked as that account, too.
+fn run_as(host: &Host) -> RunAs {
+    if wants_root(host) && host.has_campaign() { RunAs::User(host.campaign.user.clone()) } else { RunAs::Login }
+}
+
+async fn ask<H: Hosts>(hosts: &H, question: Question, key: Secret, limits: Limits) -> HostState {
+    let name = question.host.clone();
+    match timeout(limits.open, hosts.open(&name, question.root)).await {
+        Ok(Ok(link)) => {
+            let answer = timeout(limits.answer, inspect(link, question, key)).await;
+            answer.unwrap_or_else(|_| too_late(&name, "answer", limits.answer))
+        }
+        Ok(Err(error)) => HostState::from_error(&error),
+        Err(_) => too_late(&name, "connection", limits.open),
+    }
+}
+
+/// Dropping the link at the end closes it.
+async fn inspect(mut link: Link, question: Question, key: Secret) -> HostState {
+    let Question { host, run_as, queries, .. } = question;
+    let asked_ms = now_ms();
+    let secrets = ToAgent::Secrets { values: BTreeMap::from([(FINGERPRINT_KEY.to_owned(), key)]) };
+    let inspect = ToAgent::Inspect { id: INSPECT_ID, queries: queries.clone(), run_as };
+    for message in [secrets, inspect] {
+        // A link that takes nothing any more says why in what it still delivers.
+        if link.to.send(Outgoing::Message(message)).await.is_err() {
+            break;
+        }
+    }
+    match answer(&mut link).await {
+        Ok(readings) => {
+            let answered_ms = now_ms();
+            let (asked, answered) = (queries.len(), readings.len());
+            match Readings::new(queries, readings) {
+                Some(readings) => HostState::Reached(Box::new(Reached { readings, asked_ms, answered_ms, agent: link.agent })),
+                None => agent_fault(&host, &format!("it answered {answered} of {asked} questions")),
+            }
+        }
+        Err(Unanswered::Fatal(message)) => agent_fault(&host, &message),
+        Err(Unanswered::Closed(reason)) => HostState::Unreachable {
+            reason: format!("{host}: the connection ended before the answer was there: {reason}. Try again."),
+            kind: Unreached::Lost,
+        },
+    }
+}
+
+fn agent_fault(host: &str, seen: &str) -> HostState {
+    HostState::Unreachable {
+        reason: format!("{host}: the agent does not answer as it should: {seen}. Try again with -v."),
+        kind: Unreached::Agent,
+    }
+}
+
+enum Unanswered {
+    Fatal(String),
+    Closed(String),
+}
+
+async fn answer(link: &mut Link) -> Result<Vec<Reading>, Unanswered> {
+    while let Some(incoming) = link.from.recv().await {
+        match incoming {
+            Incoming::Message(FromAgent::Inspected { id: INSPECT_ID, readings }) => return Ok(readings),
+            Incoming::Message(FromAgent::Fatal { message }) => return Err(Unanswered::Fatal(message)),
+            Incoming::Closed { reason } => return Err(Unanswered::Closed(reason)),
+            Incoming::Message(_) | Incoming::Data { .. } => {}
+        }
+    }
+    Err(Unanswered::Closed("no reason was given".to_owned()))
+}
+
+fn now_ms() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)
+}

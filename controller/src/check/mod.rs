@@ -1,0 +1,60 @@
+//! The prerequisites: what has to be true before anything is touched, and what is proven again at the end (domain: prerequisites).
+//!
+//! Three parts that know nothing of each other's insides: [`queries`] says what to ask of a host, [`gather`] asks all hosts side by
+//! side, and [`evaluate`] turns the answers into findings without any input or output of its own.
+
+mod banner;
+mod compatibility;
+mod finding;
+mod gather;
+mod layout;
+mod on_host;
+mod on_instance;
+mod on_platform;
+mod overrides;
+pub mod passwords;
+mod queries;
+mod readings;
+
+pub(crate) use finding::fold;
+pub use gather::{Limits, gather, gather_passwords};
+pub use overrides::{OverrideError, Verdict, apply_overrides, holds_up, overridable, verdict};
+pub use queries::{planned_queries, queries};
+pub use readings::{HostState, Reached, Readings, Unreached};
+
+use crate::plan::Phase;
+use inventory::Platform;
+use proto::event::Finding;
+use std::collections::BTreeMap;
+
+/// When the prerequisites are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Point {
+    /// Before anything is touched.
+    Preflight,
+    /// After the migration: what was installed, and the `internal` password again.
+    Verify,
+}
+
+impl Point {
+    /// When a phase looks.
+    pub fn of(phase: Phase) -> Self {
+        if phase == Phase::Preflight { Self::Preflight } else { Self::Verify }
+    }
+}
+
+/// Turns what is known of a platform's hosts into findings: one or more for each host, then those about instances and about the
+/// platform as a whole, in inventory order. Pure: the same states give the same findings.
+///
+/// A host that is not in `hosts` counts as not reached. A host that was not reached has one finding only, `reachable@HOST`.
+pub fn evaluate(platform: &Platform, hosts: &BTreeMap<String, HostState>, when: Point) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for host in &platform.hosts {
+        findings.extend(on_host::evaluate(platform, host, hosts.get(&host.name), when));
+    }
+    if when == Point::Preflight {
+        findings.extend(platform.instances.iter().flat_map(|instance| on_instance::evaluate(platform, instance, hosts)));
+    }
+    findings.extend(on_platform::evaluate(platform, hosts, when));
+    findings
+}

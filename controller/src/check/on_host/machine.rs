@@ -1,0 +1,224 @@
+//! The machine below Campaign: its operating system, clock, disks and accounts.
+
+use super::Checked;
+use crate::check::compatibility::{Support, family, support};
+use crate::check::finding::clean;
+use inventory::{BecomeMethod, InitSystem};
+use proto::event::{Finding, Status};
+use proto::inspect::{PathKind, ReadError, System};
+
+const MIB: u64 = 1024 * 1024;
+/// Free space wanted at `campaign.home`: the new packages unpacked, copies of `var` and `customers`, and a compressed archive of the
+/// old tree. How large the old tree is is not asked, since counting it takes minutes on a busy disk; twice this is comfortable.
+const HOME_MIB: u64 = 1024;
+/// Free space wanted at `host_state`: the agent, package files of about 63 MB (domain: procedure step 4), kept output.
+const STATE_MIB: u64 = 256;
+/// Free inodes wanted at both.
+const INODES: u64 = 10_000;
+/// Clocks may differ by this much before reports become hard to read.
+const SKEW_WARNING_MS: u64 = 30_000;
+/// Clocks may differ by this much before tokens and delivery schedules go wrong.
+const SKEW_FAILURE_MS: u64 = 300_000;
+
+impl Checked<'_> {
+    pub(super) fn system(&self, system: &System) -> Vec<Finding> {
+        let mut findings = vec![self.os_as_declared(system), self.clock(system)];
+        if self.host.has_campaign() {
+            findings.extend([self.os_supported(system), self.arch(system)]);
+        }
+        findings
+    }
+
+    fn os_as_declared(&self, system: &System) -> Finding {
+        let check = "os-as-declared";
+        let seen = format!(
+            "{}, {}, kernel {}",
+            clean(&system.os),
+            if system.systemd { "systemd" } else { "no systemd" },
+            clean(&system.kernel)
+        );
+        if system.os.is_empty() {
+            return self.subject.finding(
+                check,
+                Status::Unknown,
+                "the operating system cannot be told",
+                seen,
+                "Look at /etc/os-release on the host.",
+            );
+        }
+        let fix = "Correct the inventory: packages and commands are chosen by it.";
+        if let Some(declared) = &self.host.os
+            && *declared != system.os
+            && family(declared) != family(&system.os)
+        {
+            let message = format!("the inventory says {declared}, the host is {}", clean(&system.os));
+            return self.subject.finding(check, Status::Failure, message, seen, fix);
+        }
+        match self.host.init {
+            Some(InitSystem::Systemd) if !system.systemd => {
+                self.subject.finding(check, Status::Failure, "the inventory says systemd, which does not run there", seen, fix)
+            }
+            Some(InitSystem::Sysv) if self.host.has_campaign() => match self.reached.readings.path(&self.host.init_scripts) {
+                Ok(PathKind::Directory) => self.subject.ok(check, "operating system and init system as declared", seen),
+                Ok(_) => {
+                    let message = format!("there are no init scripts in {}", self.host.init_scripts);
+                    self.subject.finding(
+                        check,
+                        Status::Failure,
+                        message,
+                        seen,
+                        "Correct `init` or `init_scripts` in the inventory.",
+                    )
+                }
+                Err(error) => self.subject.unread(check, &self.host.init_scripts, &error),
+            },
+            _ => self.subject.ok(check, "operating system and init system as declared", seen),
+        }
+    }
+
+    fn os_supported(&self, system: &System) -> Finding {
+        let check = "os-supported";
+        let target = &self.host.target;
+        let target = format!("v{} ({})", target.version, target.build);
+        let os = clean(&system.os);
+        let evidence = format!("{os}; target {target}");
+        let remedy = "Move the server to a supported system first, or choose another target build.";
+        let look = "Look into the vendor's compatibility matrix.";
+        match support(&system.os, &self.host.target.version) {
+            Support::Yes => self.subject.ok(check, format!("{target} supports {os}"), evidence),
+            Support::Rebuild => {
+                let message = format!("{os} is built from RHEL, which {target} supports; the vendor does not name it");
+                self.subject.finding(check, Status::Warning, message, evidence, look)
+            }
+            Support::No(why) => {
+                self.subject.finding(check, Status::Failure, format!("{target} does not support {os}: {why}"), evidence, remedy)
+            }
+            Support::Unstated => self.subject.finding(
+                check,
+                Status::Warning,
+                format!("whether {target} supports {os} is not known here"),
+                evidence,
+                look,
+            ),
+        }
+    }
+
+    fn arch(&self, system: &System) -> Finding {
+        let arch = clean(&system.arch);
+        if matches!(arch.as_str(), "x86_64" | "amd64") {
+            return self.subject.ok("arch", "64-bit x86, as the vendor's packages need", arch);
+        }
+        let message = format!("the vendor's packages are for x86_64, the host is {arch}");
+        self.subject.finding("arch", Status::Failure, message, "uname -m", "Migrate to a 64-bit x86 server.")
+    }
+
+    fn clock(&self, system: &System) -> Finding {
+        let (early, late) = (self.reached.asked_ms, self.reached.answered_ms);
+        // The host read its clock at some moment between the question and the answer.
+        let skew = early.saturating_sub(system.clock_ms).max(system.clock_ms.saturating_sub(late));
+        let status = match skew {
+            _ if skew > SKEW_FAILURE_MS => Status::Failure,
+            _ if skew > SKEW_WARNING_MS => Status::Warning,
+            _ => {
+                return self.subject.ok(
+                    "clock",
+                    "the clock agrees with this workstation's",
+                    format!("off by {} s at most", skew / 1000),
+                );
+            }
+        };
+        let direction = if system.clock_ms < early { "behind" } else { "ahead" };
+        let message = format!("the clock is {} {direction} this workstation's", duration(skew));
+        self.subject.finding("clock", status, message, "asked over SSH", "Mend time synchronisation (NTP), on the host or here.")
+    }
+
+    pub(super) fn disk(&self) -> Finding {
+        let check = "disk";
+        let mut wanted = vec![(&self.host.host_state, STATE_MIB)];
+        if self.host.has_campaign() {
+            wanted.insert(0, (&self.host.campaign.home, HOME_MIB));
+        }
+        let (mut worst, mut problems, mut seen) = (Status::Ok, Vec::new(), Vec::new());
+        for (path, mib) in wanted {
+            let (free, inodes) = match self.reached.readings.space(path) {
+                Ok(space) => space,
+                Err(error) => return self.subject.unread(check, &format!("free space at {path}"), &error),
+            };
+            let free = free / MIB;
+            seen.push(format!("{path}: {free} MiB"));
+            let status = match free {
+                _ if free < mib || (inodes > 0 && inodes < INODES) => Status::Failure,
+                _ if free < 2 * mib => Status::Warning,
+                _ => continue,
+            };
+            worst = worst.max(status);
+            let what = if free < 2 * mib { format!("{mib} MiB") } else { format!("{INODES} inodes") };
+            problems.push(format!("{path} needs at least {what} free"));
+        }
+        if problems.is_empty() {
+            return self.subject.ok(check, "enough free space", seen.join("; "));
+        }
+        let remedy = "Free space there, or move it: a migration that fills a disk stops half-way.";
+        self.subject.finding(check, worst, problems.join("; "), format!("free: {}", seen.join("; ")), remedy)
+    }
+
+    pub(super) fn campaign_user(&self) -> Finding {
+        let check = "campaign-user";
+        let euid = self.reached.agent.euid;
+        let home = &self.host.campaign.home;
+        let user = &self.host.campaign.user;
+        let owner = match self.reached.readings.output(&self.layout.owner()) {
+            Ok((0, text)) => clean(text),
+            Ok((code, text)) => {
+                return self.subject.unread(check, home, &ReadError::Failed(format!("stat: exit {code}: {}", clean(text))));
+            }
+            Err(error) => return self.subject.unread(check, home, &error),
+        };
+        let (owner_id, owner_name) = owner.split_once(' ').unwrap_or((&owner, ""));
+        let evidence = format!("the agent's uid is {euid}; {home} belongs to {owner_name} ({owner_id})");
+        let failure = |message: String, remedy: &str| self.subject.finding(check, Status::Failure, message, &*evidence, remedy);
+        if self.host.become_.method == BecomeMethod::None {
+            if euid == 0 || owner_id == euid.to_string() {
+                return self.subject.ok(check, "the login account may change the installation", evidence);
+            }
+            return failure(
+                format!("the login account does not own {home}, and `become` is `none`"),
+                "Set `become: { method: sudo }`, or log in as the account that owns it.",
+            );
+        }
+        if euid != 0 {
+            return failure(
+                "the agent did not become root".to_owned(),
+                "Check `become` in the inventory, and the host's sudoers file.",
+            );
+        }
+        match self.reached.readings.output(&self.layout.account()) {
+            Ok((0, _)) if owner_name == user => {
+                self.subject.ok(check, format!("root, and the account {user} owns the installation"), evidence)
+            }
+            Ok((0, _)) => {
+                let message = format!("{home} does not belong to {user}");
+                self.subject.finding(
+                    check,
+                    Status::Warning,
+                    message,
+                    evidence,
+                    "Correct `campaign.user` in the inventory, or the directory's owner.",
+                )
+            }
+            Ok((_, text)) => self.subject.finding(
+                check,
+                Status::Failure,
+                format!("there is no account {user}"),
+                format!("id -u: {}", clean(text)),
+                "Correct `campaign.user` in the inventory.",
+            ),
+            Err(error) => self.subject.unread(check, &format!("the account {user}"), &error),
+        }
+    }
+}
+
+fn duration(ms: u64) -> String {
+    let seconds = ms / 1000;
+    if seconds < 120 { format!("{seconds} s") } else { format!("{} min", seconds / 60) }
+}

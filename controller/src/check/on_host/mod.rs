@@ -1,0 +1,92 @@
+//! The prerequisites of one host.
+
+mod campaign;
+mod machine;
+
+use super::Point;
+use super::finding::{Subject, clean};
+use super::layout::Layout;
+use super::readings::{HostState, Reached, Unreached};
+use inventory::{Host, Platform};
+use proto::event::{Finding, Status};
+
+pub(super) fn evaluate(platform: &Platform, host: &Host, state: Option<&HostState>, when: Point) -> Vec<Finding> {
+    let subject = Subject::host(platform, host);
+    if when == Point::Verify && !host.has_campaign() {
+        return Vec::new();
+    }
+    if host.is_windows() {
+        return vec![subject.finding(
+            "windows",
+            Status::Warning,
+            "a Windows host: nothing is checked from here",
+            "`os` in the inventory",
+            "Look at the prerequisites by hand. Its steps are gates with the vendor's commands.",
+        )];
+    }
+    match state {
+        Some(HostState::Reached(reached)) => {
+            Checked { subject, platform, host, reached, layout: Layout::new(host, when) }.all(when)
+        }
+        Some(HostState::Unreachable { reason, kind }) => vec![unreachable(subject, *kind, reason)],
+        None => vec![unreachable(subject, Unreached::NotAsked, "nothing is known of it")],
+    }
+}
+
+fn unreachable(subject: Subject<'_>, kind: Unreached, reason: &str) -> Finding {
+    let (message, remedy) = match kind {
+        Unreached::Network => {
+            ("cannot be reached", "Check `address`, `ssh.port` and `ssh.jump` in the inventory, and the line to it.")
+        }
+        Unreached::HostKey => {
+            ("its host key is not trusted", "Compare it with a key from a source you trust, then `caravan hosts trust`.")
+        }
+        Unreached::Authentication => {
+            ("refuses the login", "Check `ssh.user` and `ssh.identity` in the inventory, and the ssh-agent.")
+        }
+        Unreached::Become => ("root cannot be had", "Check `become` in the inventory, and the host's sudoers file."),
+        Unreached::Agent => ("the agent does not work there", "Look at the host's free space, and at mounts without exec."),
+        Unreached::Lost => ("the connection was lost", "Check the line to it, then try again."),
+        Unreached::TimedOut => ("did not answer in time", "Look at its load and at the line to it, then try again."),
+        Unreached::NotAsked => ("was not asked", "Run the check on the whole platform."),
+    };
+    subject.finding("reachable", Status::Failure, message, reason, remedy)
+}
+
+/// A host that answered.
+struct Checked<'a> {
+    subject: Subject<'a>,
+    platform: &'a Platform,
+    host: &'a Host,
+    reached: &'a Reached,
+    layout: Layout<'a>,
+}
+
+impl Checked<'_> {
+    fn all(&self, when: Point) -> Vec<Finding> {
+        let agent = &self.reached.agent;
+        let mut findings =
+            vec![self.subject.ok("reachable", "reached", format!("agent {} as {}", agent.version, clean(&agent.user)))];
+        match when {
+            Point::Preflight => {
+                match self.reached.readings.system() {
+                    Ok(system) => findings.extend(self.system(system)),
+                    Err(error) => findings.push(self.subject.unread("os-as-declared", "the operating system", &error)),
+                }
+                if self.host.has_campaign() {
+                    findings.push(self.version());
+                    findings.extend(self.running());
+                    findings.push(self.packages_old());
+                    findings.push(self.instance_config());
+                    findings.push(self.back_tree_absent());
+                    findings.push(self.campaign_user());
+                }
+                findings.push(self.disk());
+            }
+            // A plan proves the build by a step of its own, and asks only for the password again.
+            Point::Verify if self.reached.readings.asked(&self.layout.pdump()) => findings.push(self.new_version()),
+            Point::Verify => {}
+        }
+        findings
+    }
+}

@@ -1,0 +1,150 @@
+//! The prerequisites of a platform as a whole.
+
+use super::banner::Banner;
+use super::finding::{NOT_REACHED, Subject, clean, fold};
+use super::layout::Layout;
+use super::queries::pg_dump;
+use super::readings::{HostState, Reached};
+use super::{Point, passwords};
+use inventory::{Backup, Database, Engine, Host, Platform};
+use proto::event::{Finding, Status};
+use std::collections::BTreeMap;
+
+pub(super) fn evaluate(platform: &Platform, hosts: &BTreeMap<String, HostState>, when: Point) -> Vec<Finding> {
+    let reached: Vec<(&Host, &Reached)> =
+        platform.hosts.iter().filter_map(|host| Some((host, hosts.get(&host.name)?.reached()?))).collect();
+    let mut findings = Vec::new();
+    findings.extend(builds_equal(platform, &reached, when));
+    if when == Point::Preflight {
+        findings.extend(same_machine(platform, &reached));
+        findings.push(backup(platform, &reached));
+    }
+    findings.extend(passwords::findings(platform, &passwords::prove(platform, &passwords::readings(platform, hosts, when))));
+    findings
+}
+
+/// Names of hosts by something that they have in common, the largest group first.
+fn grouped<K: Ord>(pairs: impl Iterator<Item = (K, String)>) -> Vec<(K, Vec<String>)> {
+    let mut groups: BTreeMap<K, Vec<String>> = BTreeMap::new();
+    for (key, host) in pairs {
+        groups.entry(key).or_default().push(host);
+    }
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by_key(|(_, hosts)| std::cmp::Reverse(hosts.len()));
+    groups
+}
+
+/// Over the hosts whose build is known; the others have a finding of their own.
+fn builds_equal(platform: &Platform, reached: &[(&Host, &Reached)], when: Point) -> Option<Finding> {
+    let build = |(host, reached): &(&Host, &Reached)| {
+        let (_, text) = reached.readings.output(&Layout::new(host, when).pdump()).ok()?;
+        Some((Banner::parse(text)?.build, host.name.clone()))
+    };
+    let groups = grouped(reached.iter().filter_map(build));
+    let evidence: Vec<String> = groups.iter().map(|(build, hosts)| format!("{build}: {}", fold(hosts))).collect();
+    let evidence = evidence.join("; ");
+    let subject = Subject::platform(platform);
+    match groups.as_slice() {
+        [] => None,
+        [(build, _)] => Some(subject.ok("builds-equal", format!("the same build {build} on all servers"), evidence)),
+        _ => Some(subject.finding(
+            "builds-equal",
+            Status::Failure,
+            "the servers have different builds",
+            evidence,
+            match when {
+                Point::Preflight => "Bring every server of the platform to the latest build of the version in use.",
+                Point::Verify => "Look at the output of `install.packages` of the hosts with the other build.",
+            },
+        )),
+    }
+}
+
+/// Two names with one machine and one host key are most likely one machine, which would be migrated twice.
+fn same_machine(platform: &Platform, reached: &[(&Host, &Reached)]) -> Option<Finding> {
+    if reached.len() < 2 {
+        return None;
+    }
+    let identity = |(host, reached): &(&Host, &Reached)| {
+        let machine = &reached.readings.system().ok()?.machine_id;
+        (!machine.is_empty()).then(|| ((machine.clone(), reached.agent.host_key.clone()), host.name.clone()))
+    };
+    let shared: Vec<String> = grouped(reached.iter().filter_map(identity))
+        .iter()
+        .filter(|(_, hosts)| hosts.len() > 1)
+        .map(|(_, hosts)| fold(hosts))
+        .collect();
+    let subject = Subject::platform(platform);
+    if shared.is_empty() {
+        return Some(subject.ok("same-machine", "every host is a machine of its own", "machine id and host key"));
+    }
+    Some(subject.finding(
+        "same-machine",
+        Status::Warning,
+        format!("hosts that look like one machine: {}", shared.join("; ")),
+        "they have the same machine id and the same host key",
+        "Make sure that they are not two names of one server, which would be migrated twice.",
+    ))
+}
+
+/// How the databases are backed up before anything is changed (domain: prerequisite 2). That the backup can be restored is proven
+/// by the backup step itself.
+fn backup(platform: &Platform, reached: &[(&Host, &Reached)]) -> Finding {
+    let check = "backup";
+    let subject = Subject::platform(platform);
+    let (mut worst, mut evidence, mut problems, mut remedies) = (Status::Ok, Vec::new(), Vec::new(), Vec::new());
+    let mut away: Vec<&str> = Vec::new();
+    let mut problem = |status: Status, text: String, remedy: &'static str| {
+        worst = worst.max(status);
+        problems.push(text);
+        if !remedies.contains(&remedy) {
+            remedies.push(remedy);
+        }
+    };
+    for instance in &platform.instances {
+        let name = &instance.name;
+        match instance.database.as_ref().or(platform.database.as_ref()) {
+            None => problem(
+                Status::Failure,
+                format!("the inventory does not say how the database of {name} is backed up"),
+                "Set `database.backup` in the inventory: the backup is mandatory.",
+            ),
+            Some(Database { backup: Backup::ByDba, .. }) => evidence.push(format!("{name}: by the DBA, confirmed at a gate")),
+            Some(Database { backup: Backup::On { on, dir }, engine, .. }) => {
+                evidence.push(format!("{name}: pg_dump on {on} into {dir}"));
+                if *engine != Engine::Postgresql {
+                    problem(
+                        Status::Failure,
+                        format!("pg_dump cannot back up the database of {name}, which is not PostgreSQL"),
+                        "Set `backup: { by: dba }` for it: the plan then waits until the DBA's backup is confirmed.",
+                    );
+                } else if platform.host(on).is_some_and(Host::is_windows) {
+                    problem(Status::Warning, format!("whether pg_dump runs on {on} is not checked from here"), WINDOWS);
+                } else if let Some((_, host)) = reached.iter().find(|(host, _)| host.name == *on) {
+                    match host.readings.output(&pg_dump()) {
+                        Ok((0, version)) => evidence.push(clean(version)),
+                        Ok((code, _)) => problem(Status::Failure, format!("pg_dump does not run on {on} (exit {code})"), PG_DUMP),
+                        Err(error) => problem(Status::Failure, format!("pg_dump does not run on {on} ({error})"), PG_DUMP),
+                    }
+                    if let Ok((free, _)) = host.readings.space(dir) {
+                        evidence.push(format!("{} MiB free in {dir}", free / (1024 * 1024)));
+                    }
+                } else {
+                    away.push(on.as_str());
+                }
+            }
+        }
+    }
+    let evidence = if evidence.is_empty() { "the inventory".to_owned() } else { evidence.join("; ") };
+    if worst < Status::Unknown && !away.is_empty() {
+        let evidence = format!("{NOT_REACHED}{}; {evidence}", fold(&away));
+        return subject.finding(check, Status::Unknown, "whether pg_dump runs there is not known", evidence, "");
+    }
+    if problems.is_empty() {
+        return subject.ok(check, "every database has its backup in the plan", evidence);
+    }
+    subject.finding(check, worst, problems.join("; "), evidence, remedies.join(" "))
+}
+
+const WINDOWS: &str = "Look at it by hand.";
+const PG_DUMP: &str = "Install the PostgreSQL client there, or name another host in `database.backup.on`.";

@@ -1,0 +1,139 @@
+//! What can be typed.
+
+use super::{Context, Exit, Failure, Format};
+use clap::{Parser, Subcommand, ValueEnum};
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+/// Migrates whole fleets of Adobe Campaign Classic servers to v7 from one workstation.
+///
+/// Exit codes: 0 all well · 1 a step or check failed or is unknown · 2 wrong usage or inventory · 3 a host could not be reached or
+/// authenticated · 4 another operator holds the lock · 5 waits for a person · 7 internal or state error · 130 detached.
+#[derive(Debug, Parser)]
+#[command(name = "caravan", version, max_term_width = 110, propagate_version = true)]
+pub struct Cli {
+    /// The inventory.
+    #[arg(short, long, global = true, env = "CARAVAN_INVENTORY", value_name = "FILE", default_value = "fleet.yaml")]
+    pub inventory: PathBuf,
+    /// Where runs are kept [default: $XDG_STATE_HOME/caravan or ~/.local/state/caravan].
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// How data is printed: text or json; `report`: markdown or json.
+    #[arg(long, global = true, value_enum)]
+    pub format: Option<OutputFormat>,
+    /// Say more (-vv: much more).
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
+    /// Say nothing but errors.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// When to colour.
+    #[arg(long, global = true, value_enum, default_value = "auto")]
+    pub color: Color,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Formats that some command prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+    /// A report for a change board (`report` alone).
+    Markdown,
+    /// A report as one page (`report` alone; not in this version).
+    Html,
+    /// A report for build servers (`report` alone; not in this version).
+    Junit,
+}
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On terminals, unless `NO_COLOR` is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Writes a commented inventory, ready to edit.
+    Init(super::init::InitArgs),
+    /// Validates, lists and describes the inventory, offline.
+    Inventory(super::inventory::InventoryArgs),
+    /// Shows the ordered plan of a migration, offline.
+    Plan(super::plan::PlanArgs),
+    /// The host keys of the fleet.
+    Hosts(super::hosts::HostsArgs),
+    /// Looks at every prerequisite on every host, and changes nothing.
+    Check(super::check::CheckArgs),
+    /// The `internal` passwords of the servers.
+    Passwords(super::passwords::PasswordsArgs),
+    /// Runs one ad-hoc command on hosts.
+    Exec(super::exec::ExecArgs),
+    /// Migrates the fleet in the mandated order.
+    Migrate(super::migrate::MigrateArgs),
+    /// Shows where a run stands.
+    Status(super::status::StatusArgs),
+    /// Lists the runs there were.
+    Runs(super::runs::RunsArgs),
+    /// Prints the record of a run, for the change board.
+    Report(super::report::ReportArgs),
+    /// Prints completions for a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page.
+    Man,
+}
+
+impl Cli {
+    /// What every command knows, with the format it was given.
+    ///
+    /// # Errors
+    /// There is no place for the state directory, or the format is one of a report.
+    pub fn context_of(&self, format: Option<OutputFormat>) -> Result<Context, Failure> {
+        let state_dir = match &self.state_dir {
+            Some(dir) => dir.clone(),
+            None => default_state_dir()?,
+        };
+        let color = |terminal: bool| match self.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        };
+        let format = match format {
+            None | Some(OutputFormat::Text) => Format::Text,
+            Some(OutputFormat::Json) => Format::Json,
+            Some(OutputFormat::Markdown | OutputFormat::Html | OutputFormat::Junit) => {
+                return Err(Failure::new(Exit::Usage, "error: that `--format` goes with `report` alone; here: text, json"));
+            }
+        };
+        Ok(Context {
+            inventory: self.inventory.clone(),
+            state_dir,
+            format,
+            color: (color(std::io::stdout().is_terminal()), color(std::io::stderr().is_terminal())),
+            verbosity: if self.quiet { -1 } else { i8::try_from(self.verbose).unwrap_or(i8::MAX) },
+        })
+    }
+}
+
+fn default_state_dir() -> Result<PathBuf, Failure> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    if let Some(dir) = absolute("XDG_STATE_HOME") {
+        return Ok(dir.join("caravan"));
+    }
+    absolute("HOME").map(|home| home.join(".local/state/caravan")).ok_or_else(|| {
+        Failure::new(Exit::Internal, "error: neither XDG_STATE_HOME nor HOME says where runs can be kept; give --state-dir DIR")
+    })
+}

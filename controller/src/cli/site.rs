@@ -1,0 +1,52 @@
+//! What every command that talks to hosts begins with: the fleet, the secrets that it refers to, and SSH.
+
+use super::inventory::load_fleet;
+use super::{Context, Exit, Failure};
+use crate::secrets::Secrets;
+use crate::ssh::{SshHosts, SshOptions};
+use inventory::{Fleet, Selector};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// A fleet that can be talked to. Nothing was contacted yet.
+pub(super) struct Site {
+    pub(super) fleet: Fleet,
+    pub(super) secrets: Arc<Secrets>,
+    pub(super) hosts: Arc<SshHosts>,
+}
+
+impl Site {
+    /// Reads the inventory and prepares SSH; warnings go to standard error.
+    pub(super) fn open(context: &Context) -> Result<Self, Failure> {
+        let fleet = load_fleet(context)?;
+        let secrets = Arc::new(Secrets::new(&fleet.base));
+        let hosts = Arc::new(SshHosts::new(&fleet, secrets.clone(), SshOptions::default())?);
+        if context.verbosity >= 0 {
+            hosts.warnings().iter().for_each(|warning| eprintln!("{warning}"));
+        }
+        Ok(Self { fleet, secrets, hosts })
+    }
+
+    /// The hosts that a selector names; all without one.
+    pub(super) fn select(&self, selector: Option<&str>) -> Result<BTreeSet<String>, Failure> {
+        select(&self.fleet, selector)
+    }
+}
+
+/// The hosts that a selector names; all without one.
+pub(super) fn select(fleet: &Fleet, selector: Option<&str>) -> Result<BTreeSet<String>, Failure> {
+    let Some(text) = selector else {
+        return Ok(fleet.platforms.iter().flat_map(|platform| &platform.hosts).map(|host| host.name.clone()).collect());
+    };
+    let usage = |error: inventory::SelectorError| Failure::new(Exit::Usage, format!("error: {error}"));
+    Selector::parse(text).map_err(usage)?.resolve(fleet).map_err(usage)
+}
+
+/// How wide text may be: the terminal, or what suits a file.
+pub(super) fn width() -> usize {
+    use std::io::IsTerminal;
+    let err = std::io::stderr();
+    let columns =
+        err.is_terminal().then(|| rustix::termios::tcgetwinsize(&err).ok()).flatten().map(|size| usize::from(size.ws_col));
+    columns.filter(|columns| *columns > 0).unwrap_or(100).clamp(60, 160)
+}

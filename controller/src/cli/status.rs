@@ -1,0 +1,80 @@
+//! `status [RUN]`: where a run stands.
+
+use super::{Context, Exit, Failure, Format};
+use crate::report::{self, Record};
+use crate::run::store::{RunDir, Store};
+use crate::view::View;
+use jiff::Timestamp;
+
+/// What `status` takes.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct StatusArgs {
+    /// The run: its id, or its unique beginning or end; the newest when left out
+    pub run: Option<String>,
+}
+
+/// Prints where a run stands.
+///
+/// # Errors
+/// As [`page`], or standard output cannot be written (7).
+pub async fn run(context: &Context, args: &StatusArgs) -> Result<Exit, Failure> {
+    print(&page(context, args)?)
+}
+
+/// What is printed.
+///
+/// # Errors
+/// There is no such run (2), or it cannot be read (7).
+pub fn page(context: &Context, args: &StatusArgs) -> Result<String, Failure> {
+    let found = find(context, args.run.as_deref())?;
+    let (view, record) = read(&found)?;
+    match context.format {
+        Format::Text => Ok(report::status(&view, &record, Timestamp::now(), context.color.0)),
+        Format::Json => pretty(&report::json(&view, &record)),
+    }
+}
+
+/// The run of that name, or the newest.
+pub(super) fn find(context: &Context, wanted: Option<&str>) -> Result<RunDir, Failure> {
+    Store::new(&context.state_dir).find(wanted).map_err(failure)
+}
+
+/// The view of a run and what is known beside it.
+pub(super) fn read(run: &RunDir) -> Result<(View, Record), Failure> {
+    let plan = run.plan().map_err(failure)?;
+    let chain = run.chain().map_err(failure)?;
+    let mut view = View::of(&plan, &chain.events);
+    // A run that was cut off before its first event has no other place that knows its name.
+    view.run.id.clone_from(&run.id);
+    let check = report::ChainCheck { head: chain.head, torn: chain.torn, broken_at: chain.broken_at };
+    Ok((view, Record { dir: run.path.display().to_string(), chain: Some(check) }))
+}
+
+/// A wrong name is wrong usage; everything else is about the state directory.
+pub(super) fn failure(error: crate::run::store::StoreError) -> Failure {
+    use crate::run::store::StoreError;
+    let exit = match error {
+        StoreError::NoRun { .. } | StoreError::Ambiguous { .. } => Exit::Usage,
+        _ => Exit::Internal,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+/// JSON as it is printed.
+pub(super) fn pretty(value: &serde_json::Value) -> Result<String, Failure> {
+    let text =
+        serde_json::to_string_pretty(value).map_err(|error| Failure::new(Exit::Internal, format!("cannot print JSON: {error}")))?;
+    Ok(text + "\n")
+}
+
+/// Prints data to standard output. That a reader went away (`| head`) is no error.
+pub(super) fn print(text: &str) -> Result<Exit, Failure> {
+    use std::io::{ErrorKind, Write};
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Internal, format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(Exit::Ok),
+    }
+}

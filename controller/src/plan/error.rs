@@ -1,0 +1,193 @@
+//! Why a fleet cannot be planned. All reasons are reported at once.
+
+use super::template::TemplateError;
+use inventory::SourceVersion;
+use std::fmt;
+
+/// One reason why a fleet cannot be planned.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// No runbook starts from this version.
+    #[error(
+        "{hosts} of `{platform}`: source.version is {}, and this release of caravan plans migrations from 6.1 only; v5.11 and v6.02 need steps of their own, which a later release brings",
+        version.as_str()
+    )]
+    Source {
+        /// The platform.
+        platform: String,
+        /// Its hosts, folded.
+        hosts: String,
+        /// Their version.
+        version: SourceVersion,
+    },
+    /// The OS of hosts is neither given nor clear from the packages.
+    #[error(
+        "{hosts} of `{platform}`: the OS is not in the inventory, and target.packages has {seen}; add `os: debian-11` (or what it is) to the hosts"
+    )]
+    OsUnknown {
+        /// The platform.
+        platform: String,
+        /// Its hosts, folded.
+        hosts: String,
+        /// What the packages are for, for people.
+        seen: String,
+    },
+    /// No runbook knows this OS.
+    #[error("{hosts} of `{platform}`: os `{os}` belongs to no family that the runbook knows (Debian, RHEL, Windows)")]
+    OsFamily {
+        /// The platform.
+        platform: String,
+        /// Its hosts, folded.
+        hosts: String,
+        /// The OS.
+        os: String,
+    },
+    /// There is no package for the OS of hosts.
+    #[error("{hosts} of `{platform}`: no package of build {build} for {os}; add one with `os: {os}` to target.packages")]
+    NoPackage {
+        /// The platform.
+        platform: String,
+        /// Its hosts, folded.
+        hosts: String,
+        /// The OS.
+        os: String,
+        /// The target's build.
+        build: u32,
+    },
+    /// The hosts of a platform shall get different builds.
+    #[error("platform `{platform}` has more than one target ({targets}); all servers of a platform run the same build")]
+    Targets {
+        /// The platform.
+        platform: String,
+        /// The targets, for people.
+        targets: String,
+    },
+    /// A package file of the workstation cannot be read.
+    #[error("package file {path}: {seen}; put it there or mend its path in the inventory")]
+    PackageFile {
+        /// The file.
+        path: String,
+        /// What was seen.
+        seen: String,
+    },
+    /// An override names a step that the runbook does not have.
+    #[error("platform `{platform}` overrides `{step}`, which is no step of the runbook {runbook}{}", did_you_mean(suggestion.as_deref()))]
+    UnknownStep {
+        /// The platform.
+        platform: String,
+        /// What the inventory says.
+        step: String,
+        /// The runbook.
+        runbook: String,
+        /// A step with a similar name.
+        suggestion: Option<String>,
+    },
+    /// A gate or an inspection cannot become a command.
+    #[error(
+        "platform `{platform}` replaces `{step}`, which {what} and cannot be a command; give it `before` or `after` steps, or `skip` it with a reason"
+    )]
+    NotReplaceable {
+        /// The platform.
+        platform: String,
+        /// The step.
+        step: String,
+        /// What the step does.
+        what: &'static str,
+    },
+    /// A site's own order breaks the vendor's.
+    #[error("platform `{platform}`: `{key}` puts {first} before {second}; the vendor's order is {rule}")]
+    OrderRule {
+        /// The platform.
+        platform: String,
+        /// `order` or `restart_order`.
+        key: &'static str,
+        /// The role that comes too early.
+        first: inventory::Role,
+        /// The role that has to come before it.
+        second: inventory::Role,
+        /// The rule, for people.
+        rule: String,
+    },
+    /// A site's own order is not about the platform's roles.
+    #[error("platform `{platform}`: `{key}` {seen}; name each of these once: {expected}")]
+    OrderRoles {
+        /// The platform.
+        platform: String,
+        /// `order` or `restart_order`.
+        key: &'static str,
+        /// What is wrong.
+        seen: String,
+        /// The roles that the order has to name.
+        expected: String,
+    },
+    /// An instance's application server cannot be the one.
+    #[error("instance `{instance}` of `{platform}`: its app `{app}` {seen}; {next}")]
+    App {
+        /// The platform.
+        platform: String,
+        /// The instance.
+        instance: String,
+        /// The host.
+        app: String,
+        /// What is wrong.
+        seen: String,
+        /// What to do.
+        next: String,
+    },
+    /// A database backup cannot be made as the inventory says.
+    #[error("instance `{instance}` of `{platform}`: {seen}; {next}")]
+    Backup {
+        /// The platform.
+        platform: String,
+        /// The instance.
+        instance: String,
+        /// What is wrong.
+        seen: String,
+        /// What to do.
+        next: String,
+    },
+    /// Two steps would have the same id.
+    #[error("two steps would have the id {id}; give the site's own steps names that no other step of the host has")]
+    DuplicateStep {
+        /// The id.
+        id: String,
+    },
+    /// A command of the inventory has a placeholder that nothing stands for.
+    #[error("platform `{platform}`: the command for `{step}`: {problem}")]
+    SiteCommand {
+        /// The platform.
+        platform: String,
+        /// The step.
+        step: String,
+        /// What is wrong.
+        problem: TemplateError,
+    },
+    /// The runbook itself is broken.
+    #[error("step `{step}` of the runbook: {problem}. This is a defect of caravan")]
+    Runbook {
+        /// The step.
+        step: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+fn did_you_mean(suggestion: Option<&str>) -> String {
+    suggestion.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+}
+
+/// Every reason why a fleet cannot be planned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanErrors(pub Vec<PlanError>);
+
+impl fmt::Display for PlanErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for error in &self.0 {
+            writeln!(f, "error: {error}")?;
+        }
+        let plural = if self.0.len() == 1 { "" } else { "s" };
+        write!(f, "{} error{plural} in the plan; nothing was contacted.", self.0.len())
+    }
+}
+
+impl std::error::Error for PlanErrors {}

@@ -1,0 +1,158 @@
+//! The report for programs: the same content as the Markdown one. Versioned by `v`; fields are only ever added.
+
+use super::{Record, log};
+use crate::view::{Attempt, FindingView, PlatformView, StageView, StepView, View};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// The version of the report's schema.
+const VERSION: u32 = 1;
+
+/// The record of a run as JSON.
+pub fn json(view: &View, record: &Record) -> Value {
+    let run = &view.run;
+    let chain = record.chain.as_ref().map(|chain| {
+        json!({ "intact": chain.broken_at.is_none() && chain.torn == 0, "head": chain.head, "torn_bytes": chain.torn, "broken_at_line": chain.broken_at })
+    });
+    json!({
+        "v": VERSION,
+        "run": run.id,
+        "fleet": view.fleet,
+        "command": run.command,
+        "operator": run.operator,
+        "caravan": run.version,
+        "plan_hash": run.plan,
+        "limit": run.limit,
+        "started": time(run.started),
+        "finished": time(run.ended),
+        "outcome": run.outcome,
+        "exit_code": run.exit_code,
+        "order": {
+            "kept": view.breaches.is_empty(),
+            "breaches": view.breaches.iter().map(|breach| json!({ "step": breach.step, "time": time(breach.time), "before": breach.before })).collect::<Vec<_>>(),
+        },
+        "platforms": view.platforms.iter().map(|known| platform(view, record, known)).collect::<Vec<_>>(),
+        "findings": view.findings.iter().map(finding).collect::<Vec<_>>(),
+        "gates": view.gates.iter().map(|gate| json!({
+            "id": gate.id,
+            "ask": gate.ask,
+            "waiting_since": time(gate.since),
+            "confirmed": gate.confirmed.as_ref().map(|known| json!({ "time": time(known.time), "operator": known.operator, "note": known.note })),
+        })).collect::<Vec<_>>(),
+        "decisions": view.decisions.iter().map(|known| json!({
+            "time": time(known.time),
+            "decision": known.decision,
+            "about": known.about,
+            "operator": known.operator,
+            "reason": known.reason,
+        })).collect::<Vec<_>>(),
+        "interruptions": view.interruptions.iter().map(|known| json!({
+            "host": known.host,
+            "from": time(known.from),
+            "until": time(known.until),
+            "reason": known.reason,
+            "locked": known.locked,
+        })).collect::<Vec<_>>(),
+        "pauses": view.pauses.iter().map(|(at, reason)| json!({ "time": time(*at), "reason": reason })).collect::<Vec<_>>(),
+        "journal": { "events": run.events, "chain": chain },
+    })
+}
+
+fn time(time: Option<Timestamp>) -> Option<String> {
+    time.map(|time| time.to_string())
+}
+
+fn platform(view: &View, record: &Record, platform: &PlatformView) -> Value {
+    let phases = platform.phases.iter().map(|phase| {
+        let stages = view.stages.get(phase.stages.clone()).unwrap_or_default();
+        json!({
+            "name": phase.name,
+            "state": phase.state.as_str(),
+            "started": time(phase.started),
+            "finished": time(phase.ended),
+            "stages": stages.iter().map(|known| stage(view, record, known)).collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "name": platform.name,
+        "topology": platform.topology,
+        "source": platform.source,
+        "target": platform.target,
+        "outcome": platform.outcome,
+        "message": platform.message,
+        "started": time(platform.started),
+        "finished": time(platform.ended),
+        "phases": phases.collect::<Vec<_>>(),
+    })
+}
+
+fn stage(view: &View, record: &Record, stage: &StageView) -> Value {
+    let counts = stage.counts;
+    json!({
+        "name": stage.name,
+        "label": stage.label,
+        "roles": stage.roles,
+        "state": stage.state.as_str(),
+        "proven": stage.settled(),
+        "started": time(stage.started),
+        "barrier_opened": time(stage.barrier),
+        "finished": time(stage.ended),
+        "counts": { "done": counts.done, "running": counts.running, "failed": counts.failed, "unreachable": counts.unreachable, "waiting": counts.waiting },
+        "hosts": stage.hosts.iter().map(|host| json!({ "name": host.name, "state": host.state.as_str() })).collect::<Vec<_>>(),
+        "steps": view.steps_of(stage).iter().map(|known| step(record, known)).collect::<Vec<_>>(),
+    })
+}
+
+fn step(record: &Record, step: &StepView) -> Value {
+    json!({
+        "id": step.id,
+        "name": step.name,
+        "title": step.title,
+        "host": step.host,
+        "instance": step.instance,
+        "action": step.action,
+        "reversibility": step.reversibility,
+        "source": step.source,
+        "state": step.state.as_str(),
+        "attempt": step.attempt,
+        "proof_only": step.prove,
+        "started": time(step.started),
+        "finished": time(step.ended),
+        "duration_ms": step.duration_ms,
+        "exit_code": step.exit_code,
+        "message": step.message,
+        "accepted": step.accepted,
+        "skip": step.skip,
+        "output": log(record, step),
+        "earlier_attempts": step.earlier.iter().map(attempt).collect::<Vec<_>>(),
+    })
+}
+
+fn attempt(known: &Attempt) -> Value {
+    json!({
+        "attempt": known.number,
+        "state": known.state.as_str(),
+        "started": time(known.started),
+        "finished": time(known.ended),
+        "exit_code": known.exit_code,
+        "message": known.message,
+    })
+}
+
+fn finding(known: &FindingView) -> Value {
+    let finding = &known.finding;
+    json!({
+        "phase": known.phase,
+        "time": time(known.time),
+        "id": finding.id,
+        "check": finding.check,
+        "platform": finding.platform,
+        "host": finding.host,
+        "instance": finding.instance,
+        "status": finding.status,
+        "message": finding.message,
+        "evidence": finding.evidence,
+        "remedy": finding.remedy,
+        "overridden": finding.overridden,
+    })
+}

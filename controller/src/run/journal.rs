@@ -1,0 +1,362 @@
+//! The append-only record of a run's events: one JSON object a line, each with the SHA-256 of the line before it.
+//!
+//! Appending is durable: [`Journal::append`] returns when the events are on the disk. Events that wait at the same time share one
+//! fsync (group commit).
+
+use proto::event::{EVENT_VERSION, Event, Kind, Scope};
+use sha2::{Digest, Sha256};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use tokio::sync::{mpsc, oneshot};
+
+/// The `prev` of the first event.
+pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// Why a journal cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum JournalError {
+    /// It cannot be written. Nothing that was asked for after this happened.
+    #[error(
+        "the journal {path} cannot be written: {error}. Nothing further was granted; steps that run go on. Make room or mend the disk, then look at `caravan status`"
+    )]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: String,
+    },
+    /// It cannot be read.
+    #[error("the journal {path} cannot be read: {error}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: String,
+    },
+    /// A line that is not the last cannot be understood.
+    #[error("line {line} of {path} cannot be understood: {error}. The journal was edited or damaged; the lines before it are good")]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// The file speaks a newer schema.
+    #[error("line {line} of {path} has version {version}; this Caravan reads up to {EVENT_VERSION}. Use the newer one")]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// Its version.
+        version: u32,
+    },
+}
+
+/// An event before it has its place and time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Draft {
+    /// What it is about.
+    pub scope: Scope,
+    /// What happened.
+    pub kind: Kind,
+    /// Where it comes from, for events of a host.
+    pub origin: Option<Origin>,
+}
+
+/// The host's side of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The host's clock, milliseconds since 1970 UTC.
+    pub time_ms: u64,
+    /// Which boot.
+    pub boot_id: String,
+    /// Position in the host's journal.
+    pub seq: u64,
+}
+
+impl Draft {
+    /// An event of the controller's own.
+    pub fn new(scope: Scope, kind: Kind) -> Self {
+        Self { scope, kind, origin: None }
+    }
+}
+
+struct Batch {
+    drafts: Vec<Draft>,
+    done: oneshot::Sender<Result<Written, JournalError>>,
+}
+
+/// What [`Journal::append`] made durable.
+#[derive(Debug)]
+pub struct Written {
+    /// The events, with place and time.
+    pub events: Vec<Event>,
+    /// SHA-256 of the last line: the head of the chain.
+    pub head: String,
+}
+
+/// Where a journal's bytes go.
+pub trait Storage: Send + 'static {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// They could not be written whole.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Makes everything that was appended durable.
+    ///
+    /// # Errors
+    /// It may not be durable.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+impl Storage for File {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
+/// The writing end of a journal. Cheap to clone.
+#[derive(Clone)]
+pub struct Journal {
+    queue: Queue,
+    path: PathBuf,
+}
+
+#[derive(Clone)]
+enum Queue {
+    /// A thread of its own writes: fsync blocks, and nothing else may wait for it but those who asked.
+    Thread(mpsc::UnboundedSender<Batch>),
+    /// Written by whoever appends: for storage that does not block.
+    Inline(Arc<Mutex<Writer>>),
+}
+
+impl Journal {
+    /// Starts the journal of a new run.
+    ///
+    /// # Errors
+    /// The file exists already or cannot be made.
+    pub fn create(path: &Path, run: &str) -> Result<Self, JournalError> {
+        let open = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path);
+        let file = open.map_err(|e| JournalError::Write { path: path.to_owned(), error: e.to_string() })?;
+        Ok(Self::start(Writer::new(Box::new(file), path, run)))
+    }
+
+    /// A journal over storage that does not block (a simulation's).
+    pub fn over(storage: impl Storage, run: &str) -> Self {
+        let path = PathBuf::from("(memory)");
+        let writer = Writer::new(Box::new(storage), &path, run);
+        Self { queue: Queue::Inline(Arc::new(Mutex::new(writer))), path }
+    }
+
+    fn start(mut writer: Writer) -> Self {
+        let (queue, mut waiting) = mpsc::unbounded_channel::<Batch>();
+        let path = writer.path.clone();
+        std::thread::spawn(move || {
+            while let Some(first) = waiting.blocking_recv() {
+                let mut batches = vec![first];
+                while let Ok(more) = waiting.try_recv() {
+                    batches.push(more);
+                }
+                writer.commit(batches);
+            }
+        });
+        Self { queue: Queue::Thread(queue), path }
+    }
+
+    /// Appends events and returns once they are durable.
+    ///
+    /// # Errors
+    /// The disk refused. From then on every call fails: what comes after a hole would not be a record.
+    pub async fn append(&self, drafts: Vec<Draft>) -> Result<Written, JournalError> {
+        let (done, written) = oneshot::channel();
+        let gone = || JournalError::Write { path: self.path.clone(), error: "its writer ended".to_owned() };
+        match &self.queue {
+            Queue::Thread(queue) => queue.send(Batch { drafts, done }).map_err(|_| gone())?,
+            Queue::Inline(writer) => writer.lock().map_err(|_| gone())?.commit(vec![Batch { drafts, done }]),
+        }
+        written.await.map_err(|_| gone())?
+    }
+}
+
+struct Writer {
+    storage: Box<dyn Storage>,
+    path: PathBuf,
+    run: String,
+    seq: u64,
+    prev: String,
+    broken: Option<String>,
+}
+
+impl Writer {
+    fn new(storage: Box<dyn Storage>, path: &Path, run: &str) -> Self {
+        Self { storage, path: path.to_owned(), run: run.to_owned(), seq: 0, prev: GENESIS.to_owned(), broken: None }
+    }
+
+    fn commit(&mut self, batches: Vec<Batch>) {
+        let mut bytes = Vec::new();
+        let mut written = Vec::new();
+        let result = match &self.broken {
+            Some(error) => Err(error.clone()),
+            None => batches
+                .iter()
+                .try_for_each(|batch| {
+                    let events: Result<Vec<_>, _> = batch.drafts.iter().map(|draft| self.line(draft, &mut bytes)).collect();
+                    events.map(|events| written.push(Written { events, head: self.prev.clone() }))
+                })
+                .and_then(|()| self.storage.append(&bytes))
+                .and_then(|()| self.storage.sync())
+                .map_err(|e| e.to_string()),
+        };
+        match result {
+            Ok(()) => batches.into_iter().zip(written).for_each(|(batch, written)| drop(batch.done.send(Ok(written)))),
+            Err(error) => {
+                let failure = JournalError::Write { path: self.path.clone(), error: error.clone() };
+                self.broken = Some(error);
+                batches.into_iter().for_each(|batch| drop(batch.done.send(Err(failure.clone()))));
+            }
+        }
+    }
+
+    fn line(&mut self, draft: &Draft, bytes: &mut Vec<u8>) -> io::Result<Event> {
+        self.seq += 1;
+        let event = Event {
+            v: EVENT_VERSION,
+            seq: self.seq,
+            time: rfc3339(jiff::Timestamp::now()),
+            run: self.run.clone(),
+            scope: draft.scope.clone(),
+            kind: draft.kind.clone(),
+            host_time: draft.origin.as_ref().and_then(|o| jiff::Timestamp::from_millisecond(o.time_ms as i64).ok()).map(rfc3339),
+            boot_id: draft.origin.as_ref().map(|o| o.boot_id.clone()),
+            host_seq: draft.origin.as_ref().map(|o| o.seq),
+            prev: self.prev.clone(),
+        };
+        let line = serde_json::to_vec(&event)?;
+        self.prev = hex(&Sha256::digest(&line));
+        bytes.extend_from_slice(&line);
+        bytes.push(b'\n');
+        Ok(event)
+    }
+}
+
+fn rfc3339(time: jiff::Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
+/// Lower-case hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A journal that was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chain {
+    /// Its events, in order.
+    pub events: Vec<Event>,
+    /// SHA-256 of the last whole line.
+    pub head: String,
+    /// Bytes after the last whole line: a write that was cut off.
+    pub torn: usize,
+    /// The first line (from 1) whose `prev` is not the hash of the line before it.
+    pub broken_at: Option<usize>,
+}
+
+/// Reads a journal.
+///
+/// # Errors
+/// It cannot be read, or a whole line cannot be understood.
+pub fn read(path: &Path) -> Result<Chain, JournalError> {
+    let bytes = std::fs::read(path).map_err(|e| JournalError::Read { path: path.to_owned(), error: e.to_string() })?;
+    parse(&bytes, path)
+}
+
+/// Reads a journal's bytes; `path` is for messages.
+///
+/// # Errors
+/// A whole line cannot be understood.
+pub fn parse(bytes: &[u8], path: &Path) -> Result<Chain, JournalError> {
+    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |last| last + 1);
+    let mut chain = Chain { events: Vec::new(), head: GENESIS.to_owned(), torn: bytes.len() - whole, broken_at: None };
+    for (index, line) in bytes[..whole].split_inclusive(|b| *b == b'\n').enumerate() {
+        let line = &line[..line.len() - 1];
+        let event: Event = serde_json::from_slice(line).map_err(|e| JournalError::Line {
+            path: path.to_owned(),
+            line: index + 1,
+            error: e.to_string(),
+        })?;
+        if event.v > EVENT_VERSION {
+            return Err(JournalError::TooNew { path: path.to_owned(), line: index + 1, version: event.v });
+        }
+        if chain.broken_at.is_none() && event.prev != chain.head {
+            chain.broken_at = Some(index + 1);
+        }
+        chain.head = hex(&Sha256::digest(line));
+        chain.events.push(event);
+    }
+    Ok(chain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    async fn sample(path: &Path) -> Vec<u8> {
+        let journal = Journal::create(path, "r1").unwrap();
+        for n in 0..5u32 {
+            let scope = Scope { platform: Some("emea".into()), attempt: Some(n), ..Scope::default() };
+            journal
+                .append(vec![Draft::new(scope.clone(), Kind::StageStarted), Draft::new(scope, Kind::BarrierOpened)])
+                .await
+                .unwrap();
+        }
+        std::fs::read(path).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_journal_truncated_anywhere_is_read_up_to_its_last_whole_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = sample(&dir.path().join("j")).await;
+        for end in 0..=bytes.len() {
+            let chain = parse(&bytes[..end], Path::new("j")).unwrap();
+            assert_eq!(chain.events.len(), bytes[..end].iter().filter(|b| **b == b'\n').count());
+            assert_eq!(chain.broken_at, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_edited_line_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = String::from_utf8(sample(&dir.path().join("j")).await).unwrap();
+        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        lines[3] = lines[3].replace("emea", "apac");
+        let edited = lines.join("\n") + "\n";
+        assert_eq!(parse(edited.as_bytes(), Path::new("j")).unwrap().broken_at, Some(5));
+    }
+
+    #[tokio::test]
+    async fn after_a_write_error_nothing_more_is_taken() {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let journal = Journal::start(Writer::new(Box::new(full), Path::new("/dev/full"), "r"));
+        let draft = || vec![Draft::new(Scope::default(), Kind::PhaseStarted)];
+        assert!(journal.append(draft()).await.is_err());
+        assert!(journal.append(draft()).await.is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_an_error_but_never_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..500)) {
+            let _ = parse(&bytes, Path::new("j"));
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Carrying a plan out: the run's record ([`store`], [`journal`]), what may happen next ([`state`], pure), the conversation with
+//! each host (`host`) and the loop that ties them together ([`engine`]).
+//!
+//! The order of things is always: decide (pure) -> write the decision durably -> act. The journal is the single source of truth:
+//! [`state::RunState`] is a fold over its events, and so is everything that is ever shown.
+
+pub mod engine;
+mod host;
+pub mod journal;
+pub mod options;
+mod stage;
+pub mod state;
+pub mod store;
+
+pub use engine::Engine;
+pub use options::{Ended, EngineError, HostReading, Observer, Options, Signal};

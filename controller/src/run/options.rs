@@ -1,0 +1,126 @@
+//! What a run needs besides its plan, and what comes out of it.
+
+use super::journal::JournalError;
+use super::state::Bounds;
+use crate::hosts::{AgentHello, OpenError};
+use crate::plan::Phase;
+use proto::event::{Finding, RunOutcome};
+use proto::{Event, Query, Reading, RunAs, Secret, StepId};
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+/// What was read from a host in this run. Kept in memory only.
+#[derive(Debug, Clone)]
+pub enum HostReading {
+    /// It answered.
+    Read(Read),
+    /// It could not be reached.
+    Away(OpenError),
+}
+
+/// What a host answered.
+#[derive(Debug, Clone)]
+pub struct Read {
+    /// The questions.
+    pub queries: Vec<Query>,
+    /// The answers, in the same order.
+    pub readings: Vec<Reading>,
+    /// The controller's clock when it was asked, milliseconds since 1970 UTC.
+    pub asked_ms: u64,
+    /// The controller's clock when its answers were there.
+    pub answered_ms: u64,
+    /// Its agent.
+    pub agent: AgentHello,
+}
+
+/// Evaluates what was read on a platform: platform name, phase, readings by host.
+pub type Judge = dyn Fn(&str, Phase, &BTreeMap<String, HostReading>) -> Vec<Finding> + Send + Sync;
+
+/// Asks a person to confirm a gate: gate id and what is asked. Answers the note, or nothing when the person declines.
+pub type Asker = dyn Fn(String, String) -> Pin<Box<dyn Future<Output = Option<String>> + Send>> + Send + Sync;
+
+/// Sees what happens, after it is durable.
+pub trait Observer: Send {
+    /// An event was appended.
+    fn event(&mut self, event: &Event);
+    /// A step printed a line (as the host sent it: not made harmless yet).
+    fn line(&mut self, host: &str, step: &StepId, text: &str);
+}
+
+/// What the operator's keyboard says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Revoke what has not begun, wait for what runs, stop there.
+    Pause,
+    /// Leave at once; granted steps go on.
+    Detach,
+}
+
+/// How a host is reached, as far as the engine has to know.
+#[derive(Debug, Clone)]
+pub struct HostOptions {
+    /// Caravan's directory on the host.
+    pub host_state: String,
+    /// Whether the agent has to be root.
+    pub root: bool,
+    /// Whom read-only programs run as.
+    pub run_as: RunAs,
+    /// Secrets that its steps need.
+    pub secrets: BTreeMap<String, Secret>,
+}
+
+/// What a run needs besides its plan.
+pub struct Options {
+    /// The command, as recorded: `migrate`.
+    pub command: String,
+    /// The run's id.
+    pub run: String,
+    /// Who runs it: account and workstation.
+    pub operator: String,
+    /// What takes part and how much at once.
+    pub bounds: Bounds,
+    /// The text of `--limit`, for the record.
+    pub limit_text: Option<String>,
+    /// How each host is reached.
+    pub hosts: BTreeMap<String, HostOptions>,
+    /// Files of the workstation by digest.
+    pub files: HashMap<String, PathBuf>,
+    /// The run's directory, for output files.
+    pub dir: PathBuf,
+    /// Gates confirmed beforehand: gate id to note.
+    pub confirmed: BTreeMap<String, String>,
+    /// How long a host may stay away while its steps are open.
+    pub patience: Duration,
+    /// Evaluates readings.
+    pub judge: Box<Judge>,
+    /// Asks at the terminal; without it gates that are not confirmed make the run wait.
+    pub asker: Option<Box<Asker>>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// How.
+    pub outcome: RunOutcome,
+    /// The exit code that goes with it.
+    pub exit_code: u8,
+}
+
+/// Why the engine itself could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The record cannot be kept.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Output of a host cannot be kept.
+    #[error("the record of {host} cannot be kept: {error}. Nothing further was granted; steps that run go on")]
+    Output {
+        /// The host.
+        host: String,
+        /// What the system said.
+        error: String,
+    },
+}

@@ -1,0 +1,528 @@
+//! Each check, both ways: a healthy fleet is green, and each thing that is wrong shows as the finding that stands for it.
+
+use crate::sim::*;
+use controller::check::{HostState, Point, Reached, Readings, Verdict, apply_overrides, evaluate, holds_up, overridable, verdict};
+use inventory::*;
+use proto::event::{Finding, Status};
+use proto::inspect::{Answer, PathKind, Query, ReadError, XmlValue};
+use proto::step::PackageManager;
+use std::collections::{BTreeMap, BTreeSet};
+
+fn findings(platform: &Platform, sim: Sim, when: Point) -> Vec<Finding> {
+    evaluate(platform, &sim.gather(when), when)
+}
+
+/// The findings of emea with one thing changed.
+fn with(change: impl FnOnce(&mut Platform, &mut Sim)) -> Vec<Finding> {
+    let mut platform = emea();
+    let mut sim = Sim::new(std::slice::from_ref(&platform));
+    change(&mut platform, &mut sim);
+    // What is asked depends on the inventory, so the changed one is the one that is asked by.
+    let mut asked = Sim::new(std::slice::from_ref(&platform));
+    asked.hosts = sim.hosts;
+    findings(&platform, asked, Point::Preflight)
+}
+
+fn find<'a>(findings: &'a [Finding], id: &str) -> &'a Finding {
+    let ids: Vec<&str> = findings.iter().map(|finding| finding.id.as_str()).collect();
+    findings.iter().find(|finding| finding.id == id).unwrap_or_else(|| panic!("{id} is not among {ids:?}"))
+}
+
+/// That this finding and no other is not well.
+#[track_caller]
+fn alone(findings: &[Finding], id: &str, status: Status, part: &str) {
+    let other: Vec<_> = findings.iter().filter(|finding| finding.status != Status::Ok && finding.id != id).collect();
+    assert!(other.is_empty(), "also not well: {other:#?}");
+    one(findings, id, status, part);
+}
+
+#[track_caller]
+fn one(findings: &[Finding], id: &str, status: Status, part: &str) {
+    let found = find(findings, id);
+    assert_eq!(found.status, status, "{found:#?}");
+    assert!(found.message.contains(part), "`{}` does not say `{part}`", found.message);
+    assert!(!found.evidence.is_empty(), "{id} has no evidence");
+    if status != Status::Ok {
+        assert!(!found.remedy.is_empty(), "{id} does not say what to do: {found:#?}");
+    }
+}
+
+fn path(path: &str) -> Query {
+    Query::Path { path: path.to_owned() }
+}
+
+fn space(path: &str) -> Query {
+    Query::Space { path: path.to_owned() }
+}
+
+fn conf(attribute: &str) -> Query {
+    let element = if attribute == "name" { "serverconf" } else { "serverconf/shared/dataStore/dataSource/dbcnx" };
+    Query::Xml { file: format!("{HOME}/nl6/conf/config-*.xml"), element: element.to_owned(), attribute: attribute.to_owned() }
+}
+
+fn pdump() -> Query {
+    Query::Output {
+        argv: vec![format!("{HOME}/nl6/bin/nlserver"), "pdump".to_owned()],
+        profile: Some(format!("{HOME}/nl6/env.sh")),
+    }
+}
+
+fn program(argv: &[&str]) -> Query {
+    Query::Output { argv: argv.iter().map(ToString::to_string).collect(), profile: None }
+}
+
+fn packages() -> Query {
+    let names = ["nlserver6", "nlthirdparty6", "nlserver6-v7"].map(str::to_owned).to_vec();
+    Query::Packages { manager: PackageManager::Dpkg, names }
+}
+
+fn installed(names: &[&str]) -> Answer {
+    Answer::Packages(names.iter().map(|name| ((*name).to_owned(), "1".to_owned())).collect())
+}
+
+fn in_conf(instance: &str, value: Option<&str>) -> XmlValue {
+    XmlValue { file: format!("{HOME}/nl6/conf/config-{instance}.xml"), value: value.map(str::to_owned) }
+}
+
+fn denied() -> ReadError {
+    ReadError::Denied("the file".to_owned())
+}
+
+const MIB: u64 = 1024 * 1024;
+
+#[test]
+fn a_healthy_platform_is_green() {
+    let all = with(|_, _| {});
+    assert!(all.iter().all(|finding| finding.status == Status::Ok), "{all:#?}");
+    assert!(!holds_up(&all));
+    assert_eq!(verdict(&all), Verdict::Clear);
+    let ids: BTreeSet<&str> = all.iter().map(|finding| finding.id.as_str()).collect();
+    assert_eq!(ids.len(), all.len(), "ids are unique");
+    for host in ["mkt1", "mta1", "mta2", "trk01", "trk02", "trk03"] {
+        for check in ["reachable", "os-as-declared", "os-supported", "arch", "version", "packages-old", "instance-config"] {
+            assert!(ids.contains(format!("{check}@{host}").as_str()), "{check}@{host}");
+        }
+        for check in ["back-tree-absent", "disk", "campaign-user", "clock"] {
+            assert!(ids.contains(format!("{check}@{host}").as_str()), "{check}@{host}");
+        }
+    }
+    for id in
+        ["running@mkt1", "dbms@emea/emea_prod", "unicode@emea/emea_prod", "builds-equal@emea", "same-machine@emea", "backup@emea"]
+    {
+        assert!(ids.contains(id), "{id}");
+    }
+    assert!(ids.contains("internal-password@emea"));
+}
+
+#[test]
+fn the_operating_system_is_compared_and_looked_up() {
+    let all = with(|_, sim| sim.at("mta1").system.os = "debian-12".to_owned());
+    alone(&all, "os-as-declared@mta1", Status::Failure, "debian-12");
+    let all = with(|platform, sim| {
+        platform.hosts[1].os = None;
+        sim.at("mta1").system.os = "debian-9".to_owned();
+    });
+    alone(&all, "os-supported@mta1", Status::Failure, "does not support debian-9");
+    let all = with(|platform, sim| {
+        platform.hosts[1].os = Some("rhel-8".to_owned());
+        sim.at("mta1").system.os = "rocky-8".to_owned();
+    });
+    alone(&all, "os-supported@mta1", Status::Warning, "the vendor does not name it");
+    let all = with(|_, sim| sim.at("mta1").system.os = String::new());
+    one(&all, "os-as-declared@mta1", Status::Unknown, "cannot be told");
+    let all = with(|_, sim| sim.at("mta1").answer(Query::System, Err(denied())));
+    one(&all, "os-as-declared@mta1", Status::Unknown, "cannot be read");
+    let all = with(|platform, sim| {
+        platform.hosts[1].init = Some(InitSystem::Systemd);
+        sim.at("mta1").system.systemd = false;
+    });
+    alone(&all, "os-as-declared@mta1", Status::Failure, "systemd");
+    let all = with(|_, sim| sim.at("mta1").answer(path("/etc/init.d"), Ok(Answer::Path(PathKind::Absent))));
+    alone(&all, "os-as-declared@mta1", Status::Failure, "no init scripts");
+    let all = with(|_, sim| sim.at("mta1").system.arch = "aarch64".to_owned());
+    alone(&all, "arch@mta1", Status::Failure, "aarch64");
+}
+
+#[test]
+fn the_version_in_use_must_be_the_latest_build_of_what_was_declared() {
+    let all = with(|_, sim| sim.at("mta1").build = 8700);
+    one(&all, "version@mta1", Status::Failure, "8700 is not the latest");
+    one(&all, "builds-equal@emea", Status::Failure, "different builds");
+    assert!(find(&all, "builds-equal@emea").evidence.contains("8700: mta1"));
+    let all = with(|platform, _| platform.hosts[1].source.latest_build = None);
+    alone(&all, "version@mta1", Status::Warning, "does not say the latest build");
+    let all = with(|platform, _| platform.hosts[1].source.latest_build = Some(8000));
+    alone(&all, "version@mta1", Status::Warning, "newer than");
+    let all = with(|_, sim| (sim.at("mta1").build, sim.at("mta1").version) = (NEW, "7.4.1".to_owned()));
+    one(&all, "version@mta1", Status::Failure, "target build 9383 already");
+    let all = with(|_, sim| sim.at("mta1").version = "6.11".to_owned());
+    alone(&all, "version@mta1", Status::Failure, "the inventory says v6.1, installed is 6.11");
+    let all = with(|_, sim| sim.at("mta1").answer(pdump(), Err(ReadError::Missing("nlserver".to_owned()))));
+    alone(&all, "version@mta1", Status::Failure, "no Campaign installation");
+    let all = with(|_, sim| sim.at("mta1").answer(pdump(), Err(denied())));
+    alone(&all, "version@mta1", Status::Unknown, "cannot be read");
+    let broken = Answer::Output { code: 127, text: "\u{1b}[31mlibnl.so: not found".to_owned() };
+    let all = with(|_, sim| sim.at("mta1").answer(pdump(), Ok(broken)));
+    alone(&all, "version@mta1", Status::Unknown, "does not say the version");
+    let evidence = &find(&all, "version@mta1").evidence;
+    assert!(evidence.contains("exit 127") && !evidence.contains('\u{1b}'), "{evidence:?}");
+}
+
+#[test]
+fn the_packages_to_replace_must_be_there() {
+    let all = with(|_, sim| sim.at("mta1").answer(packages(), Ok(installed(&[]))));
+    alone(&all, "packages-old@mta1", Status::Failure, "nlserver6, nlthirdparty6");
+    let all = with(|_, sim| sim.at("mta1").answer(packages(), Ok(installed(&["nlserver6"]))));
+    alone(&all, "packages-old@mta1", Status::Warning, "nlthirdparty6");
+    let all = with(|_, sim| sim.at("mta1").answer(packages(), Ok(installed(&["nlserver6", "nlthirdparty6", "nlserver6-v7"]))));
+    alone(&all, "packages-old@mta1", Status::Failure, "installed already");
+    let all = with(|_, sim| sim.at("mta1").answer(packages(), Err(ReadError::Missing("dpkg-query".to_owned()))));
+    alone(&all, "packages-old@mta1", Status::Unknown, "cannot be read");
+    let all = with(|platform, sim| {
+        // Without a declared OS both package managers are asked, and one of them is not there.
+        platform.hosts[1].os = None;
+        let names = ["nlserver6", "nlthirdparty6", "nlserver6-v7"].map(str::to_owned).to_vec();
+        let rpm = Query::Packages { manager: PackageManager::Rpm, names };
+        sim.at("mta1").answer(rpm, Err(ReadError::Missing("rpm".to_owned())));
+    });
+    alone(&all, "packages-old@mta1", Status::Ok, "installed");
+}
+
+#[test]
+fn instances_must_be_configured_where_they_are_needed() {
+    let nothing = || Ok(Answer::Xml(vec![in_conf("default", None)]));
+    let all = with(|_, sim| sim.at("mkt1").answer(conf("name"), nothing()));
+    alone(&all, "instance-config@mkt1", Status::Failure, "emea_prod");
+    let all = with(|_, sim| sim.at("mta1").answer(conf("name"), nothing()));
+    alone(&all, "instance-config@mta1", Status::Failure, "mail server");
+    // A redirection server needs no database.
+    let all = with(|_, sim| sim.at("trk01").answer(conf("name"), nothing()));
+    alone(&all, "instance-config@trk01", Status::Ok, "");
+    let more = Ok(Answer::Xml(vec![in_conf("emea_prod", None), in_conf("forgotten", None)]));
+    let all = with(|_, sim| sim.at("mkt1").answer(conf("name"), more));
+    alone(&all, "instance-config@mkt1", Status::Warning, "forgotten");
+    let all = with(|_, sim| sim.at("mkt1").answer(conf("name"), Err(denied())));
+    alone(&all, "instance-config@mkt1", Status::Unknown, "cannot be read");
+}
+
+#[test]
+fn the_backup_tree_must_be_absent_and_the_disks_not_full() {
+    let back = || path(&format!("{HOME}/nl6.back"));
+    let all = with(|_, sim| sim.at("trk01").answer(back(), Ok(Answer::Path(PathKind::Directory))));
+    alone(&all, "back-tree-absent@trk01", Status::Failure, "exists already");
+    let all = with(|_, sim| sim.at("trk01").answer(back(), Err(denied())));
+    alone(&all, "back-tree-absent@trk01", Status::Unknown, "cannot be read");
+    let free = |mib: u64| Ok(Answer::Space { free: mib * MIB, inodes: 0 });
+    let all = with(|_, sim| sim.at("trk01").answer(space(HOME), free(1023)));
+    alone(&all, "disk@trk01", Status::Failure, "1024 MiB");
+    let all = with(|_, sim| sim.at("trk01").answer(space(HOME), free(1024)));
+    alone(&all, "disk@trk01", Status::Warning, "1024 MiB");
+    let all = with(|_, sim| sim.at("trk01").answer(space("/var/lib/caravan"), free(100)));
+    alone(&all, "disk@trk01", Status::Failure, "/var/lib/caravan");
+    let all = with(|_, sim| sim.at("trk01").answer(space(HOME), Ok(Answer::Space { free: 1 << 40, inodes: 12 })));
+    alone(&all, "disk@trk01", Status::Failure, "inodes");
+    let all = with(|_, sim| sim.at("trk01").answer(space(HOME), Err(denied())));
+    alone(&all, "disk@trk01", Status::Unknown, "free space");
+}
+
+#[test]
+fn the_account_must_be_able_to_change_the_installation() {
+    let none = |platform: &mut Platform| platform.hosts[1].become_.method = BecomeMethod::None;
+    let all = with(|platform, sim| {
+        none(platform);
+        sim.at("mta1").euid = 1001;
+    });
+    alone(&all, "campaign-user@mta1", Status::Ok, "may change");
+    let all = with(|platform, sim| {
+        none(platform);
+        sim.at("mta1").euid = 1002;
+    });
+    alone(&all, "campaign-user@mta1", Status::Failure, "does not own");
+    let all = with(|platform, _| none(platform));
+    alone(&all, "campaign-user@mta1", Status::Ok, "may change");
+    let all = with(|_, sim| sim.at("mta1").euid = 1002);
+    alone(&all, "campaign-user@mta1", Status::Failure, "did not become root");
+    let missing = Answer::Output { code: 1, text: "id: 'neolane': no such user".to_owned() };
+    let all = with(|_, sim| sim.at("mta1").answer(program(&["id", "-u", "neolane"]), Ok(missing)));
+    alone(&all, "campaign-user@mta1", Status::Failure, "no account neolane");
+    let root = Answer::Output { code: 0, text: "0 root\n".to_owned() };
+    let all = with(|_, sim| sim.at("mta1").answer(program(&["stat", "-c", "%u %U", HOME]), Ok(root)));
+    alone(&all, "campaign-user@mta1", Status::Warning, "does not belong to neolane");
+}
+
+#[test]
+fn clocks_are_compared() {
+    let skewed = |ms: i64| with(|_, sim| sim.at("mta2").skew_ms = ms);
+    alone(&skewed(20_000), "clock@mta2", Status::Ok, "agrees");
+    alone(&skewed(45_000), "clock@mta2", Status::Warning, "ahead");
+    alone(&skewed(-45_000), "clock@mta2", Status::Warning, "behind");
+    alone(&skewed(3_600_000), "clock@mta2", Status::Failure, "min ahead");
+    alone(&skewed(-3_600_000), "clock@mta2", Status::Failure, "min behind");
+}
+
+fn providers(value: &str) -> Result<Answer, ReadError> {
+    Ok(Answer::Xml(vec![in_conf("emea_prod", Some(value)), in_conf("other", Some("Oracle"))]))
+}
+
+#[test]
+fn the_engine_cannot_change() {
+    let everywhere = |sim: &mut Sim, value: &str| {
+        for host in sim.hosts.values_mut() {
+            host.answer(conf("provider"), providers(value));
+        }
+    };
+    let all = with(|_, sim| everywhere(sim, "POSTGRESQL"));
+    alone(&all, "dbms@emea/emea_prod", Status::Ok, "PostgreSQL");
+    let all = with(|_, sim| everywhere(sim, "Oracle"));
+    alone(&all, "dbms@emea/emea_prod", Status::Failure, "the inventory says PostgreSQL, the instance uses Oracle");
+    let all = with(|_, sim| everywhere(sim, "Sybase"));
+    alone(&all, "dbms@emea/emea_prod", Status::Failure, "Sybase");
+    let all = with(|_, sim| sim.at("mta1").answer(conf("provider"), providers("Oracle")));
+    alone(&all, "dbms@emea/emea_prod", Status::Failure, "different engines");
+    assert!(find(&all, "dbms@emea/emea_prod").evidence.contains("mta1: config-emea_prod.xml provider=Oracle"));
+    let all = with(|_, sim| sim.at("mkt1").answer(conf("provider"), Err(denied())));
+    alone(&all, "dbms@emea/emea_prod", Status::Unknown, "cannot be read");
+    let mysql = |platform: &mut Platform, version: SourceVersion| {
+        let database = platform.instances[0].database.as_mut().unwrap();
+        (database.engine, database.backup) = (Engine::Mysql, Backup::ByDba);
+        platform.hosts.iter_mut().for_each(|host| host.source.version = version);
+    };
+    let all = with(|platform, sim| {
+        mysql(platform, SourceVersion::V6_1);
+        everywhere(sim, "MySQL");
+    });
+    alone(&all, "dbms@emea/emea_prod", Status::Failure, "only from v5.11 and v6.02");
+    let all = with(|platform, sim| {
+        mysql(platform, SourceVersion::V6_02);
+        everywhere(sim, "MySQL");
+        sim.hosts.values_mut().for_each(|host| host.version = "6.02".to_owned());
+    });
+    alone(&all, "dbms@emea/emea_prod", Status::Ok, "MySQL");
+}
+
+#[test]
+fn the_signs_of_unicode_must_agree() {
+    let declared = |platform: &mut Platform, unicode| platform.instances[0].database.as_mut().unwrap().unicode = unicode;
+    let all = with(|platform, _| declared(platform, Some(false)));
+    alone(&all, "unicode@emea/emea_prod", Status::Failure, "contradict");
+    let evidence = &find(&all, "unicode@emea/emea_prod").evidence;
+    assert!(evidence.contains("inventory: unicode=false") && evidence.contains("unicodeData=1"), "{evidence}");
+    let all = with(|platform, _| declared(platform, None));
+    alone(&all, "unicode@emea/emea_prod", Status::Warning, "Unicode; the inventory does not say it");
+    let id = Query::Xml {
+        file: format!("{HOME}/nl6/conf/serverConf.xml"),
+        element: "serverconf/redirection".to_owned(),
+        attribute: "databaseId".to_owned(),
+    };
+    let other = Answer::Xml(vec![XmlValue { file: "serverConf.xml".to_owned(), value: Some("d6F2A".to_owned()) }]);
+    let all = with(|_, sim| sim.at("trk02").answer(id, Ok(other)));
+    alone(&all, "unicode@emea/emea_prod", Status::Failure, "contradict");
+    assert!(find(&all, "unicode@emea/emea_prod").evidence.contains("trk02: serverConf.xml databaseId=d6F2A"));
+    let none = |sim: &mut Sim| {
+        for host in sim.hosts.values_mut() {
+            host.answer(conf("unicodeData"), Ok(Answer::Xml(vec![in_conf("emea_prod", None)])));
+        }
+    };
+    let all = with(|platform, sim| {
+        none(sim);
+        platform.hosts.truncate(3);
+    });
+    one(&all, "unicode@emea/emea_prod", Status::Unknown, "no host shows");
+    let odd = || Ok(Answer::Xml(vec![in_conf("emea_prod", Some("perhaps"))]));
+    let all = with(|_, sim| sim.at("mkt1").answer(conf("unicodeData"), odd()));
+    alone(&all, "unicode@emea/emea_prod", Status::Unknown, "perhaps");
+}
+
+#[test]
+fn one_machine_under_two_names_is_a_warning_once_a_platform() {
+    let all = with(|_, sim| {
+        for host in sim.hosts.values_mut() {
+            (host.system.machine_id, host.host_key) = ("same".to_owned(), "SHA256:same".to_owned());
+        }
+    });
+    alone(&all, "same-machine@emea", Status::Warning, "mkt1");
+    // Cloned images share the id, not the key.
+    let all = with(|_, sim| sim.hosts.values_mut().for_each(|host| host.system.machine_id = "same".to_owned()));
+    alone(&all, "same-machine@emea", Status::Ok, "");
+}
+
+#[test]
+fn every_database_must_have_a_backup_that_works() {
+    let database = |platform: &mut Platform| platform.instances[0].database.clone().unwrap();
+    let all = with(|platform, _| {
+        platform.instances[0].database = Some(Database { backup: Backup::ByDba, ..database(platform) });
+        platform.database = platform.instances[0].database.clone();
+    });
+    alone(&all, "backup@emea", Status::Ok, "");
+    let all = with(|_, sim| {
+        sim.at("mkt1").answer(program(&["pg_dump", "--version"]), Err(ReadError::Missing("pg_dump".to_owned())));
+    });
+    alone(&all, "backup@emea", Status::Failure, "pg_dump does not run on mkt1");
+    let all = with(|platform, _| (platform.database, platform.instances[0].database) = (None, None));
+    one(&all, "backup@emea", Status::Failure, "does not say how");
+    one(&all, "dbms@emea/emea_prod", Status::Warning, "does not name the engine");
+    let all = with(|platform, _| platform.instances[0].database = Some(Database { engine: Engine::Oracle, ..database(platform) }));
+    one(&all, "backup@emea", Status::Failure, "not PostgreSQL");
+}
+
+#[test]
+fn a_tracking_server_that_differs_is_named() {
+    let all = with(|_, sim| sim.at("trk02").password = "stored-canary-other".to_owned());
+    alone(&all, "internal-password@emea", Status::Failure, "trk02 differs from the 2 of group A");
+    let found = find(&all, "internal-password@emea");
+    assert!(
+        found.evidence.contains("group A 2 hosts trk[01,03]") && found.evidence.contains("group B 1 host trk02"),
+        "{}",
+        found.evidence
+    );
+    assert_eq!(verdict(&all), Verdict::Failed);
+    assert!(!format!("{all:?}").contains("canary"));
+    let all = with(|_, sim| sim.at("trk02").password = String::new());
+    alone(&all, "internal-password@emea", Status::Failure, "not set on trk02");
+    let unreadable = Query::Fingerprint {
+        file: format!("{HOME}/nl6/conf/serverConf.xml"),
+        element: "serverconf/shared/authentication/xtk".to_owned(),
+        attribute: "internalPassword".to_owned(),
+    };
+    let all = with(|_, sim| sim.at("trk02").answer(unreadable, Err(denied())));
+    alone(&all, "internal-password@emea", Status::Unknown, "cannot be read on trk02");
+}
+
+#[test]
+fn an_unreachable_host_is_the_only_thing_that_is_wrong_with_it() {
+    for (host, more) in [("trk02", 1), ("mkt1", 3), ("mta1", 0)] {
+        let all = with(|_, sim| sim.at(host).manner = Manner::Refuses(OpenErrorKind::Unreachable));
+        one(&all, &format!("reachable@{host}"), Status::Failure, "cannot be reached");
+        assert!(find(&all, &format!("reachable@{host}")).evidence.contains("connection refused"));
+        let about: Vec<_> =
+            all.iter().filter(|finding| finding.host.as_deref() == Some(host) && finding.instance.is_none()).collect();
+        assert_eq!(about.len(), 1, "{about:#?}");
+        let unknown = all.iter().filter(|finding| finding.status == Status::Unknown).count();
+        assert_eq!(unknown, more, "{all:#?}");
+        assert_eq!(verdict(&all), Verdict::Unreachable, "{host}");
+        assert!(holds_up(&all));
+    }
+    let all = with(|_, sim| {
+        sim.at("trk02").manner = Manner::Refuses(OpenErrorKind::Unreachable);
+        sim.at("mta1").build = 8700;
+    });
+    assert_eq!(verdict(&all), Verdict::Failed);
+    // Nothing is known of a host that was not asked: it never counts as well.
+    let all = evaluate(&emea(), &BTreeMap::<String, HostState>::new(), Point::Preflight);
+    assert!(all.iter().filter(|finding| finding.check == "reachable").all(|finding| finding.status == Status::Failure));
+    assert_eq!(verdict(&all), Verdict::Unreachable);
+}
+
+#[test]
+fn a_windows_host_is_looked_at_by_a_person() {
+    let all = with(|platform, _| platform.hosts[1].os = Some("windows".to_owned()));
+    one(&all, "windows@mta1", Status::Warning, "nothing is checked");
+    assert_eq!(verdict(&all), Verdict::Clear);
+    let all = with(|platform, _| platform.hosts[4].os = Some("windows".to_owned()));
+    // A gate of the plan holds up until a person has compared the password there.
+    one(&all, "internal-password@emea", Status::Warning, "trk02 (Windows): for a person");
+    assert_eq!(verdict(&all), Verdict::Clear);
+    let all = with(|platform, sim| {
+        platform.hosts[4].os = Some("windows".to_owned());
+        sim.at("trk03").password = "stored-canary-other".to_owned();
+    });
+    one(&all, "internal-password@emea", Status::Failure, "trk01 differs from trk03");
+}
+
+#[test]
+fn a_database_server_is_asked_only_for_what_it_is_for() {
+    let mut platform = emea();
+    platform.hosts.push(host("db1", &[Role::Database]));
+    let backup = Backup::On { on: "db1".to_owned(), dir: "/backup".to_owned() };
+    platform.instances[0].database.as_mut().unwrap().backup = backup.clone();
+    platform.database.as_mut().unwrap().backup = backup;
+    let sim = Sim::new(std::slice::from_ref(&platform));
+    let all = findings(&platform, sim, Point::Preflight);
+    assert!(all.iter().all(|finding| finding.status == Status::Ok), "{all:#?}");
+    let checks: Vec<&str> = all.iter().filter(|f| f.host.as_deref() == Some("db1")).map(|f| f.check.as_str()).collect();
+    assert_eq!(checks, ["reachable", "os-as-declared", "clock", "disk"]);
+}
+
+#[test]
+fn after_the_migration_the_new_build_and_the_password_are_proven_again() {
+    let platform = emea();
+    let migrated = || {
+        let mut sim = Sim::new(std::slice::from_ref(&platform));
+        for host in sim.hosts.values_mut() {
+            (host.build, host.version) = (NEW, "7.4.1".to_owned());
+        }
+        sim
+    };
+    let all = findings(&platform, migrated(), Point::Verify);
+    assert!(all.iter().all(|finding| finding.status == Status::Ok), "{all:#?}");
+    let checks: BTreeSet<&str> = all.iter().map(|finding| finding.check.as_str()).collect();
+    assert_eq!(Vec::from_iter(checks), ["builds-equal", "internal-password", "internal-password-others", "reachable", "version"]);
+    let mut sim = migrated();
+    (sim.at("mta1").build, sim.at("mta1").version) = (OLD, "6.1".to_owned());
+    let all = findings(&platform, sim, Point::Verify);
+    one(&all, "version@mta1", Status::Failure, "build 8989 is installed, 9383 was to be");
+    one(&all, "builds-equal@emea", Status::Failure, "different");
+    let mut sim = migrated();
+    sim.at("trk03").password = String::new();
+    one(&findings(&platform, sim, Point::Verify), "internal-password@emea", Status::Failure, "not set on trk03");
+}
+
+#[test]
+fn only_what_was_asked_after_the_migration_is_judged() {
+    let mut platform = emea();
+    platform.hosts.push(host("db1", &[Role::Database]));
+    let states: BTreeMap<String, HostState> = Sim::new(std::slice::from_ref(&platform)).gather(Point::Preflight);
+    // A plan's last phase asks Campaign servers for the fingerprint and for nothing else.
+    let password = |state: &HostState| {
+        let reached = state.reached().unwrap();
+        let query = controller::check::passwords::query(&platform.hosts[0], Point::Verify).unwrap();
+        let reading = reached.readings.get(&query).cloned();
+        let readings = Readings::new(vec![query], vec![reading]).unwrap();
+        HostState::Reached(Box::new(Reached { readings, ..reached.clone() }))
+    };
+    let states = states.iter().filter(|(name, _)| *name != "db1").map(|(name, state)| (name.clone(), password(state))).collect();
+    let all = evaluate(&platform, &states, Point::Verify);
+    assert!(all.iter().all(|finding| finding.status == Status::Ok), "{all:#?}");
+    let checks: BTreeSet<&str> = all.iter().map(|finding| finding.check.as_str()).collect();
+    assert_eq!(Vec::from_iter(checks), ["internal-password", "internal-password-others", "reachable"]);
+}
+
+#[test]
+fn ids_are_known_before_anything_starts() {
+    let fleet = fleet(vec![emea()]);
+    for id in ["disk@trk01", "dbms@emea/emea_prod", "internal-password@emea"] {
+        assert_eq!(overridable(&fleet, id), Ok(()), "{id}");
+    }
+    let refused = ["reachable@trk01", "disc@trk01", "disk@trk1", "dbms@emea_prod", "x", ""];
+    let texts: Vec<String> = refused.iter().map(|id| overridable(&fleet, id).unwrap_err().to_string()).collect();
+    insta::assert_snapshot!(texts.join("\n"));
+}
+
+fn overrides(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(id, reason)| ((*id).to_owned(), (*reason).to_owned())).collect()
+}
+
+#[test]
+fn findings_are_set_aside_by_id_with_a_reason() {
+    let all = || with(|_, sim| sim.at("trk01").answer(space(HOME), Ok(Answer::Space { free: 0, inodes: 0 })));
+    assert!(holds_up(&all()));
+    let applied = apply_overrides(all(), &overrides(&[("disk@trk01", " grown tonight ")])).unwrap();
+    assert_eq!(find(&applied, "disk@trk01").overridden.as_deref(), Some("grown tonight"));
+    assert_eq!(find(&applied, "disk@trk01").status, Status::Failure, "what was found stays");
+    assert!(!holds_up(&applied));
+    assert_eq!(verdict(&applied), Verdict::Clear);
+    // What is well needs no reason, and gets none.
+    let applied = apply_overrides(all(), &overrides(&[("disk@trk02", "anything")])).unwrap();
+    assert_eq!(find(&applied, "disk@trk02").overridden, None);
+}
+
+#[test]
+fn overrides_that_cannot_be_accepted_are_all_named() {
+    let all = with(|_, sim| sim.at("trk02").manner = Manner::Refuses(OpenErrorKind::Unreachable));
+    let refused = [("reachable@trk02", "we know"), ("disk@trk1", "typo"), ("disk@trk01", " "), ("nonsense", "x")];
+    let errors = apply_overrides(all.clone(), &overrides(&refused)).unwrap_err();
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(texts.join("\n"));
+    // The host was not reached, so that nothing is known of its disk: no reason to refuse the override of tonight's command.
+    assert!(apply_overrides(all, &overrides(&[("disk@trk02", "grown tonight")])).is_ok());
+}

@@ -1,0 +1,14 @@
+//! The prerequisites, from the questions to the screens, over simulated hosts.
+
+#[path = "check/agent.rs"]
+mod agent;
+#[path = "check/evaluate.rs"]
+mod evaluate;
+#[path = "check/gather.rs"]
+mod gather;
+#[path = "check/passwords.rs"]
+mod passwords;
+#[path = "check/screens.rs"]
+mod screens;
+#[path = "check/sim.rs"]
+mod sim;

@@ -1,0 +1,491 @@
+//! The mandated order holds for random fleets. The rules are written down here a second time, from the vendor's tables, and not from
+//! the planner's code.
+
+mod plan_fleet;
+
+use controller::plan::{Phase, Plan, PlannedStep, PlatformPlan};
+use inventory::{Backup, BecomeMethod, Host, InitSystem, InstanceKind, Platform, Role, SecretRef, Topology};
+use plan_fleet::*;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+use proto::{Action, RunAs};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Stands in every place of the inventory that leads to a secret.
+const CANARY: &str = "canary-7f3a";
+
+fn topologies() -> impl Strategy<Value = Topology> {
+    select(vec![Topology::Standalone, Topology::Standard, Topology::CloudMessaging, Topology::PowerBooster, Topology::PowerCluster])
+}
+
+/// The roles of each host.
+fn role_sets(topology: Topology) -> BoxedStrategy<Vec<Vec<Role>>> {
+    use Role::*;
+    let any_of = |roles: Vec<Role>, most: usize| {
+        let size = roles.len();
+        prop::collection::vec(subsequence(roles, 1..=size.min(3)), 0..most)
+    };
+    match topology {
+        Topology::Standalone => subsequence(vec![MidSourcing, Mta, Tracking, Database], 0..=4)
+            .prop_map(|more| vec![[vec![Marketing], more].concat()])
+            .boxed(),
+        Topology::Standard | Topology::CloudMessaging => any_of(vec![Marketing, MidSourcing, Mta, Tracking, Database], 9)
+            .prop_map(|sets| [vec![vec![Marketing]], sets].concat())
+            .boxed(),
+        Topology::PowerBooster => any_of(vec![Marketing, MidSourcing, Mta, Tracking, Database], 7)
+            .prop_map(|sets| [vec![vec![Marketing], vec![PowerBooster]], sets].concat())
+            .boxed(),
+        Topology::PowerCluster => any_of(vec![Marketing, MidSourcing, Mta, Tracking, Database, PowerCluster], 7)
+            .prop_map(|sets| [vec![vec![PowerCluster], vec![Marketing], vec![PowerCluster]], sets].concat())
+            .boxed(),
+    }
+}
+
+#[derive(Debug, Clone)]
+struct HostDice {
+    os: &'static str,
+    init: Option<InitSystem>,
+    root: bool,
+    backup: u8,
+    instance: bool,
+}
+
+fn host_dice() -> impl Strategy<Value = HostDice> {
+    let os = prop_oneof![4 => Just("debian-11"), 4 => Just("rhel-8"), 1 => Just("windows")];
+    let init = select(vec![None, Some(InitSystem::Sysv), Some(InitSystem::Systemd)]);
+    (os, init, any::<bool>(), 0..3_u8, any::<bool>()).prop_map(|(os, init, root, backup, instance)| HostDice {
+        os,
+        init,
+        root,
+        backup,
+        instance,
+    })
+}
+
+fn platforms(index: usize) -> impl Strategy<Value = Platform> {
+    topologies()
+        .prop_flat_map(|topology| {
+            role_sets(topology)
+                .prop_flat_map(move |sets| (Just(topology), prop::collection::vec(host_dice(), sets.len()), Just(sets)))
+        })
+        .prop_flat_map(move |(topology, dice, sets)| {
+            let hosts: Vec<Host> =
+                sets.iter().zip(&dice).enumerate().map(|(at, (roles, dice))| make_host(index, at, roles, dice)).collect();
+            (Just((topology, dice)), Just(hosts.clone()).prop_shuffle(), Just(hosts))
+        })
+        .prop_map(move |((topology, dice), shuffled, hosts)| {
+            let instances = make_instances(index, topology, &hosts, &dice);
+            platform(&format!("p{index}"), topology, shuffled, instances)
+        })
+}
+
+fn make_host(index: usize, at: usize, roles: &[Role], dice: &HostDice) -> Host {
+    let mut made = host(&format!("p{index}h{at}"), roles);
+    made.os = Some(dice.os.into());
+    made.init = dice.init;
+    made.become_.password = Some(SecretRef::Command(format!("pass {CANARY}")));
+    if !dice.root {
+        made.become_.method = BecomeMethod::None;
+    }
+    made
+}
+
+/// An instance for each host that can be an application server; the first of each kind always, so that there is one.
+fn make_instances(index: usize, topology: Topology, hosts: &[Host], dice: &[HostDice]) -> Vec<inventory::Instance> {
+    let kinds = [
+        (InstanceKind::Marketing, Role::Marketing),
+        (InstanceKind::MidSourcing, Role::MidSourcing),
+        (InstanceKind::Execution, if topology == Topology::PowerCluster { Role::PowerCluster } else { Role::PowerBooster }),
+    ];
+    let mut instances = Vec::new();
+    for (kind, role) in kinds {
+        let mut first = true;
+        for (host, dice) in hosts.iter().zip(dice).filter(|(host, _)| host.roles.contains(&role)) {
+            if !first && !dice.instance && kind != InstanceKind::Execution {
+                continue;
+            }
+            first = false;
+            let backup = if dice.backup == 0 { Backup::ByDba } else { on(&hosts[usize::from(dice.backup) % hosts.len()].name) };
+            let mut made = instance(&format!("i{index}n{}", instances.len()), kind, &host.name, backup);
+            if let Some(database) = &mut made.database {
+                database.password = Some(SecretRef::Env(CANARY.into()));
+            }
+            instances.push(made);
+        }
+    }
+    instances
+}
+
+fn fleets() -> impl Strategy<Value = Vec<Platform>> {
+    (platforms(0), prop::option::of(platforms(1))).prop_map(|(first, second)| [Some(first), second].into_iter().flatten().collect())
+}
+
+/// Where a step stands: a barrier or a wave is between any two different places.
+type Place = (usize, usize, u32);
+
+struct Placed<'a> {
+    place: Place,
+    /// Its position among the steps of its stage.
+    at: usize,
+    phase: Phase,
+    step: &'a PlannedStep,
+}
+
+fn placed(plan: &PlatformPlan) -> Vec<Placed<'_>> {
+    let mut all = Vec::new();
+    for (phase_index, phase) in plan.phases.iter().enumerate() {
+        for (stage_index, stage) in phase.stages.iter().enumerate() {
+            for (at, step) in stage.steps.iter().enumerate() {
+                all.push(Placed { place: (phase_index, stage_index, step.wave), at, phase: phase.name, step });
+            }
+        }
+    }
+    all
+}
+
+/// The table "order of stages" of the vendor, with our reading of what it does not place.
+fn migrate_rank(topology: Topology, role: Role) -> Option<usize> {
+    use Role::*;
+    match (topology, role) {
+        (_, Database) => None,
+        (Topology::Standalone, _) => Some(0),
+        (Topology::Standard | Topology::CloudMessaging, Marketing) => Some(1),
+        (Topology::Standard | Topology::CloudMessaging, MidSourcing) => Some(2),
+        (Topology::Standard | Topology::CloudMessaging, Mta) => Some(3),
+        (Topology::Standard | Topology::CloudMessaging, _) => Some(4),
+        (_, Tracking) => Some(1),
+        (_, PowerBooster | PowerCluster | MidSourcing | Mta) => Some(2),
+        (_, Marketing) => Some(3),
+    }
+}
+
+/// The documented restart order: tracking, mid-sourcing (and the other delivery servers), marketing.
+fn restart_rank(role: Role) -> Option<usize> {
+    match role {
+        Role::Tracking => Some(0),
+        Role::MidSourcing | Role::Mta | Role::PowerBooster | Role::PowerCluster => Some(1),
+        Role::Marketing => Some(2),
+        Role::Database => None,
+    }
+}
+
+fn role_of(kind: InstanceKind, topology: Topology) -> Role {
+    match kind {
+        InstanceKind::Marketing => Role::Marketing,
+        InstanceKind::MidSourcing => Role::MidSourcing,
+        InstanceKind::Execution if topology == Topology::PowerCluster => Role::PowerCluster,
+        InstanceKind::Execution => Role::PowerBooster,
+    }
+}
+
+struct Check<'a> {
+    platform: &'a Platform,
+    steps: Vec<Placed<'a>>,
+}
+
+impl Check<'_> {
+    fn named<'s>(&'s self, names: &'s [&'s str]) -> impl Iterator<Item = &'s Placed<'s>> {
+        self.steps.iter().filter(move |placed| names.contains(&placed.step.name.as_str()))
+    }
+
+    fn on<'s>(&'s self, host: &'s str, names: &'s [&'s str]) -> Vec<&'s Placed<'s>> {
+        self.named(names).filter(|placed| placed.step.host == host).collect()
+    }
+
+    /// When a host gets its new version.
+    fn install(&self, host: &Host) -> Place {
+        let found = self.on(&host.name, &["install.packages", "windows.migrate"]);
+        assert_eq!(found.len(), 1, "{} is installed {} times", host.name, found.len());
+        found[0].place
+    }
+
+    fn first_rank(&self, host: &Host) -> Option<usize> {
+        host.roles.iter().filter_map(|role| migrate_rank(self.platform.topology, *role)).min()
+    }
+
+    fn campaign_hosts(&self) -> impl Iterator<Item = &Host> {
+        self.platform.hosts.iter().filter(|host| host.roles.iter().any(|role| *role != Role::Database))
+    }
+
+    /// Every host goes through the whole procedure, each part once.
+    fn everything_on_every_host(&self) {
+        for host in &self.platform.hosts {
+            for phase in [Phase::Stop, Phase::Verify] {
+                assert!(
+                    self.steps.iter().any(|placed| placed.phase == phase && placed.step.host == host.name),
+                    "{} is not in {phase}",
+                    host.name
+                );
+            }
+        }
+        for host in self.campaign_hosts() {
+            let once = if host.is_windows() {
+                vec!["windows.preflight", "windows.stop", "windows.backup", "windows.migrate", "windows.service", "windows.verify"]
+            } else {
+                vec![
+                    "facts",
+                    "stop.nlserver",
+                    "stop.processes",
+                    "backup.move-tree",
+                    "backup.archive",
+                    "remove.packages",
+                    "install.packages",
+                    "restore.conf",
+                    "restore.customers",
+                    "restore.var",
+                    "carry.internal-password",
+                    "conf.reload",
+                    "start.service",
+                    "verify.build",
+                    "verify.modules",
+                ]
+            };
+            let mut before: Option<&Placed<'_>> = None;
+            for name in once {
+                let wanted = [name];
+                let found = self.on(&host.name, &wanted);
+                assert_eq!(found.len(), 1, "{name} on {}", host.name);
+                if let Some(before) = before {
+                    assert!((before.place, before.at) < (found[0].place, found[0].at), "{name} on {}", host.name);
+                }
+                before = self.steps.iter().find(|placed| placed.step.id == found[0].step.id);
+            }
+            if host.is_windows() {
+                assert!(
+                    self.steps
+                        .iter()
+                        .filter(|placed| placed.step.host == host.name)
+                        .all(|placed| matches!(placed.step.spec.action, Action::Gate { .. }))
+                );
+            }
+            if host.roles.contains(&Role::Tracking) && !host.is_windows() {
+                for name in [
+                    "stop.web-server",
+                    "carry.redirection",
+                    "conf.trackinglogd",
+                    "start.web-server",
+                    "start.trackinglogd",
+                    "verify.redirection",
+                ] {
+                    assert_eq!(self.on(&host.name, &[name]).len(), 1, "{name} on {}", host.name);
+                }
+                assert_eq!(self.on(&host.name, &["fingerprint.internal-password"]).len(), 2);
+            }
+        }
+    }
+
+    /// Servers of an earlier stage are installed before a server of a later one is touched; those of one stage go together.
+    fn migration_order(&self, warnings: &[String]) {
+        let topology = self.platform.topology;
+        for one in self.campaign_hosts() {
+            for other in self.campaign_hosts() {
+                let (first, later) = (self.first_rank(one), self.first_rank(other));
+                let (a, b) = (self.install(one), self.install(other));
+                assert_eq!(first.cmp(&later), a.cmp(&b), "{} and {}", one.name, other.name);
+                // A later role of `one` that came with its first stage, ahead of `other`: said aloud.
+                let overtakes = |role: &Role| {
+                    migrate_rank(topology, *role).is_some_and(|rank| later.is_some_and(|later| rank > later) && first < later)
+                };
+                if one.roles.iter().any(overtakes) {
+                    assert!(
+                        warnings.iter().any(|warning| warning.contains("ahead of hosts") && names_in(warning).contains(&one.name)),
+                        "{}: {warnings:?}",
+                        one.name
+                    );
+                }
+            }
+            // What a tracking server alone needs happens in the tracking stage.
+            for placed in self.on(&one.name, &["conf.trackinglogd", "carry.redirection"]) {
+                for other in self.campaign_hosts() {
+                    if self.first_rank(other) < migrate_rank(topology, Role::Tracking) {
+                        assert!(self.install(other) < placed.place, "{}", placed.step.id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Once per instance, on its application server, in its stage, after the packages of every host of that stage.
+    fn postupgrade(&self) {
+        for instance in &self.platform.instances {
+            let all = self.named(&["postupgrade", "windows.postupgrade"]);
+            let found: Vec<_> = all.filter(|placed| placed.step.instance.as_deref() == Some(instance.name.as_str())).collect();
+            assert_eq!(found.len(), 1, "{}", instance.name);
+            let upgrade = found[0];
+            assert_eq!(upgrade.step.host, instance.app);
+            let rank = migrate_rank(self.platform.topology, role_of(instance.kind, self.platform.topology));
+            for host in self.campaign_hosts() {
+                let install = self.install(host);
+                if self.first_rank(host) <= rank {
+                    assert!(install < upgrade.place, "{} before {}", host.name, instance.name);
+                } else {
+                    assert!(upgrade.place < install, "{} after {}", host.name, instance.name);
+                }
+            }
+            if upgrade.step.name == "postupgrade" {
+                let checks = self.on(&instance.app, &["postupgrade.check"]);
+                let check = checks.iter().find(|placed| placed.step.instance == upgrade.step.instance).unwrap();
+                assert!((check.place, check.at) < (upgrade.place, upgrade.at));
+                assert_eq!(
+                    upgrade.step.command.as_ref().unwrap()[1..],
+                    ["config".to_owned(), "-postupgrade".to_owned(), format!("-instance:{}", instance.name)]
+                );
+            }
+            let backups =
+                self.named(&["backup.database", "backup-by-dba"]).filter(|placed| placed.step.instance == upgrade.step.instance);
+            assert_eq!(backups.count(), 1, "backup of {}", instance.name);
+        }
+        let upgrades = self.steps.iter().filter(|placed| {
+            placed
+                .step
+                .command
+                .as_ref()
+                .is_some_and(|argv| argv.iter().any(|a| a == "-postupgrade") && !argv.iter().any(|a| a == "-check"))
+        });
+        let windows = self.named(&["windows.postupgrade"]).count();
+        assert_eq!(upgrades.count() + windows, self.platform.instances.len());
+    }
+
+    /// Nothing is started before restart; there it is tracking, delivery, marketing, and the whole service last, in the same order.
+    fn restart_order(&self) {
+        let starts = |placed: &&Placed<'_>| {
+            placed.step.command.as_ref().is_some_and(|argv| argv.iter().any(|argument| argument == "start"))
+                || placed.step.name.starts_with("windows.start")
+                || placed.step.name == "windows.service"
+        };
+        assert!(self.steps.iter().filter(starts).all(|placed| placed.phase == Phase::Restart));
+        let mut modules: BTreeMap<usize, Vec<Place>> = BTreeMap::new();
+        for placed in self.steps.iter().filter(starts) {
+            let kind =
+                |name: &str| self.platform.instances.iter().find(|instance| instance.name == name).map(|instance| instance.kind);
+            let rank = match placed.step.name.as_str() {
+                "start.web-server" | "start.trackinglogd" => 0,
+                "start.mta" | "start.stat" | "start.inMail" => 1,
+                "start.wfserver" if placed.step.instance.as_deref().and_then(kind) == Some(InstanceKind::Marketing) => 2,
+                "start.wfserver" => 1,
+                _ => continue,
+            };
+            modules.entry(rank).or_default().push(placed.place);
+        }
+        let ordered: Vec<Vec<Place>> = modules.into_values().collect();
+        for pair in ordered.windows(2) {
+            assert!(pair[0].iter().max() < pair[1].iter().min());
+        }
+        let whole = ["start.service", "windows.service"];
+        let last = self
+            .steps
+            .iter()
+            .filter(starts)
+            .filter(|placed| !whole.contains(&placed.step.name.as_str()))
+            .map(|placed| placed.place)
+            .max();
+        let rank = |name: &str| self.platform.host(name).unwrap().roles.iter().filter_map(|role| restart_rank(*role)).max();
+        for one in self.named(&whole) {
+            assert!(last.is_none_or(|last| last < one.place), "{}", one.step.id);
+            for other in self.named(&whole) {
+                assert_eq!(
+                    rank(&one.step.host).cmp(&rank(&other.step.host)),
+                    one.place.cmp(&other.place),
+                    "{} {}",
+                    one.step.id,
+                    other.step.id
+                );
+            }
+        }
+        // Every application server gets the modules of its instance.
+        for instance in &self.platform.instances {
+            let app = self.platform.host(&instance.app).unwrap();
+            if !app.is_windows() {
+                let found = self.on(&instance.app, &["start.wfserver"]);
+                assert!(
+                    found.iter().any(|placed| placed.step.instance.as_deref() == Some(instance.name.as_str())),
+                    "{}",
+                    instance.name
+                );
+            }
+        }
+    }
+
+    fn stop_order(&self) {
+        let web = self.named(&["stop.web-server", "windows.stop-web"]).map(|placed| placed.place).max();
+        for placed in self.named(&["stop.nlserver", "windows.stop", "stop.processes"]) {
+            assert!(web.is_none_or(|web| web < placed.place), "{}", placed.step.id);
+        }
+    }
+
+    fn gates(&self) {
+        let gates: Vec<(&str, Phase)> = self
+            .steps
+            .iter()
+            .filter_map(|placed| match &placed.step.spec.action {
+                Action::Gate { gate, .. } => Some((gate.as_str(), placed.phase)),
+                _ => None,
+            })
+            .collect();
+        let unique: BTreeSet<&str> = gates.iter().map(|(gate, _)| *gate).collect();
+        assert_eq!(unique.len(), gates.len(), "{gates:?}");
+        assert!(gates.iter().all(|(gate, _)| gate.strip_prefix(&self.platform.name).is_some_and(|rest| rest.starts_with('/'))));
+        let vendor: Vec<Phase> =
+            gates.iter().filter(|(gate, _)| gate.ends_with("/vendor-execution-servers")).map(|(_, phase)| *phase).collect();
+        let wanted = if self.platform.topology == Topology::CloudMessaging { vec![Phase::Preflight] } else { Vec::new() };
+        assert_eq!(vendor, wanted);
+    }
+}
+
+/// The names in a warning `PLATFORM: NAMES is ROLES: ...`, unfolded.
+fn names_in(warning: &str) -> Vec<String> {
+    let names = warning.split(": ").nth(1).and_then(|rest| rest.split(" is ").next()).unwrap_or_default();
+    names.split(", ").flat_map(|folded| inventory::expand(folded).unwrap()).collect()
+}
+
+fn shape(plan: &Plan, platforms: &[Platform]) {
+    let phases = ["preflight", "stop", "backup", "migrate", "restart", "verify"];
+    let mut ids = BTreeSet::new();
+    for (planned, platform) in plan.platforms.iter().zip(platforms) {
+        assert_eq!(planned.phases.iter().map(|phase| phase.name.as_str()).collect::<Vec<_>>(), phases);
+        for phase in &planned.phases {
+            assert!(!phase.stages.is_empty(), "{} is empty", phase.name);
+            let mut stages = BTreeSet::new();
+            for stage in &phase.stages {
+                assert!(stages.insert(&stage.name));
+                let hosts: BTreeSet<&String> = stage.steps.iter().map(|step| &step.host).collect();
+                assert_eq!(hosts, stage.hosts.iter().collect());
+                assert!(!stage.roles.is_empty(), "{}", stage.name);
+                for step in &stage.steps {
+                    let whose = step.instance.as_ref().map(|instance| format!(":{instance}")).unwrap_or_default();
+                    let id = format!("{}/{}/{}/{}{whose}/{}", planned.name, phase.name, stage.name, step.host, step.name);
+                    assert_eq!((&step.id.0, &step.spec.id.0), (&id, &id));
+                    assert!(ids.insert(id), "{} twice", step.id);
+                    let host = platform.host(&step.host).unwrap();
+                    assert!(host.become_.method != BecomeMethod::None || step.run_as == RunAs::Login, "{}", step.id);
+                }
+            }
+        }
+    }
+    let steps = serde_json::to_string(&plan.platforms).unwrap();
+    assert!(!steps.contains(CANARY));
+    assert!(!controller::plan::render(plan, true, 100).contains(CANARY));
+    for rest in steps.split('{').skip(1) {
+        let name: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || matches!(c, '_' | '.' | '-')).collect();
+        assert!(name.is_empty() || name == "run" || !rest[name.len()..].starts_with('}'), "{{{name}}}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_mandated_order_holds(platforms in fleets()) {
+        let plan = plan(&fleet(platforms.clone())).unwrap();
+        shape(&plan, &platforms);
+        for (planned, platform) in plan.platforms.iter().zip(&platforms) {
+            let check = Check { platform, steps: placed(planned) };
+            check.everything_on_every_host();
+            check.migration_order(&plan.warnings);
+            check.postupgrade();
+            check.restart_order();
+            check.stop_order();
+            check.gates();
+        }
+    }
+}

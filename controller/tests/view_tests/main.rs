@@ -1,0 +1,7 @@
+//! Views, screens and reports, from hand-made plans and events.
+
+mod commands;
+mod fleet;
+mod fold;
+mod reports;
+mod screens;

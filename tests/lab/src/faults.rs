@@ -1,0 +1,43 @@
+//! Faults of a spec, as stand-ins meet them.
+
+use crate::rules::Site;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The file by which a stand-in tells its host's SSH server to cut the connections.
+pub(crate) fn cut_file(host: &crate::layout::Host) -> PathBuf {
+    host.state().join("cut-now")
+}
+
+impl Site {
+    /// Meets a step that the spec may have faults for: cuts the connection, takes its time, and says whether to fail.
+    pub(crate) fn meet(&self, step: &str) -> io::Result<bool> {
+        let faults = &self.layout.faults;
+        let here = |host: &String, name: &String| *host == self.host.name && name == step;
+        if let Some(cut) = faults.cut.iter().find(|fault| here(&fault.host, &fault.after))
+            && self.is_due(&format!("cut-{step}"), Some(cut.times.unwrap_or(1)))?
+        {
+            std::fs::write(cut_file(&self.host), b"")?;
+            crate::processes::wait_until(Duration::from_secs(5), || !cut_file(&self.host).exists());
+        }
+        if let Some(slow) = faults.slow.iter().find(|fault| here(&fault.host, &fault.what)) {
+            std::thread::sleep(Duration::from_millis(slow.seconds.0));
+        }
+        match faults.fail.iter().find(|fault| here(&fault.host, &fault.step)) {
+            Some(fault) => self.is_due(&format!("fail-{step}"), fault.times),
+            None => Ok(false),
+        }
+    }
+
+    /// Counts how often a fault was met.
+    fn is_due(&self, name: &str, times: Option<u32>) -> io::Result<bool> {
+        let Some(times) = times else { return Ok(true) };
+        // Held while counting: two stand-ins of a host can meet a fault at once.
+        let _writer = self.writer()?;
+        let counter = self.host.state().join(format!("fault-{name}"));
+        let met: u32 = std::fs::read_to_string(&counter).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+        std::fs::write(&counter, (met + 1).to_string())?;
+        Ok(met < times)
+    }
+}

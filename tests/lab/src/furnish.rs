@@ -1,0 +1,304 @@
+//! Builds a lab's directory: hosts with an old installation that runs, packages, keys, secrets.
+
+use crate::conf;
+use crate::layout::{Family, Host, Instance, Layout, Platform, this_machine};
+use crate::package;
+use crate::spec::{PlatformSpec, Role, Spec};
+use crate::standins::{self, Unpack, database_server, place, stored, unpack};
+use crate::state::{self, Database, Package};
+use russh::keys::ssh_key::LineEnding;
+use russh::keys::{Algorithm, PrivateKey};
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// The account that the lab's SSH servers know.
+pub(crate) const LOGIN: &str = "ops";
+
+/// The database account of every instance.
+const DATABASE_USER: &str = "neolane";
+
+/// Values that must turn up nowhere but where they belong: canaries for tests.
+#[derive(Clone)]
+pub struct Secrets {
+    /// The `internal` password that the operators typed.
+    pub internal_password: String,
+    /// How it is stored in each `serverConf.xml`.
+    pub internal_stored: String,
+    /// The tracking password in each `serverConf.xml`.
+    pub tracking_password: String,
+    /// The password of all databases, which `db.pw` holds for the inventory.
+    pub database_password: String,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets(***)")
+    }
+}
+
+fn random(words: usize) -> io::Result<String> {
+    let mut bytes = vec![0; words];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// What a lab is made of once it is furnished.
+pub(crate) struct Furnished {
+    pub(crate) layout: Layout,
+    pub(crate) secrets: Secrets,
+    /// The public half of the key that logs in.
+    pub(crate) login: russh::keys::PublicKey,
+    /// A listening socket and a host key for each host, in the order of the hosts.
+    pub(crate) doors: Vec<(TcpListener, PrivateKey)>,
+    /// The port of all SSH servers.
+    pub(crate) port: u16,
+}
+
+/// Builds everything in `dir`, which must be empty or absent.
+pub(crate) fn furnish(spec: &Spec, dir: &Path, binary: &Path) -> io::Result<Furnished> {
+    fs::create_dir_all(dir)?;
+    if fs::read_dir(dir)?.next().is_some() {
+        return Err(io::Error::other(format!("{} is not empty: a lab is built in a directory of its own", dir.display())));
+    }
+    // Executables are recognised by their path, which the kernel gives without links.
+    let dir = fs::canonicalize(dir)?;
+    let count = spec.platforms.iter().map(|platform| platform.resolve().map(|hosts| hosts.len())).sum::<Result<usize, _>>();
+    let (listeners, port) = listen(count.map_err(io::Error::other)?)?;
+    let layout = lay_out(spec, &dir, &listeners)?;
+    let secrets = Secrets {
+        internal_password: format!("Int-{}", random(9)?),
+        internal_stored: String::new(),
+        tracking_password: format!("Trk-{}", random(9)?),
+        database_password: format!("Db-{}", random(9)?),
+    };
+    let secrets = Secrets { internal_stored: stored(&secrets.internal_password), ..secrets };
+
+    place(binary, &dir.join("lib/lab"))?;
+    fs::create_dir_all(dir.join("databases"))?;
+    fs::create_dir_all(dir.join("packages"))?;
+    fs::write(Layout::file(&dir), serde_json::to_vec_pretty(&layout)?)?;
+    private_file(&dir.join("db.pw"), &secrets.database_password)?;
+    let login = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).map_err(io::Error::other)?;
+    private_file(&dir.join("id_ed25519"), &login.to_openssh(LineEnding::LF).map_err(io::Error::other)?)?;
+    let public = login.public_key().to_openssh().map_err(io::Error::other)?;
+    fs::write(dir.join("id_ed25519.pub"), format!("{public} caravan-lab\n"))?;
+
+    let mut known_hosts = String::new();
+    let mut doors = Vec::new();
+    for (host, listener) in layout.hosts().zip(listeners) {
+        let key = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).map_err(io::Error::other)?;
+        let public = key.public_key().to_openssh().map_err(io::Error::other)?;
+        known_hosts.push_str(&format!("[{}]:{port} {public}\n", host.address));
+        doors.push((listener, key));
+    }
+    fs::write(dir.join("known_hosts"), known_hosts)?;
+    for platform in &layout.platforms {
+        for instance in &platform.instances {
+            let database = Database {
+                user: DATABASE_USER.to_owned(),
+                password_sha256: package::sha256(secrets.database_password.as_bytes()),
+                build: layout.source.build,
+                ..Database::default()
+            };
+            state::set_database(&layout, &instance.name, &database)?;
+        }
+        for host in &platform.hosts {
+            write_packages(&layout, host.family())?;
+            furnish_host(&layout, platform, host, &secrets)?;
+        }
+    }
+    crate::fleet::write(&layout, port)?;
+    Ok(Furnished { login: login.public_key().clone(), layout, secrets, doors, port })
+}
+
+fn private_file(path: &Path, content: &str) -> io::Result<()> {
+    use io::Write;
+    let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
+    file.write_all(content.as_bytes())
+}
+
+/// Listens on as many loopback addresses as there are hosts, all with one port: an address of its own for each host, from a block
+/// that is drawn anew for each lab, so that labs can run side by side.
+fn listen(count: usize) -> io::Result<(Vec<TcpListener>, u16)> {
+    let mut last = io::Error::other("no hosts");
+    for _ in 0..50 {
+        let mut draw = [0; 2];
+        getrandom::fill(&mut draw).map_err(io::Error::other)?;
+        let first = u32::from(Ipv4Addr::new(127, 79, 0, 0)) + u32::from(u16::from_be_bytes(draw)) / 4 * 3 + 256;
+        let mut port = 0;
+        let listeners = (0..count).map(|n| {
+            let address = Ipv4Addr::from(first + u32::try_from(n).unwrap_or(u32::MAX));
+            let listener = TcpListener::bind((address, port))?;
+            port = listener.local_addr()?.port();
+            Ok(listener)
+        });
+        match listeners.collect::<io::Result<Vec<_>>>() {
+            Ok(listeners) => return Ok((listeners, port)),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Decides who is who.
+fn lay_out(spec: &Spec, dir: &Path, listeners: &[TcpListener]) -> io::Result<Layout> {
+    let mut listeners = listeners.iter();
+    let mut platforms = Vec::new();
+    for platform in &spec.platforms {
+        let instances = instances(platform)?;
+        let os = platform.os.clone().or_else(this_machine).unwrap_or_else(|| "debian-12".to_owned());
+        let mut hosts = Vec::new();
+        for host in platform.resolve().map_err(io::Error::other)? {
+            let address = match listeners.next().map(TcpListener::local_addr).transpose()? {
+                Some(std::net::SocketAddr::V4(address)) => *address.ip(),
+                _ => return Err(io::Error::other("a listener for each host is needed")),
+            };
+            let carried = instances.iter().filter(|instance| carries(&host.name, &host.roles, instance));
+            hosts.push(Host {
+                instances: carried.map(|instance| instance.name.clone()).collect(),
+                dir: dir.join("hosts").join(&host.name),
+                name: host.name,
+                roles: host.roles,
+                os: os.clone(),
+                // The address is the lab's own; its port is free unless another program guesses it.
+                web_port: TcpListener::bind((address, 0))?.local_addr()?.port(),
+                address,
+            });
+        }
+        platforms.push(Platform { name: platform.name.clone(), topology: platform.topology, hosts, instances });
+    }
+    Ok(Layout {
+        dir: dir.to_owned(),
+        source: spec.source.clone(),
+        target: spec.target.clone(),
+        platforms,
+        faults: spec.faults.clone(),
+    })
+}
+
+/// The instances of a platform: one or more of marketing, one of mid-sourcing, one for each execution server.
+fn instances(platform: &PlatformSpec) -> io::Result<Vec<Instance>> {
+    let hosts = platform.resolve().map_err(io::Error::other)?;
+    let first = |role: Role| hosts.iter().find(|host| host.roles.contains(&role)).map(|host| host.name.clone());
+    let base = platform.name.replace(['-', '.'], "_");
+    let mut instances = Vec::new();
+    for number in 1..=platform.instances {
+        let name = if number == 1 { base.clone() } else { format!("{base}_{number}") };
+        instances.push(Instance { name, of: Role::Marketing, app: first(Role::Marketing).unwrap_or_default() });
+    }
+    if let Some(app) = first(Role::MidSourcing) {
+        instances.push(Instance { name: format!("{base}_mid"), of: Role::MidSourcing, app });
+    }
+    for role in [Role::PowerBooster, Role::PowerCluster] {
+        for (number, host) in hosts.iter().filter(|host| host.roles.contains(&role)).enumerate() {
+            instances.push(Instance { name: format!("{base}_exec{}", number + 1), of: role, app: host.name.clone() });
+        }
+    }
+    Ok(instances)
+}
+
+/// Whether a host has the configuration of an instance.
+fn carries(host: &str, roles: &[Role], instance: &Instance) -> bool {
+    instance.app == host
+        || match instance.of {
+            Role::Marketing => roles.iter().any(|role| matches!(role, Role::Marketing | Role::Mta | Role::Tracking)),
+            Role::MidSourcing => roles.contains(&Role::MidSourcing),
+            _ => false,
+        }
+}
+
+fn write_packages(layout: &Layout, family: Family) -> io::Result<()> {
+    for (names, release) in [(package::OLD, &layout.source), (package::NEW, &layout.target)] {
+        let file = package_path(layout, family, names, release.build);
+        if !file.exists() {
+            fs::write(file, package::content(family, names, release)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where a package file of a lab is.
+pub(crate) fn package_path(layout: &Layout, family: Family, names: &[&str], build: u32) -> PathBuf {
+    layout.dir.join("packages").join(package::file_name(family, names.first().unwrap_or(&"nlserver"), build))
+}
+
+fn furnish_host(layout: &Layout, platform: &Platform, host: &Host, secrets: &Secrets) -> io::Result<()> {
+    for dir in ["home/ops", "bin", "tmp", "backup", "var/lib/lab/run"] {
+        fs::create_dir_all(host.dir.join(dir))?;
+    }
+    let binary = layout.dir.join("lib/lab");
+    let tools: &[&str] = match host.family() {
+        Family::Debian => &["dpkg", "dpkg-query"],
+        Family::Rhel => &["rpm"],
+    };
+    for name in tools.iter().chain(&["pg_dump", "pg_restore"]) {
+        place(&binary, &host.dir.join("bin").join(name))?;
+    }
+    if host.is(Role::Tracking) {
+        place(&binary, &host.web_program())?;
+        place(&binary, &host.init_scripts().join(host.family().web_service()))?;
+    }
+    unpack(host, Unpack { release: &layout.source, binary: &binary })?;
+    let installed = package::OLD.iter().map(|name| Package { name: name.to_string(), release: layout.source.clone(), whole: true });
+    state::set_packages(host, &installed.collect::<Vec<_>>())?;
+
+    let nl6 = host.nl6();
+    let faults = &layout.faults;
+    let has = |hosts: &[String]| hosts.contains(&host.name);
+    let password = match () {
+        () if has(&faults.empty_password) => String::new(),
+        () if has(&faults.different_password) => stored(&format!("{} of {}", secrets.internal_password, host.name)),
+        () => secrets.internal_stored.clone(),
+    };
+    let server_conf = nl6.join("conf/serverConf.xml");
+    let text = conf::server_conf(&password, &secrets.tracking_password, "uFE80000000000000F1FA913DD7CC7C48004BA419F");
+    fs::write(&server_conf, &text)?;
+    let web = host.roles.iter().any(|role| !matches!(role, Role::Mta | Role::Tracking));
+    fs::write(nl6.join("conf/config-default.xml"), conf::config_default(web, host.is(Role::Tracking)))?;
+    fs::write(nl6.join("customer.sh"), "# Variables of this site.\nTZ=Europe/Berlin\nexport TZ\n")?;
+    fs::write(nl6.join("customers/site.js"), format!("// Code of {}.\n", platform.name))?;
+    for instance in &host.instances {
+        let roles =
+            if platform.instance(instance).is_some_and(|instance| instance.app == host.name) { &host.roles[..] } else { &[] };
+        let delivers = if host.is(Role::Mta) { &[Role::Mta][..] } else { &[] };
+        let roles = [roles, delivers].concat();
+        let config = conf::config_instance(&platform.name, instance, DATABASE_USER, &roles);
+        fs::write(nl6.join(format!("conf/config-{instance}.xml")), config)?;
+        let redirect = nl6.join("var").join(instance).join("redir");
+        fs::create_dir_all(redirect.join("log"))?;
+        fs::write(redirect.join("log/0.log"), "2026-11-22 recipient=1 url=/r/?id=h1\n")?;
+    }
+    if has(&faults.unreadable_conf) {
+        fs::write(&server_conf, &text[..text.len() / 2])?;
+        fs::set_permissions(&server_conf, fs::Permissions::from_mode(0o000))?;
+    }
+    Ok(())
+}
+
+/// Starts what runs on a host before anybody touches it. Nothing of it is recorded: the story begins afterwards.
+pub(crate) fn start_host(layout: &Layout, host: &Host) -> io::Result<()> {
+    let stubborn = layout.faults.fail.iter().any(|fault| fault.host == host.name && fault.step == "stop");
+    let mut expected = conf::auto_start(host)?;
+    expected.push("watchdog@default".to_owned());
+    for module in &expected {
+        standins::launch(host, module, stubborn)?;
+    }
+    if host.is(Role::Tracking) {
+        standins::launch_web(host, layout.source.build)?;
+        expected.push(host.family().web_service().to_owned());
+    }
+    for name in &expected {
+        if !standins::wait_for(host, name)? {
+            return Err(io::Error::other(format!("{name} of {} did not come up", host.name)));
+        }
+    }
+    Ok(())
+}
+
+/// The server that the inventory names for a platform's databases.
+pub(crate) fn database_of(platform: &str) -> (String, &'static str) {
+    (database_server(platform), DATABASE_USER)
+}

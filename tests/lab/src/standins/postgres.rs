@@ -1,0 +1,187 @@
+//! `pg_dump` and `pg_restore --list`, with libpq's rules for password files.
+
+use super::{complain, say};
+use crate::package::sha256;
+use crate::records::Event;
+use crate::rules::Site;
+use crate::state;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+const MAGIC: &[u8] = b"PGDMP\x01\x0e\x00";
+
+/// The value of `--name=VALUE`.
+fn option<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
+    arguments.iter().find_map(|argument| argument.strip_prefix("--")?.strip_prefix(name)?.strip_prefix('='))
+}
+
+pub(super) fn dump(site: &Site, arguments: &[String]) -> io::Result<u8> {
+    if arguments.iter().any(|argument| argument == "--version") {
+        say("pg_dump (PostgreSQL) 13.21");
+        return Ok(0);
+    }
+    let name = option(arguments, "dbname").or(arguments.iter().map(String::as_str).find(|argument| !argument.starts_with('-')));
+    let server = option(arguments, "host").unwrap_or("localhost");
+    let (Some(name), Some(file), Some(user)) = (name, option(arguments, "file"), option(arguments, "username")) else {
+        complain("pg_dump: error: the lab's stand-in needs --file=, --username= and a database");
+        return Ok(1);
+    };
+    if let Err(what) = connect(site, server, name, user)? {
+        complain(&format!("pg_dump: error: connection to server at \"{server}\", port 5432 failed: {what}"));
+        site.record(Event::DumpFailed, name, &what)?;
+        return Ok(1);
+    }
+    let fails = site.meet("dump")?;
+    let state = state::database(&site.layout, name)?;
+    let mut content = MAGIC.to_vec();
+    content.extend(serde_json::to_vec(&(name, &state.build, &state.completed))?);
+    content.resize(content.len() + 48 * 1024, b'.');
+    let digest = sha256(&content);
+    if fails {
+        content.truncate(content.len() / 2);
+    } else {
+        content.extend(digest.as_bytes());
+    }
+    if let Err(error) = fs::write(file, &content) {
+        complain(&format!("pg_dump: error: could not open output file \"{file}\": {error}"));
+        site.record(Event::DumpFailed, name, "no output file")?;
+        return Ok(1);
+    }
+    if fails {
+        complain("pg_dump: error: query failed: server closed the connection unexpectedly");
+        site.record(Event::DumpFailed, name, "connection lost")?;
+        return Ok(1);
+    }
+    let mut writer = site.writer()?;
+    let state = state::database(&site.layout, name)?;
+    state::set_database(&site.layout, name, &state::Database { dumps: state.dumps + 1, ..state })?;
+    writer.append(Event::DumpWritten, name, file)?;
+    Ok(0)
+}
+
+/// Logs in as libpq does; the inner error is what the server or the library says.
+fn connect(site: &Site, server: &str, name: &str, user: &str) -> io::Result<Result<(), String>> {
+    let expected = database_server(&site.platform.name);
+    if server != expected {
+        return Ok(Err(format!("could not translate host name \"{server}\" to address: Name or service not known")));
+    }
+    let known = site.platform.instance(name).map(|instance| state::database(&site.layout, &instance.name)).transpose()?;
+    let password = match std::env::var_os("PGPASSFILE").map(|file| password_from(Path::new(&file), server, name, user)) {
+        Some(Ok(Some(password))) => password,
+        Some(Ok(None)) | None => return Ok(Err("fe_sendauth: no password supplied".into())),
+        Some(Err(warning)) => {
+            complain(&warning);
+            return Ok(Err("fe_sendauth: no password supplied".into()));
+        }
+    };
+    Ok(match known {
+        Some(database) if database.user != user || database.password_sha256 != sha256(password.as_bytes()) => {
+            Err(format!("FATAL:  password authentication failed for user \"{user}\""))
+        }
+        None => Err(format!("FATAL:  database \"{name}\" does not exist")),
+        Some(_) => Ok(()),
+    })
+}
+
+/// The database server of a platform, as the inventory names it.
+pub(crate) fn database_server(platform: &str) -> String {
+    format!("db.{platform}.lab")
+}
+
+/// Looks a password up as libpq does: a plain file that nobody else can read, `host:port:database:user:password`, `*` for any, a
+/// backslash before `:` and itself (PostgreSQL manual, "The Password File").
+fn password_from(file: &Path, server: &str, name: &str, user: &str) -> Result<Option<String>, String> {
+    let Ok(metadata) = fs::metadata(file) else { return Ok(None) };
+    if !metadata.is_file() {
+        return Err(format!("WARNING: password file \"{}\" is not a plain file", file.display()));
+    }
+    if metadata.permissions().mode() & 0o077 != 0 {
+        return Err(format!(
+            "WARNING: password file \"{}\" has group or world access; permissions should be u=rw (0600) or less",
+            file.display()
+        ));
+    }
+    let Ok(text) = fs::read_to_string(file) else { return Ok(None) };
+    let wanted = [server, "5432", name, user];
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let fields = split_escaped(line);
+        let Some((password, keys)) = fields.split_last().filter(|(_, keys)| keys.len() == wanted.len()) else { continue };
+        if keys.iter().zip(wanted).all(|(key, wanted)| key == "*" || key == wanted) {
+            return Ok(Some(password.clone()));
+        }
+    }
+    Ok(None)
+}
+
+fn split_escaped(line: &str) -> Vec<String> {
+    let mut fields = vec![String::new()];
+    let mut characters = line.chars();
+    while let Some(character) = characters.next() {
+        match (character, fields.len(), fields.last_mut()) {
+            // The fifth field is the rest of the line, though escapes hold there too.
+            (':', ..5, _) => fields.push(String::new()),
+            ('\\', _, Some(field)) => field.extend(characters.next()),
+            (other, _, Some(field)) => field.push(other),
+            (_, _, None) => {}
+        }
+    }
+    fields
+}
+
+pub(super) fn restore(site: &Site, arguments: &[String]) -> io::Result<u8> {
+    if arguments.iter().any(|argument| argument == "--version") {
+        say("pg_restore (PostgreSQL) 13.21");
+        return Ok(0);
+    }
+    let file = arguments.iter().find(|argument| !argument.starts_with('-'));
+    let (true, Some(file)) = (arguments.iter().any(|argument| matches!(argument.as_str(), "--list" | "-l")), file) else {
+        complain("pg_restore: error: the lab's stand-in only lists: pg_restore --list FILE");
+        return Ok(1);
+    };
+    let content = match fs::read(file) {
+        Ok(content) => content,
+        Err(error) => {
+            complain(&format!("pg_restore: error: could not open input file \"{file}\": {error}"));
+            return Ok(1);
+        }
+    };
+    let whole = content.len().checked_sub(64).and_then(|at| content.split_at_checked(at));
+    let whole = whole.is_some_and(|(body, digest)| body.starts_with(MAGIC) && sha256(body).as_bytes() == digest);
+    if !whole {
+        complain(if content.starts_with(MAGIC) {
+            "pg_restore: error: could not read from input file: end of file"
+        } else {
+            "pg_restore: error: input file does not appear to be a valid archive"
+        });
+        return Ok(1);
+    }
+    site.record(Event::DumpListed, file, "")?;
+    say(";\n; Archive created by the lab\n;     Format: CUSTOM\n;\n; Selected TOC Entries:\n;");
+    for (number, table) in ["xtkoption", "xtkoperator", "nmsrecipient", "nmsdelivery"].iter().enumerate() {
+        say(&format!("{}; 0 {} TABLE DATA public {table} neolane", 3200 + number, 16400 + number));
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lookup(content: &str, mode: u32) -> Result<Option<String>, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), content).unwrap();
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).unwrap();
+        password_from(file.path(), "db", "demo", "neolane")
+    }
+
+    #[test]
+    fn password_files_are_read_as_libpq_reads_them() {
+        assert_eq!(lookup("# x\nother:*:demo:neolane:no\ndb:*:demo:neolane:pa\\:ss\n", 0o600), Ok(Some("pa:ss".into())));
+        assert_eq!(lookup("*:*:*:*:a:b", 0o400), Ok(Some("a:b".into())));
+        assert_eq!(lookup("db:5433:demo:neolane:x", 0o600), Ok(None));
+        assert!(lookup("*:*:*:*:x", 0o640).unwrap_err().contains("group or world access"));
+        assert_eq!(password_from(Path::new("/nowhere"), "db", "demo", "neolane"), Ok(None));
+    }
+}

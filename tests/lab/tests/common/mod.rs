@@ -1,0 +1,232 @@
+//! What the lab's tests share: a lab in a directory of its own, and hands that do by themselves what Caravan would do.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use lab::{Host, Instance, Lab, Platform, Role, Rule, Spec, Topology, migration_rank};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A lab that goes away with its directory.
+pub(crate) struct Bench {
+    pub lab: Lab,
+    // After the lab: first everything ends, then the directory is removed.
+    dir: tempfile::TempDir,
+}
+
+/// The `lab` program of this build.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_lab");
+
+impl Bench {
+    pub(crate) fn new(spec: Spec) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let lab = Lab::start_with(spec, &dir.path().join("lab"), Path::new(PROGRAM)).unwrap();
+        Self { lab, dir }
+    }
+
+    /// A standard platform `demo`: demo-mkt1, demo-mta1, demo-trk1, demo-trk2.
+    pub(crate) fn standard() -> Self {
+        Self::new(standard())
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn host(&self, name: &str) -> &Host {
+        self.lab.host(name).host
+    }
+
+    pub(crate) fn platform(&self) -> &Platform {
+        &self.lab.layout().platforms[0]
+    }
+
+    /// A program of a host, with the environment that a login has.
+    pub(crate) fn command(&self, host: &str, program: &str) -> Command {
+        let host = self.host(host);
+        let path = match program {
+            "nlserver" => host.nl6().join("bin/nlserver"),
+            "nlserver6" | "apache2" | "httpd" => host.init_scripts().join(program),
+            other => host.dir.join("bin").join(other),
+        };
+        let mut command = Command::new(path);
+        command.env_clear().env(lab::HOST_VARIABLE, &host.dir).env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn run(&self, host: &str, program: &str, arguments: &[&str]) -> Output {
+        self.command(host, program).args(arguments).output().unwrap()
+    }
+
+    /// As [`Bench::run`], and it has to succeed. Gives standard output.
+    pub(crate) fn ok(&self, host: &str, program: &str, arguments: &[&str]) -> String {
+        let output = self.run(host, program, arguments);
+        assert!(output.status.success(), "{host} {program} {arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The rules that were broken so far.
+    pub(crate) fn broken(&self) -> Vec<Rule> {
+        self.lab.violations().unwrap().into_iter().map(|violation| violation.rule).collect()
+    }
+
+    pub(crate) fn explain(&self) -> String {
+        self.lab.violations().unwrap().iter().map(|violation| format!("{violation}\n")).collect()
+    }
+
+    pub(crate) fn package(&self, name: &str) -> String {
+        let dir = self.lab.dir().join("packages");
+        let found = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let mut found = found.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&format!("{name}-")));
+        found.next().unwrap().to_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn new_package(&self) -> String {
+        self.package("nlserver6-v7")
+    }
+
+    pub(crate) fn stop(&self, host: &str) {
+        if self.host(host).is(Role::Tracking) {
+            self.ok(host, self.host(host).family().web_service(), &["stop"]);
+        }
+        self.ok(host, "nlserver6", &["stop"]);
+    }
+
+    pub(crate) fn stop_all(&self) {
+        for host in &self.platform().hosts {
+            self.stop(&host.name);
+        }
+    }
+
+    /// Dumps an instance's database on its application server.
+    pub(crate) fn dump(&self, instance: &Instance, password: &str) -> (PathBuf, Output) {
+        let host = self.host(&instance.app);
+        let passwords = host.dir.join("pgpass");
+        let server = format!("db.{}.lab", self.platform().name);
+        fs::write(&passwords, format!("{server}:*:{}:neolane:{password}\n", instance.name)).unwrap();
+        fs::set_permissions(&passwords, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let file = host.dir.join(format!("backup/{}.dump", instance.name));
+        let mut command = self.command(&instance.app, "pg_dump");
+        command.args(["--format=custom", &format!("--file={}", file.display()), &format!("--host={server}")]);
+        let output = command.args(["--username=neolane", "--no-password", &instance.name]).env("PGPASSFILE", &passwords).output();
+        (file, output.unwrap())
+    }
+
+    pub(crate) fn back_up(&self) {
+        for instance in &self.platform().instances {
+            let (file, output) = self.dump(instance, &self.lab.secrets().database_password);
+            assert!(output.status.success(), "{output:?}");
+            self.ok(&instance.app, "pg_restore", &["--list", file.to_str().unwrap()]);
+        }
+        for host in &self.platform().hosts {
+            fs::rename(host.nl6(), host.backup()).unwrap();
+        }
+    }
+
+    /// Old packages out, new ones in.
+    pub(crate) fn replace_packages(&self, host: &str) {
+        match self.host(host).family() {
+            lab::Family::Debian => {
+                self.ok(host, "dpkg", &["--purge", "nlserver6", "nlthirdparty6"]);
+                self.ok(host, "dpkg", &["-i", &self.new_package()]);
+            }
+            lab::Family::Rhel => {
+                self.ok(host, "rpm", &["-ev", "nlserver6", "nlthirdparty6"]);
+                self.ok(host, "rpm", &["-Uvh", &self.new_package()]);
+            }
+        }
+    }
+
+    pub(crate) fn restore(&self, host: &str) {
+        let host = self.host(host);
+        copy(&host.backup(), &host.nl6(), &|path| {
+            let name = path.to_str().unwrap();
+            name == "customer.sh" || name.starts_with("customers") || name.starts_with("var") || name.starts_with("conf/config")
+        });
+        let stored = fs::read_to_string(host.backup().join("conf/serverConf.xml")).unwrap();
+        let stored = stored.split("internalPassword=\"").nth(1).unwrap().split('"').next().unwrap();
+        let file = host.nl6().join("conf/serverConf.xml");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("internalPassword=\"\"", &format!("internalPassword=\"{stored}\""))).unwrap();
+    }
+
+    /// A host's packages and configuration.
+    pub(crate) fn migrate_host(&self, host: &str) {
+        self.replace_packages(host);
+        self.restore(host);
+        self.ok(host, "nlserver", &["config", "-reload"]);
+    }
+
+    pub(crate) fn postupgrade(&self, instance: &Instance) -> String {
+        self.ok(&instance.app, "nlserver", &["config", "-postupgrade", &format!("-instance:{}", instance.name)])
+    }
+
+    /// The whole `migrate` phase in the mandated order, as these hands know it.
+    pub(crate) fn migrate_in_order(&self) {
+        let platform = self.platform();
+        for rank in 0..4 {
+            let mine = |host: &&Host| host.roles.iter().map(|role| migration_rank(platform.topology, *role)).min() == Some(rank);
+            for host in platform.hosts.iter().filter(mine) {
+                self.migrate_host(&host.name);
+            }
+            for instance in platform.instances.iter().filter(|instance| migration_rank(platform.topology, instance.of) == rank) {
+                let output = self.postupgrade(instance);
+                assert!(
+                    output.contains(&format!("{} instance, 1 warning(s) and 0 error(s) during the update.", instance.name)),
+                    "{output}"
+                );
+            }
+        }
+    }
+
+    /// Restarts in the documented restart order.
+    pub(crate) fn restart_in_order(&self) {
+        for host in self.platform().hosts.iter().filter(|host| host.is(Role::Tracking)) {
+            self.ok(&host.name, "nlserver", &["start", "trackinglogd@default"]);
+            self.ok(&host.name, host.family().web_service(), &["start"]);
+        }
+        let (last, first): (Vec<_>, Vec<_>) = self.platform().hosts.iter().partition(|host| host.is(Role::Marketing));
+        for host in first.into_iter().chain(last) {
+            self.ok(&host.name, "nlserver6", &["start"]);
+        }
+    }
+}
+
+/// The spec of [`Bench::standard`].
+pub(crate) fn standard() -> Spec {
+    Spec {
+        platforms: vec![lab::PlatformSpec {
+            os: Some("debian-12".into()),
+            ..Spec::one("demo", Topology::Standard, &[(Role::Marketing, 1), (Role::Mta, 1), (Role::Tracking, 2)])
+                .platforms
+                .remove(0)
+        }],
+        ..Spec::every_topology()
+    }
+}
+
+/// Copies what `wanted` selects by its path below `from`.
+fn copy(from: &Path, to: &Path, wanted: &dyn Fn(&Path) -> bool) {
+    fn walk(base: &Path, at: &Path, to: &Path, wanted: &dyn Fn(&Path) -> bool) {
+        for entry in fs::read_dir(at).unwrap() {
+            let path = entry.unwrap().path();
+            let relative = path.strip_prefix(base).unwrap();
+            if path.is_dir() {
+                walk(base, &path, to, wanted);
+            } else if wanted(relative) {
+                fs::create_dir_all(to.join(relative).parent().unwrap()).unwrap();
+                fs::copy(&path, to.join(relative)).unwrap();
+            }
+        }
+    }
+    walk(from, from, to, wanted);
+}
+
+/// `GET` of a path of a host's web server: the whole answer.
+pub(crate) fn get(host: &Host, path: &str) -> std::io::Result<String> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect((host.address, host.web_port))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", host.address)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
