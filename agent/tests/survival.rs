@@ -234,10 +234,9 @@ fn a_supervisor_that_nobody_needs_ends() {
     let host = Host::new();
     let run = host.run_dir();
     fs::create_dir_all(&run).unwrap();
-    let mut child =
-        std::process::Command::new(common::AGENT).args(["supervisor", run.to_str().unwrap(), "--idle", "1"]).spawn().unwrap();
-    let status = child.wait().unwrap();
-    assert!(status.success());
+    let arguments = ["supervisor", run.to_str().unwrap(), "--idle", "1"];
+    let ended = std::process::Command::new(common::AGENT).args(arguments).output().unwrap();
+    assert!(ended.status.success() && ended.stdout == b"ready\n", "{ended:?}");
     let mut bridge = Bridge::attach(&host);
     bridge.perform(shell(&host, "a/a/a/a/x", "true")).expect(Outcome::Ok);
     assert!(bridge.next(PATIENCE / 20).is_err());

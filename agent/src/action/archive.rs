@@ -1,9 +1,9 @@
 //! A gzipped tar archive of a directory, with a file beside it that `sha256sum -c` understands.
 
+use super::gzip::Gzip;
 use super::{Context, Done, Result, Trouble};
 use crate::{digest, durable};
 use flate2::Compression;
-use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -44,7 +44,7 @@ pub(crate) fn checksum_file(archive: &Path) -> PathBuf {
 fn write(source: &Path, part: &Path, context: &mut Context<'_>) -> std::result::Result<(String, u64), Trouble> {
     let cannot = |e: io::Error| Trouble::from(format!("cannot archive {} to {}: {e}", source.display(), part.display()));
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(part).map_err(cannot)?;
-    let mut archive = tar::Builder::new(GzEncoder::new(Hashing { file, hash: Sha256::new() }, LEVEL));
+    let mut archive = tar::Builder::new(Gzip::new(Hashing { file, hash: Sha256::new() }, LEVEL).map_err(cannot)?);
     archive.follow_symlinks(false);
     archive.sparse(false);
     let name = source.file_name().unwrap_or_default();
@@ -66,7 +66,7 @@ fn write(source: &Path, part: &Path, context: &mut Context<'_>) -> std::result::
             open.extend(below.into_iter().map(|entry| (entry.path(), name.join(entry.file_name()))));
         }
     }
-    let Hashing { file, hash } = archive.into_inner().and_then(GzEncoder::finish).map_err(cannot)?;
+    let Hashing { file, hash } = archive.into_inner().and_then(Gzip::finish).map_err(cannot)?;
     file.sync_all().map_err(cannot)?;
     Ok((digest::hex(&hash.finalize()), entries))
 }

@@ -4,6 +4,7 @@ mod archive;
 mod command;
 mod download;
 mod edit;
+mod gzip;
 mod push;
 mod secret_file;
 mod stop;
