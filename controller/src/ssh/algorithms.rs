@@ -9,6 +9,9 @@ use std::time::Duration;
 /// Ask whether the peer is there after this much silence; give up after [`KEEPALIVE_MAX`] questions without answer.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_MAX: usize = 3;
+/// How many messages a channel of a bastion's connection holds before reading stops. Reading stops for the whole connection then:
+/// one host whose output nobody takes must not hold up the others behind the same bastion.
+const BASTION_BUFFER: usize = 4096;
 
 /// curve25519 first: OpenSSH's own default (sntrup761) and ML-KEM cost a client several times as much CPU, and every connection of
 /// a fleet pays it.
@@ -57,7 +60,9 @@ const LEGACY_HOST_KEYS: &[Algorithm] = &[Algorithm::Rsa { hash: None }];
 
 /// The client's configuration for a server. `known`: the types of host key that are known for it, which it is asked for first, so
 /// that a server with several keys proves the one that can be checked. `legacy` adds what servers of OpenSSH 5.3's age need.
-pub(super) fn config(known: &[Algorithm], legacy: bool) -> Config {
+/// `bastion`: other connections will go through this one.
+pub(super) fn config(known: &[Algorithm], legacy: bool, bastion: bool) -> Config {
+    let defaults = Config::default();
     let mut host_keys: Vec<Algorithm> = HOST_KEYS.to_vec();
     if legacy {
         host_keys.extend_from_slice(LEGACY_HOST_KEYS);
@@ -76,7 +81,8 @@ pub(super) fn config(known: &[Algorithm], legacy: bool) -> Config {
         keepalive_max: KEEPALIVE_MAX,
         inactivity_timeout: None,
         nodelay: true,
-        ..Config::default()
+        channel_buffer_size: if bastion { BASTION_BUFFER } else { defaults.channel_buffer_size },
+        ..defaults
     }
 }
 
@@ -96,14 +102,14 @@ mod tests {
 
     #[test]
     fn known_types_are_asked_for_first() {
-        let config = config(&[Algorithm::Rsa { hash: None }], false);
+        let config = config(&[Algorithm::Rsa { hash: None }], false, false);
         assert_eq!(config.preferred.key.first(), Some(&Algorithm::Rsa { hash: Some(HashAlg::Sha512) }));
         assert_eq!(config.preferred.key.len(), HOST_KEYS.len());
     }
 
     #[test]
     fn old_algorithms_only_on_request() {
-        let (modern, legacy) = (config(&[], false), config(&[], true));
+        let (modern, legacy) = (config(&[], false, false), config(&[], true, false));
         for (old, text) in [(kex::DH_G1_SHA1, "kex"), (kex::DH_G14_SHA1, "kex"), (kex::DH_GEX_SHA1, "kex")] {
             assert!(!modern.preferred.kex.contains(&old), "{text}");
             assert!(legacy.preferred.kex.contains(&old), "{text}");

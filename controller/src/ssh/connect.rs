@@ -33,6 +33,8 @@ pub(super) struct Target {
     pub(super) trust: Arc<Trust>,
     /// Where its key is written down when it is enrolled.
     pub(super) known_hosts: PathBuf,
+    /// It is a bastion: connections to other servers go through it.
+    pub(super) bastion: bool,
     pub(super) ssh: Arc<inventory::Ssh>,
 }
 
@@ -200,7 +202,7 @@ async fn exchange_once(
     seen: &Arc<Seen>,
 ) -> Result<Handle<Client>, Reason> {
     let limit = Duration::from_secs(target.ssh.connect_timeout.max(1));
-    let config = Arc::new(algorithms::config(&target.trust.algorithms(), target.ssh.legacy));
+    let config = Arc::new(algorithms::config(&target.trust.algorithms(), target.ssh.legacy, target.bastion));
     let client = Client { trust: Arc::clone(&target.trust), only_key, seen: Arc::clone(seen) };
     let exchange = match through {
         None => {

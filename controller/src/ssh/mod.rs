@@ -13,6 +13,8 @@ mod known_hosts;
 mod link;
 mod route;
 mod start;
+#[cfg(test)]
+mod tests;
 pub mod text;
 mod trust;
 

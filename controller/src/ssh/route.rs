@@ -41,6 +41,7 @@ impl Files<'_> {
                 break;
             }
             let mut hop = self.target(jump, vec![address], port, host, options, None)?;
+            hop.bastion = true;
             if let Some(user) = user {
                 hop.user = user;
             }
@@ -77,6 +78,7 @@ impl Files<'_> {
             user,
             identity: ssh.identity.iter().map(|path| self.path(path)).collect(),
             trust: Arc::new(Trust::new(names, port, pin, files)?),
+            bastion: false,
             known_hosts: paths.into_iter().next().unwrap_or_default(),
             ssh: Arc::new(ssh.clone()),
         })
