@@ -1,6 +1,6 @@
 //! Fetches the secrets that an inventory refers to, at the moment they are needed.
 
-use crate::cli::{Exit, Failure};
+use crate::exit::{Exit, Failure};
 use inventory::SecretRef;
 use proto::Secret;
 use std::collections::HashMap;
