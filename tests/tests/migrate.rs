@@ -241,6 +241,22 @@ fn ctrl_c_pauses_and_tells_what_to_do() {
     site.assert_no_violations();
 }
 
+#[test]
+fn a_second_run_on_a_host_that_is_held_is_told_so() {
+    let site = Site::new(&format!("{STANDARD}\nfaults: {{ slow: [{{ host: emea-mkt1, what: stop, seconds: 8 }}] }}"));
+    let mut first = site.start(&["migrate", "--yes"]);
+    // The supervisors of the first run hold their hosts from the first package on.
+    let held = || site.root().join("lab/hosts/emea-trk2/var/lib/caravan/lock").exists();
+    while !held() {
+        assert!(first.try_wait().unwrap().is_none(), "it ended before it held a host");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let second = site.caravan(&["migrate", "--yes"]).expect(4);
+    assert!(second.stderr.contains("held") || second.stderr.contains("another run"), "{}", second.stderr);
+    assert_eq!(first.wait().unwrap().code(), Some(0), "the first run goes on");
+    site.assert_no_violations();
+}
+
 fn rustix_pid(child: &std::process::Child) -> rustix::process::Pid {
     rustix::process::Pid::from_child(child)
 }

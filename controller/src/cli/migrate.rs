@@ -283,7 +283,14 @@ fn signals(notice: impl Fn(&str) + Send + 'static) -> mpsc::Receiver<Signal> {
 /// Who runs this: account and workstation, for the record.
 pub(crate) fn operator() -> String {
     let account = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
-    let account = account.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
+    let account = account.or_else(account_by_id).unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
     let machine = rustix::system::uname();
     format!("{account}@{}", machine.nodename().to_string_lossy())
+}
+
+/// The account's name as the system knows it: cron and containers often leave `USER` out.
+fn account_by_id() -> Option<String> {
+    let output = std::process::Command::new("id").arg("-un").output().ok()?;
+    let name = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (output.status.success() && !name.is_empty()).then_some(name)
 }
