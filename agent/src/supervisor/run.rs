@@ -276,6 +276,14 @@ impl Run {
         for event in ended {
             self.say(FromAgent::Event(event));
         }
+        let revoked: Vec<usize> = known
+            .iter()
+            .filter_map(|(step, attempt)| self.state.find(step, *attempt))
+            .filter(|index| self.state.entry(*index).is_some_and(|entry| entry.standing == Standing::Revoked))
+            .collect();
+        if !revoked.is_empty() {
+            self.say(FromAgent::Revoked { steps: self.state.ids(&revoked) });
+        }
         Ok(())
     }
 

@@ -81,16 +81,14 @@ impl State {
         }
     }
 
-    /// The place of a granted step: a new one, or the one it has already, since nothing is run twice. A step that was revoked
-    /// never ran and may be granted again.
+    /// The place of a granted step: a new one, or the one that this attempt has already, since nothing is run twice. An attempt that
+    /// was revoked stays revoked: a controller that lost its connection may repeat a grant without knowing what became of it, and
+    /// must not start a step behind one that failed. Who wants the step after all grants another attempt.
     fn admit(&mut self, granted: &Granted, token: u64) -> usize {
-        match self.find(&granted.spec.id, granted.attempt) {
-            Some(index) if self.entry(index).is_some_and(|entry| entry.standing != Standing::Revoked) => index,
-            _ => {
-                self.entries.push(Entry { granted: granted.clone(), token, standing: Standing::Waiting });
-                self.entries.len() - 1
-            }
-        }
+        self.find(&granted.spec.id, granted.attempt).unwrap_or_else(|| {
+            self.entries.push(Entry { granted: granted.clone(), token, standing: Standing::Waiting });
+            self.entries.len() - 1
+        })
     }
 
     /// The latest place of a step and attempt.
