@@ -43,6 +43,7 @@ pub struct Engine<'o, H> {
 }
 
 struct Inspection {
+    host: String,
     platform: usize,
     steps: Vec<usize>,
     queries: Vec<Query>,
@@ -230,8 +231,14 @@ impl<'o, H: Hosts> Engine<'o, H> {
                     drafts.push(Draft::new(self.step_scope(platform, step, attempt), kind));
                 }
                 self.next_inspection += 1;
-                let inspection =
-                    Inspection { platform, steps, queries: queries.clone(), began: Instant::now(), asked_ms: now_ms() };
+                let inspection = Inspection {
+                    host: host.clone(),
+                    platform,
+                    steps,
+                    queries: queries.clone(),
+                    began: Instant::now(),
+                    asked_ms: now_ms(),
+                };
                 self.inspections.insert(self.next_inspection, inspection);
                 effects.push(Effect::Inspect { host, id: self.next_inspection, queries });
             }
@@ -384,8 +391,8 @@ impl<'o, H: Hosts> Engine<'o, H> {
                 Report::Inspected { id, readings, agent } => self.take_readings(&host, id, readings, agent, &mut drafts),
                 Report::Line { step, text } => self.observer.line(&host, &step, &text),
                 Report::Revoked(steps) => {
-                    for step in steps {
-                        drafts.extend(self.draft_for(&step, Kind::StepRevoked));
+                    for step in steps.iter().filter(|step| self.state.awaits(step, &host, None)) {
+                        drafts.extend(self.draft_for(step, Kind::StepRevoked));
                     }
                 }
                 Report::Unreachable(error) => self.take_unreachable(&host, error, &mut drafts),
@@ -406,10 +413,19 @@ impl<'o, H: Hosts> Engine<'o, H> {
                     }
                 }
                 Report::Refused(reason) => {
-                    drafts.push(Draft::new(host_scope(&host), Kind::HostLocked { reason }));
                     for step in self.open_steps(&host) {
-                        drafts.extend(self.draft_for(&step, Kind::StepRevoked));
+                        let kind = match self.state.has_begun(&step) {
+                            false => Kind::StepRevoked,
+                            true => Kind::StepFinished {
+                                outcome: Outcome::Unknown,
+                                exit_code: None,
+                                duration_ms: 0,
+                                message: format!("the host is no longer this run's: {reason}"),
+                            },
+                        };
+                        drafts.extend(self.draft_for(&step, kind));
                     }
+                    drafts.push(Draft::new(host_scope(&host), Kind::HostLocked { reason }));
                 }
                 Report::Broken(error) => return Err(EngineError::Output { host, error }),
                 Report::Finished => {}
@@ -422,9 +438,14 @@ impl<'o, H: Hosts> Engine<'o, H> {
 
     fn take_event(&self, host: String, event: HostEvent, drafts: &mut Vec<Draft>, effects: &mut Vec<Effect>) {
         let origin = Origin { time_ms: event.host_time_ms, boot_id: event.boot_id, seq: event.host_seq };
-        let ack = Effect::Ack { host, host_seq: event.host_seq };
+        // A host speaks for its own open steps and for nothing else.
+        if !self.state.awaits(&event.step, &host, Some(event.attempt)) {
+            tracing::warn!("{host} reports on {}, which it was not granted or which is over; ignored", event.step);
+            return;
+        }
         let Some((platform, index)) = self.state.find(&event.step) else { return };
         let Some(step) = self.state.step(platform, index) else { return };
+        let ack = Effect::Ack { host, host_seq: event.host_seq };
         let scope = self.step_scope(platform, step, event.attempt);
         let kinds = match event.what {
             Happened::Started { .. } => vec![Kind::StepStarted],
@@ -440,6 +461,9 @@ impl<'o, H: Hosts> Engine<'o, H> {
     }
 
     fn take_readings(&mut self, host: &str, id: u32, readings: Vec<Reading>, agent: AgentHello, drafts: &mut Vec<Draft>) {
+        if self.inspections.get(&id).is_none_or(|inspection| inspection.host != host) {
+            return;
+        }
         let Some(inspection) = self.inspections.remove(&id) else { return };
         let answered = readings.len() == inspection.queries.len();
         let duration_ms = inspection.began.elapsed().as_millis() as u64;
@@ -464,17 +488,13 @@ impl<'o, H: Hosts> Engine<'o, H> {
         for step in self.open_steps(host) {
             drafts.extend(self.draft_for(&step, Kind::StepRevoked));
         }
-        let gone: Vec<u32> = self.inspections.iter().filter(|(_, i)| self.is_about(i, host)).map(|(id, _)| *id).collect();
+        let gone: Vec<u32> = self.inspections.iter().filter(|(_, i)| i.host == host).map(|(id, _)| *id).collect();
         for id in gone {
             if let Some(inspection) = self.inspections.remove(&id) {
                 let readings = self.readings.entry(inspection.platform).or_default();
                 readings.insert(host.to_owned(), HostReading::Away(error.clone()));
             }
         }
-    }
-
-    fn is_about(&self, inspection: &Inspection, host: &str) -> bool {
-        inspection.steps.first().and_then(|step| self.state.step(inspection.platform, *step)).is_some_and(|step| step.host == host)
     }
 
     fn open_steps(&self, host: &str) -> Vec<StepId> {

@@ -1,22 +1,32 @@
 //! The conversation with one host: a task that owns the host's link, passes orders to its agent and reports back.
 //!
 //! A connection is not the lifeline of a step (invariant 4). When it drops while steps are open, the task reconnects with back-off,
-//! attaches to the supervisor again and says what it has; the supervisor sends what is missing. Only when the host stays away longer
-//! than the run is willing to wait are its open steps reported as lost.
+//! attaches to the supervisor again and says what it has; the supervisor sends what is missing. It repeats the grant in its own
+//! order, since the grant may have been lost with the connection; the supervisor starts no attempt twice. Only when the host stays
+//! away longer than the run is willing to wait are its open steps reported as lost.
 
+use super::output::Outputs;
 use crate::hosts::{AgentHello, Hosts, Incoming, Link, OpenError, Outgoing};
 use proto::message::{Granted, Happened, HostEvent};
-use proto::{FromAgent, Query, Reading, RunAs, Secret, StepId, ToAgent};
+use proto::{Action, FromAgent, Query, Reading, RunAs, Secret, StepId, ToAgent};
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
+
+/// How long an agent may take to answer an attach.
+const ATTACH_LIMIT: Duration = Duration::from_secs(60);
+/// The first pause before coming back, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// A host's journal cannot grow by more than this between two events.
+const SEQ_LEAP: u64 = 1_000_000;
+/// Lines of output are shown at most this often for a host.
+const LINE_EVERY: Duration = Duration::from_millis(100);
 
 /// What the engine asks of a host's task.
 #[derive(Debug)]
@@ -44,7 +54,7 @@ pub(crate) enum Report {
     Line { step: StepId, text: String },
     /// These steps had not begun and will not.
     Revoked(Vec<StepId>),
-    /// No conversation could be opened; nothing was sent.
+    /// No conversation could be opened; nothing that is open was begun.
     Unreachable(OpenError),
     /// The connection dropped; the task tries to come back.
     Lost(String),
@@ -70,16 +80,9 @@ pub(crate) struct Settings {
     pub(crate) secrets: BTreeMap<String, Secret>,
     /// Files of the workstation that this host's steps push, by digest.
     pub(crate) files: Arc<HashMap<String, PathBuf>>,
-    /// How long a host may stay away while steps are open.
+    /// How long a host may stay away while steps are open, or once it was reached.
     pub(crate) patience: Duration,
     pub(crate) token: u64,
-}
-
-struct Output {
-    path: PathBuf,
-    file: Option<File>,
-    /// Bytes that are in the file.
-    have: u64,
 }
 
 struct Task<H> {
@@ -87,19 +90,31 @@ struct Task<H> {
     settings: Settings,
     reports: mpsc::UnboundedSender<(String, Report)>,
     link: Option<Link>,
-    attached: bool,
+    /// Attach was sent on this link.
+    attaching: bool,
+    /// The supervisor has answered an attach at least once: something may have begun.
+    was_attached: bool,
+    /// A conversation was opened at least once.
+    was_reached: bool,
+    /// What the agent said before it ended.
+    fatal: Option<String>,
+    /// The host is held by another run: nothing more is said about it.
+    refused: bool,
+    /// What has not begun is taken back, also after a reconnect.
+    revoking: bool,
     /// The newest event that the engine made durable.
     acked: u64,
     /// The newest event that was passed on to the engine.
     seen: u64,
-    /// Steps that were granted and have not ended.
-    open: BTreeMap<StepId, Granted>,
-    outputs: BTreeMap<StepId, Output>,
-    streams: HashMap<u32, StepId>,
-    /// Inspections that were asked and not answered.
-    inspecting: usize,
+    /// Steps that were granted and have not ended, in the order of their grant.
+    open: Vec<Granted>,
+    outputs: Outputs,
+    /// Inspections that were asked and not answered, and whether they were asked a second time.
+    inspecting: BTreeMap<u32, (Vec<Query>, bool)>,
+    sending: Option<JoinHandle<()>>,
     next_file: u32,
     head: String,
+    last_line: Option<Instant>,
 }
 
 /// Runs a host's task until its orders end.
@@ -114,15 +129,21 @@ pub(crate) async fn run<H: Hosts>(
         settings,
         reports,
         link: None,
-        attached: false,
+        attaching: false,
+        was_attached: false,
+        was_reached: false,
+        fatal: None,
+        refused: false,
+        revoking: false,
         acked: 0,
         seen: 0,
-        open: BTreeMap::new(),
-        outputs: BTreeMap::new(),
-        streams: HashMap::new(),
-        inspecting: 0,
+        open: Vec::new(),
+        outputs: Outputs::default(),
+        inspecting: BTreeMap::new(),
+        sending: None,
         next_file: 0,
         head: String::new(),
+        last_line: None,
     };
     loop {
         tokio::select! {
@@ -130,7 +151,10 @@ pub(crate) async fn run<H: Hosts>(
                 Some(order) => task.carry_out(order).await,
                 None => return,
             },
-            incoming = next_incoming(&mut task.link) => task.take(incoming).await,
+            incoming = next_incoming(&mut task.link) => match incoming {
+                Incoming::Closed { reason } => task.closed(reason, &mut orders).await,
+                incoming => task.take(incoming).await,
+            },
         }
     }
 }
@@ -158,224 +182,302 @@ impl<H: Hosts> Task<H> {
     async fn carry_out(&mut self, order: Order) {
         match order {
             Order::Inspect { id, queries } => {
+                self.inspecting.insert(id, (queries.clone(), false));
                 if self.connect().await {
-                    self.inspecting += 1;
-                    let run_as = self.settings.run_as.clone();
-                    self.send(ToAgent::Inspect { id, queries, run_as }).await;
+                    self.inspect(id, queries).await;
                 }
             }
             Order::Grant { steps, outputs, head } => {
                 self.head = head;
-                if !self.connect().await {
-                    return;
+                self.outputs.expect(outputs);
+                self.open.extend(steps);
+                if self.connect().await {
+                    self.attach_and_grant().await;
                 }
-                for (step, path) in outputs {
-                    self.outputs.insert(step, Output { path, file: None, have: 0 });
-                }
-                self.open.extend(steps.iter().map(|granted| (granted.spec.id.clone(), granted.clone())));
-                if !self.attached {
-                    self.attach().await;
-                }
-                let (head, token) = (self.head.clone(), self.settings.token);
-                self.send(ToAgent::Grant { steps, head, token }).await;
             }
             Order::Ack { host_seq } => {
                 self.acked = self.acked.max(host_seq);
-                if self.attached {
+                if self.attaching {
                     self.send(ToAgent::Ack { host_seq }).await;
                 }
             }
             Order::Revoke => {
-                if self.attached && self.link.is_some() {
+                self.revoking = true;
+                if self.attaching {
                     self.send(ToAgent::Revoke).await;
                 }
             }
-            Order::Finish => {
-                if self.attached && self.link.is_some() {
-                    self.send(ToAgent::Finish).await;
-                } else {
-                    self.report(Report::Finished);
-                }
-            }
+            Order::Finish if self.attaching && self.link.is_some() => self.send(ToAgent::Finish).await,
+            Order::Finish => self.report(Report::Finished),
         }
     }
 
-    /// Opens a conversation if none is open.
+    async fn inspect(&mut self, id: u32, queries: Vec<Query>) {
+        let run_as = self.settings.run_as.clone();
+        self.send(ToAgent::Inspect { id, queries, run_as }).await;
+    }
+
+    /// Opens a conversation if none is open. A host that was reached before is given time to come back: a bastion that restarts between
+    /// two stages must not stop a platform half way.
     async fn connect(&mut self) -> bool {
         if self.link.is_some() {
             return true;
         }
-        match self.hosts.open(&self.settings.host, self.settings.root).await {
-            Ok(link) => {
-                self.link = Some(link);
-                if !self.settings.secrets.is_empty() {
-                    let values = self.settings.secrets.clone();
-                    self.send(ToAgent::Secrets { values }).await;
-                }
-                true
+        let end = Instant::now() + self.settings.patience;
+        let mut pause = PAUSES.0;
+        loop {
+            let error = match self.open_link().await {
+                Ok(()) => return true,
+                Err(error) => error,
+            };
+            if !self.was_reached || Instant::now() + pause > end {
+                self.not_begun(error);
+                return false;
             }
-            Err(error) => {
-                self.report(Report::Unreachable(error));
-                false
-            }
+            pause = wait(pause).await;
         }
     }
 
-    async fn attach(&mut self) {
-        self.attached = true;
-        let output = self.open.keys().filter_map(|step| Some((step.clone(), self.outputs.get(step)?.have))).collect();
-        let (run, host_state) = (self.settings.run.clone(), self.settings.host_state.clone());
-        let (acked, token) = (self.acked, self.settings.token);
-        self.send(ToAgent::Attach { run, host_state, acked, output, token }).await;
+    async fn open_link(&mut self) -> Result<(), OpenError> {
+        let link = self.hosts.open(&self.settings.host, self.settings.root).await?;
+        self.link = Some(link);
+        self.attaching = false;
+        self.was_reached = true;
+        if !self.settings.secrets.is_empty() {
+            let values = self.settings.secrets.clone();
+            self.send(ToAgent::Secrets { values }).await;
+        }
+        Ok(())
+    }
+
+    /// Attaches where that has not been done on this link, and grants what is open, in its order. One write: no round trip is waited for.
+    async fn attach_and_grant(&mut self) {
+        let token = self.settings.token;
+        if !self.attaching {
+            self.attaching = true;
+            let output = self.outputs.held(self.open.iter().map(|granted| &granted.spec.id));
+            let (run, host_state) = (self.settings.run.clone(), self.settings.host_state.clone());
+            self.send(ToAgent::Attach { run, host_state, acked: self.acked, output, token }).await;
+        }
+        if self.revoking {
+            self.send(ToAgent::Revoke).await;
+        } else {
+            let (steps, head) = (self.open.clone(), self.head.clone());
+            self.send(ToAgent::Grant { steps, head, token }).await;
+        }
+    }
+
+    /// What was to be done on the host was not begun, and will not be.
+    fn not_begun(&mut self, error: OpenError) {
+        self.open.clear();
+        self.inspecting.clear();
+        self.report(Report::Unreachable(error));
     }
 
     async fn take(&mut self, incoming: Incoming) {
         match incoming {
             Incoming::Message(message) => self.take_message(message).await,
             Incoming::Data { stream, offset, bytes } => self.keep_output(stream, offset, &bytes),
-            Incoming::Closed { reason } => {
-                self.link = None;
-                self.attached = false;
-                if !self.open.is_empty() {
-                    self.report(Report::Lost(reason));
-                    self.come_back().await;
-                } else if std::mem::take(&mut self.inspecting) > 0 {
-                    let next = "Nothing was changed on it; start again when the connection holds".to_owned();
-                    let host = self.settings.host.clone();
-                    self.report(Report::Unreachable(OpenError::Unreachable { host, seen: reason, next }));
-                }
-            }
+            Incoming::Closed { .. } => {}
         }
     }
 
     async fn take_message(&mut self, message: FromAgent) {
         match message {
+            FromAgent::Attached { host_seq, open } => self.attached(host_seq, &open),
             FromAgent::Inspected { id, readings } => {
-                self.inspecting = self.inspecting.saturating_sub(1);
-                let agent = self.link.as_ref().map(|link| link.agent.clone()).unwrap_or_default();
-                self.report(Report::Inspected { id, readings, agent });
-            }
-            FromAgent::Event(event) => {
-                // A supervisor that was attached to again repeats what it cannot know to be durable here.
-                let repeated = event.host_seq <= self.seen;
-                self.seen = self.seen.max(event.host_seq);
-                match &event.what {
-                    Happened::Started { stream } => {
-                        self.streams.insert(*stream, event.step.clone());
-                    }
-                    Happened::Finished { .. } => {
-                        self.open.remove(&event.step);
-                        self.streams.retain(|_, step| *step != event.step);
-                        self.settle_output(&event.step).await;
-                    }
-                }
-                if !repeated {
-                    self.report(Report::Event(event));
+                if self.inspecting.remove(&id).is_some() {
+                    let agent = self.link.as_ref().map(|link| link.agent.clone()).unwrap_or_default();
+                    self.report(Report::Inspected { id, readings, agent });
                 }
             }
+            FromAgent::Event(event) => self.take_event(event).await,
             FromAgent::Revoked { steps } => {
-                steps.iter().for_each(|step| drop(self.open.remove(step)));
+                self.open.retain(|granted| !steps.contains(&granted.spec.id));
                 self.report(Report::Revoked(steps));
             }
             FromAgent::Refused { reason } => {
                 self.open.clear();
-                self.attached = false;
-                self.report(Report::Refused(reason));
+                self.attaching = false;
+                // The grant behind a refused attach is refused as well; the first reason is the one that says who holds the host.
+                if !std::mem::replace(&mut self.refused, true) {
+                    self.report(Report::Refused(reason));
+                }
             }
             FromAgent::NeedFile { sha256, offset } => self.send_file(sha256, offset).await,
             FromAgent::Finished => {
-                self.attached = false;
+                self.attaching = false;
                 self.report(Report::Finished);
             }
-            FromAgent::Fatal { message } => tracing::warn!(host = %self.settings.host, "the agent ends: {message}"),
-            FromAgent::Attached { .. } | FromAgent::Hello { .. } | FromAgent::Incompatible { .. } | FromAgent::Exited { .. } => {}
+            FromAgent::Fatal { message } => self.fatal = Some(message),
+            FromAgent::Hello { .. } | FromAgent::Incompatible { .. } | FromAgent::Exited { .. } => {}
         }
+    }
+
+    /// The supervisor says where it stands.
+    fn attached(&mut self, host_seq: u64, open: &[StepId]) {
+        self.was_attached = true;
+        self.fatal = None;
+        if host_seq < self.seen {
+            return self
+                .give_up("its journal of this run begins anew: the host was restored, or Caravan's directory there was removed");
+        }
+        if self.revoking && host_seq <= self.seen {
+            // Nothing more is known there: what it does not list never began, or was taken back already.
+            let gone: Vec<StepId> =
+                self.open.iter().map(|granted| granted.spec.id.clone()).filter(|step| !open.contains(step)).collect();
+            self.open.retain(|granted| !gone.contains(&granted.spec.id));
+            self.report(Report::Revoked(gone));
+        }
+    }
+
+    async fn take_event(&mut self, event: HostEvent) {
+        if event.host_seq <= self.seen {
+            // A supervisor that was attached to again repeats what it cannot know to be durable here.
+            return self.outputs.map(&event);
+        }
+        if event.host_seq > self.seen.saturating_add(SEQ_LEAP) {
+            tracing::warn!(host = %self.settings.host, "the agent sends an event out of any order; the connection is closed");
+            self.link = None;
+            return self.give_up("it does not keep to the protocol");
+        }
+        self.seen = event.host_seq;
+        self.outputs.map(&event);
+        if matches!(event.what, Happened::Finished { .. }) {
+            self.open.retain(|granted| granted.spec.id != event.step);
+            if let Err(error) = self.outputs.settle(&event.step).await {
+                self.report(Report::Broken(error));
+            }
+        }
+        self.report(Report::Event(event));
     }
 
     fn keep_output(&mut self, stream: u32, offset: u64, bytes: &[u8]) {
-        let Some(step) = self.streams.get(&stream) else { return };
-        let Some(output) = self.outputs.get_mut(step) else { return };
-        let step = step.clone();
-        if let Err(error) = output.write(offset, bytes) {
-            let path = output.path.display().to_string();
-            return self.report(Report::Broken(format!("cannot write {path}: {error}")));
-        }
-        let text = String::from_utf8_lossy(bytes);
-        if let Some(line) = text.lines().rev().find(|line| !line.trim().is_empty()) {
-            self.report(Report::Line { step, text: line.trim().to_owned() });
-        }
-    }
-
-    /// Makes a step's output durable, before its end is.
-    async fn settle_output(&mut self, step: &StepId) {
-        let Some(Output { file: Some(file), path, .. }) = self.outputs.remove(step) else { return };
-        let synced = tokio::task::spawn_blocking(move || file.sync_data()).await;
-        if let Ok(Err(error)) = synced {
-            self.report(Report::Broken(format!("cannot write {}: {error}", path.display())));
+        match self.outputs.write(stream, offset, bytes) {
+            Ok(Some(step)) => {
+                let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
+                let text = String::from_utf8_lossy(bytes);
+                if let Some(line) = text.lines().rev().find(|line| due && !line.trim().is_empty()) {
+                    self.last_line = Some(Instant::now());
+                    self.report(Report::Line { step, text: line.trim().to_owned() });
+                }
+            }
+            Ok(None) => {}
+            Err(error) => self.report(Report::Broken(error)),
         }
     }
 
+    /// Sends a file that an open step needs; one at a time. Beside everything else: a large file must not hold up events.
     async fn send_file(&mut self, sha256: String, offset: u64) {
         let Some(link) = &self.link else { return };
         let to = link.to.clone();
+        let asked =
+            self.open.iter().any(|granted| matches!(&granted.spec.action, Action::PushFile { sha256: own, .. } if *own == sha256));
+        let path = self.settings.files.get(&sha256).filter(|_| asked).cloned();
         self.next_file += 1;
         let stream = self.next_file;
-        let path = self.settings.files.get(&sha256).cloned();
-        // Beside everything else: a large file must not hold up events.
-        tokio::spawn(async move {
+        if let Some(before) = self.sending.take() {
+            before.abort();
+        }
+        self.sending = Some(tokio::spawn(async move {
             let sent = match &path {
                 Some(path) => stream_file(path, &to, &sha256, stream, offset).await,
-                None => Err(io::Error::new(io::ErrorKind::NotFound, "the plan names no file with this digest")),
+                None => Err(io::Error::new(io::ErrorKind::NotFound, "no open step of the plan pushes a file with this digest")),
             };
             if let Err(error) = sent {
                 let reason = format!("{}: {error}", path.unwrap_or_default().display());
                 let _ = to.send(Outgoing::Message(ToAgent::FileRefused { sha256, reason })).await;
             }
-        });
+        }));
     }
 
-    /// Reconnects while steps are open on the host, until patience ends.
-    async fn come_back(&mut self) {
+    async fn closed(&mut self, reason: String, orders: &mut mpsc::UnboundedReceiver<Order>) {
+        self.link = None;
+        self.attaching = false;
+        if !self.open.is_empty() {
+            self.report(Report::Lost(self.fatal.clone().unwrap_or(reason)));
+            return self.come_back(orders).await;
+        }
+        // Reading is harmless: what was not answered is asked once more.
+        let again: Vec<(u32, Vec<Query>)> =
+            self.inspecting.iter().filter(|(_, i)| !i.1).map(|(id, i)| (*id, i.0.clone())).collect();
+        if self.inspecting.is_empty() {
+            return;
+        }
+        if again.len() < self.inspecting.len() {
+            let next = "Nothing was changed on it; start again when the connection holds".to_owned();
+            return self.not_begun(OpenError::Unreachable { host: self.settings.host.clone(), seen: reason, next });
+        }
+        self.inspecting.values_mut().for_each(|(_, twice)| *twice = true);
+        if self.connect().await {
+            for (id, queries) in again {
+                self.inspect(id, queries).await;
+            }
+        }
+    }
+
+    /// Reconnects while steps are open on the host, until the supervisor has answered or patience ends.
+    async fn come_back(&mut self, orders: &mut mpsc::UnboundedReceiver<Order>) {
         let end = Instant::now() + self.settings.patience;
-        let mut pause = Duration::from_millis(500);
-        loop {
-            if Instant::now() + pause > end {
-                self.open.clear();
-                let waited = self.settings.patience.as_secs();
-                return self.report(Report::GaveUp(format!("it did not come back within {waited} s")));
+        let mut pause = PAUSES.0;
+        while !self.open.is_empty() {
+            if let (Some(message), false) = (&self.fatal, self.was_attached) {
+                // The agent cannot work there at all, and never did: waiting would not help.
+                let (seen, next) = (message.clone(), "Mend it, then start again".to_owned());
+                return self.not_begun(OpenError::Agent { host: self.settings.host.clone(), seen, next });
             }
-            tokio::time::sleep(pause + jitter(pause)).await;
-            pause = (pause * 2).min(Duration::from_secs(30));
-            if let Ok(link) = self.hosts.open(&self.settings.host, self.settings.root).await {
-                self.link = Some(link);
-                if !self.settings.secrets.is_empty() {
-                    let values = self.settings.secrets.clone();
-                    self.send(ToAgent::Secrets { values }).await;
+            if Instant::now() + pause > end {
+                let waited = self.settings.patience.as_secs();
+                let why = self.fatal.take().map(|message| format!(" ({message})")).unwrap_or_default();
+                return self.give_up(&format!("it did not come back within {waited} s{why}"));
+            }
+            pause = wait(pause).await;
+            // A pause that was asked for meanwhile decides what is said on the new connection.
+            while let Ok(order) = orders.try_recv() {
+                match order {
+                    Order::Revoke => self.revoking = true,
+                    Order::Ack { host_seq } => self.acked = self.acked.max(host_seq),
+                    order => self.carry_out(order).await,
                 }
-                self.attach().await;
-                // The grant itself may have been lost with the connection. A step that the host knows is not started again.
-                let steps = self.open.values().cloned().collect();
-                let (head, token) = (self.head.clone(), self.settings.token);
-                self.send(ToAgent::Grant { steps, head, token }).await;
-                return self.report(Report::Reattached);
+            }
+            if self.link.is_none() && self.open_link().await.is_err() {
+                continue;
+            }
+            self.attach_and_grant().await;
+            if self.wait_until_attached().await {
+                if !self.refused {
+                    self.report(Report::Reattached);
+                }
+                return;
             }
         }
     }
-}
 
-impl Output {
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if self.file.is_none() {
-            if let Some(parent) = self.path.parent() {
-                std::fs::create_dir_all(parent)?;
+    /// Takes in what comes until the supervisor has answered the attach; false when the connection ends first.
+    async fn wait_until_attached(&mut self) -> bool {
+        let end = Instant::now() + ATTACH_LIMIT;
+        loop {
+            let incoming = tokio::time::timeout_at(end, next_incoming(&mut self.link)).await;
+            let Ok(incoming) = incoming else {
+                self.link = None;
+                return false;
+            };
+            let answered = matches!(incoming, Incoming::Message(FromAgent::Attached { .. } | FromAgent::Refused { .. }));
+            if matches!(incoming, Incoming::Closed { .. }) {
+                self.link = None;
+                self.attaching = false;
+                return false;
             }
-            self.file = Some(File::options().create(true).truncate(false).write(true).mode(0o600).open(&self.path)?);
+            self.take(incoming).await;
+            if answered {
+                return true;
+            }
         }
-        if let Some(file) = &self.file {
-            file.write_all_at(bytes, offset)?;
-        }
-        self.have = self.have.max(offset + bytes.len() as u64);
-        Ok(())
+    }
+
+    fn give_up(&mut self, why: &str) {
+        self.open.clear();
+        self.report(Report::GaveUp(why.to_owned()));
     }
 }
 
@@ -397,9 +499,11 @@ async fn stream_file(path: &Path, to: &mpsc::Sender<Outgoing>, sha256: &str, str
     to.send(Outgoing::Message(ToAgent::FileEnd { stream })).await.map_err(gone)
 }
 
-/// Up to a quarter more, so that hosts behind one broken link do not all come back in the same moment.
-fn jitter(pause: Duration) -> Duration {
+/// Waits, and answers the next pause. Up to a quarter longer than asked, so that hosts behind one broken link do not all come back in
+/// the same moment.
+async fn wait(pause: Duration) -> Duration {
     let mut byte = [0u8];
     let _ = getrandom::fill(&mut byte);
-    pause * u32::from(byte[0]) / 1024
+    tokio::time::sleep(pause + pause * u32::from(byte[0]) / 1024).await;
+    (pause * 2).min(PAUSES.1)
 }

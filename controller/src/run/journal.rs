@@ -147,7 +147,11 @@ impl Journal {
     /// The file exists already or cannot be made.
     pub fn create(path: &Path, run: &str) -> Result<Self, JournalError> {
         let open = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path);
-        let file = open.map_err(|e| JournalError::Write { path: path.to_owned(), error: e.to_string() })?;
+        // The file's name has to be durable too, before anything that is said in it is done.
+        let dir = path.parent().map_or(Ok(()), |dir| File::open(dir).and_then(|dir| dir.sync_all()));
+        let file = open
+            .and_then(|file| dir.map(|()| file))
+            .map_err(|e| JournalError::Write { path: path.to_owned(), error: e.to_string() })?;
         Ok(Self::start(Writer::new(Box::new(file), path, run)))
     }
 

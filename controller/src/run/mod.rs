@@ -8,6 +8,7 @@ pub mod engine;
 mod host;
 pub mod journal;
 pub mod options;
+mod output;
 mod stage;
 pub mod state;
 pub mod store;

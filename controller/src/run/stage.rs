@@ -26,10 +26,20 @@ pub(super) fn executor(step: &PlannedStep) -> Executor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StepStatus {
     Planned,
-    Open,
+    /// Granted; whether it began is not known yet.
+    Granted,
+    /// Its host said that it began.
+    Running,
     /// Waits for a person.
     Gate,
     Ended(Outcome),
+}
+
+impl StepStatus {
+    /// Whether its host has it.
+    pub(super) fn is_open(self) -> bool {
+        matches!(self, Self::Granted | Self::Running)
+    }
 }
 
 #[derive(Debug)]
@@ -50,6 +60,8 @@ pub(super) struct Queue {
     pub(super) next: usize,
     /// Granted and not ended.
     pub(super) open: usize,
+    /// A step ended without proof.
+    pub(super) bad: bool,
 }
 
 #[derive(Debug, Default)]
@@ -119,7 +131,7 @@ impl Stage {
         for _ in 0..wave.ready.len() {
             let Some(number) = wave.ready.pop_front() else { return };
             let queue = &wave.queues[number];
-            if queue.open > 0 || queue.next >= queue.steps.len() {
+            if queue.open > 0 || queue.bad || queue.next >= queue.steps.len() {
                 continue;
             }
             let rest = &queue.steps[queue.next..];
@@ -142,7 +154,9 @@ impl Stage {
     /// Whether the current wave has something to grant to a host that is there.
     pub(super) fn has_ready(&self, away: &BTreeSet<String>) -> bool {
         let wave = self.waves.iter().find(|wave| wave.left > 0);
-        wave.is_some_and(|wave| wave.queues.iter().any(|q| q.open == 0 && q.next < q.steps.len() && !away.contains(&q.host)))
+        wave.is_some_and(|wave| {
+            wave.queues.iter().any(|q| q.open == 0 && !q.bad && q.next < q.steps.len() && !away.contains(&q.host))
+        })
     }
 
     /// Whether steps remain for a host that is away.

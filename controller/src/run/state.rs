@@ -138,7 +138,7 @@ impl RunState {
                         let step_index = state.steps.len();
                         let queue = wave.queues.iter().position(|queue| queue.host == step.host).unwrap_or_else(|| {
                             wave.ready.push_back(wave.queues.len());
-                            wave.queues.push(Queue { host: step.host.clone(), steps: Vec::new(), next: 0, open: 0 });
+                            wave.queues.push(Queue { host: step.host.clone(), steps: Vec::new(), next: 0, open: 0, bad: false });
                             wave.queues.len() - 1
                         });
                         wave.queues[queue].steps.push(step_index);
@@ -258,9 +258,23 @@ impl RunState {
         self.busy.keys()
     }
 
+    /// Whether something that a host says about a step can be so: it is the step's host, and the step was granted to it, in this attempt,
+    /// and has not ended.
+    pub fn awaits(&self, id: &StepId, host: &str, attempt: Option<u32>) -> bool {
+        self.find(id).is_some_and(|(platform, index)| {
+            let step = &self.platforms[platform].steps[index];
+            step.status.is_open() && attempt.is_none_or(|n| n == step.attempt) && self.on_host(platform, step, host)
+        })
+    }
+
+    /// Whether a step's host said that it began.
+    pub fn has_begun(&self, id: &StepId) -> bool {
+        self.find(id).is_some_and(|(platform, index)| self.platforms[platform].steps[index].status == StepStatus::Running)
+    }
+
     /// Granted steps of a host that have not ended.
     pub fn open_steps(&self, host: &str) -> Vec<StepId> {
-        let open = |(platform, step): (usize, &StepState)| step.status == StepStatus::Open && self.on_host(platform, step, host);
+        let open = |(platform, step): (usize, &StepState)| step.status.is_open() && self.on_host(platform, step, host);
         let mut found = Vec::new();
         for (id, (platform, step)) in &self.index {
             if open((*platform, &self.platforms[*platform].steps[*step])) {
@@ -357,9 +371,9 @@ impl RunState {
         let status = match &event.kind {
             Kind::StepGranted { .. } => {
                 at.attempt = event.scope.attempt.unwrap_or(at.attempt + 1);
-                StepStatus::Open
+                StepStatus::Granted
             }
-            Kind::StepStarted => StepStatus::Open,
+            Kind::StepStarted => StepStatus::Running,
             Kind::GateWaiting { .. } => StepStatus::Gate,
             Kind::StepRevoked => StepStatus::Planned,
             Kind::StepFinished { outcome, .. } => StepStatus::Ended(*outcome),
@@ -371,7 +385,8 @@ impl RunState {
         at.status = status;
         let position = queue.steps.iter().position(|s| *s == step).unwrap_or_default();
         match was {
-            StepStatus::Open => {
+            _ if was.is_open() && status.is_open() => return,
+            StepStatus::Granted | StepStatus::Running => {
                 stage.open -= 1;
                 queue.open -= 1;
                 if let Some(count) = self.busy.get_mut(&queue.host) {
@@ -392,7 +407,7 @@ impl RunState {
             StepStatus::Planned => {}
         }
         match status {
-            StepStatus::Open => {
+            StepStatus::Granted | StepStatus::Running => {
                 stage.open += 1;
                 queue.open += 1;
                 queue.next = queue.next.max(position + 1);
@@ -406,11 +421,13 @@ impl RunState {
             StepStatus::Ended(outcome) => {
                 wave.left -= usize::from(outcome.is_proof());
                 stage.bad += usize::from(!outcome.is_proof());
+                queue.bad |= !outcome.is_proof();
                 queue.next = queue.next.max(position + 1);
             }
             StepStatus::Planned => queue.next = queue.next.min(position),
         }
-        if queue.open == 0 && queue.next < queue.steps.len() && !wave.ready.contains(&at.queue) {
+        // Nothing more goes to a host after a step of it that did not end in proof.
+        if queue.open == 0 && !queue.bad && queue.next < queue.steps.len() && !wave.ready.contains(&at.queue) {
             wave.ready.push_back(at.queue);
         }
     }
