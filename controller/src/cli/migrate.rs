@@ -4,7 +4,7 @@ use super::site::{Site, select, width};
 use super::{Context, Exit, Failure, Format};
 use crate::check::{self, HostState, Point, Reached, Readings};
 use crate::cli::screen::Screen;
-use crate::plan::{self, Plan, PlannedStep};
+use crate::plan::{self, Phase, Plan, PlannedStep};
 use crate::report::{Next, Record, summary};
 use crate::run::journal::Journal;
 use crate::run::options::{Asker, HostOptions, HostReading, Judge};
@@ -12,7 +12,8 @@ use crate::run::state::Bounds;
 use crate::run::store::Store;
 use crate::run::{Engine, Options, Signal};
 use crate::secrets::Secrets;
-use crate::view::View;
+use crate::view::text::count;
+use crate::view::{Progressed, View};
 use inventory::{BecomeMethod, Fleet};
 use proto::{Action, RunAs, Secret};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -91,23 +92,38 @@ pub async fn run(context: &Context, args: &MigrateArgs) -> Result<Exit, Failure>
     let exit = Exit::from_code(ended.map_err(|e| internal(&e))?.exit_code);
     if context.format == Format::Text && (context.verbosity >= 0 || exit != Exit::Ok) {
         let record = Record { dir: dir.path.display().to_string(), chain: None };
-        eprintln!("{}", summary(&view, &record, &next(&dir.id, &view), context.color.1).trim_end());
+        eprintln!("{}", summary(&view, &record, &next(context, args, &dir.id, &view), context.color.1).trim_end());
     }
     Ok(exit)
 }
 
-/// What an operator can do now.
-fn next(run: &str, view: &View) -> Vec<Next> {
+/// What an operator can do now. A new run begins with preflight: it can follow one that stopped there, and not one that has moved
+/// things already.
+fn next(context: &Context, args: &MigrateArgs, run: &str, view: &View) -> Vec<Next> {
     let mut next = Vec::new();
-    for gate in view.waiting_gates() {
-        let platform = gate.id.split('/').next().unwrap_or_default();
+    let place = format!("-i {} --state-dir {}", context.inventory.display(), context.state_dir.display());
+    let waiting: Vec<&str> =
+        view.waiting_gates().filter(|gate| is_untouched(view, gate.platform)).map(|gate| gate.id.as_str()).collect();
+    for platform in waiting.iter().filter_map(|gate| gate.split('/').next()).collect::<BTreeSet<_>>() {
+        let own = |gate: &str| gate.split('/').next() == Some(platform);
+        let confirmed = args.confirm.iter().filter(|(gate, _)| own(gate)).map(|(gate, note)| format!(" --confirm {gate}={note:?}"));
+        let open = waiting.iter().filter(|gate| own(gate)).map(|gate| format!(" --confirm {gate}=NOTE"));
+        let confirmations: String = confirmed.chain(open).collect();
         next.push(Next {
-            when: format!("When {} is done", gate.id),
-            command: format!("caravan migrate --limit platform:{platform} --confirm {}=NOTE", gate.id),
+            when: format!("When that is done on {platform}"),
+            command: format!("caravan {place} migrate --limit platform:{platform}{confirmations}"),
         });
     }
-    next.push(Next { when: "The record".to_owned(), command: format!("caravan report {run}") });
+    next.push(Next {
+        when: "The record".to_owned(),
+        command: format!("caravan --state-dir {} report {run}", context.state_dir.display()),
+    });
     next
+}
+
+fn is_untouched(view: &View, platform: Option<usize>) -> bool {
+    let Some(platform) = platform.and_then(|at| view.platforms.get(at)) else { return false };
+    view.stages_of(platform).iter().all(|stage| stage.phase_name == Phase::Preflight || stage.state == Progressed::Waiting)
 }
 
 /// The plan of a fleet.
@@ -214,7 +230,7 @@ fn ask_to_start(context: &Context, plan: &Plan, platforms: &BTreeSet<String>) ->
     };
     eprintln!("{}", plan::render(&shown, context.color.1, width()));
     let hosts: BTreeSet<&str> = steps(&shown).map(|step| step.host.as_str()).collect();
-    eprint!("Migrate {} platforms with {} hosts? Type yes: ", shown.platforms.len(), hosts.len());
+    eprint!("Migrate {} with {}? Type yes: ", count(shown.platforms.len(), "platform"), count(hosts.len(), "host"));
     let mut answer = String::new();
     let read = std::io::stdin().read_line(&mut answer);
     match read {

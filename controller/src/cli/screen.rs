@@ -9,12 +9,21 @@ use crate::view::View;
 use crate::view::text::sanitize;
 use proto::{Event, StepId};
 use std::io::{IsTerminal, Write};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
-/// The screen of one run.
+/// The screen of one run. What is shown is written by a thread of its own: a terminal that was stopped or a pipe that nobody reads
+/// must not hold a migration up.
 pub(super) struct Screen {
     progress: Progress,
-    json: bool,
+    shown: Sender<Shown>,
+    writer: JoinHandle<()>,
+}
+
+enum Shown {
+    Event(Box<Event>),
+    Line(StepId, String),
 }
 
 impl Screen {
@@ -22,11 +31,17 @@ impl Screen {
         let json = context.format == Format::Json;
         let options =
             progress::Options { color: context.color.1, verbosity: context.verbosity, terminal: std::io::stderr().is_terminal() };
-        Self { progress: Progress::new(plan, options), json }
+        let progress = Progress::new(plan, options);
+        let (shown, queue) = channel();
+        let display = progress.clone();
+        let writer = std::thread::spawn(move || queue.into_iter().for_each(|shown| show(&display, json, &shown)));
+        Self { progress, shown, writer }
     }
 
-    /// Takes the display away; answers all that is known of the run.
-    pub(super) fn finish(&self) -> View {
+    /// Shows what is left and takes the display away; answers all that is known of the run.
+    pub(super) fn finish(self) -> View {
+        drop(self.shown);
+        let _ = self.writer.join();
         self.progress.finish();
         self.progress.view()
     }
@@ -65,18 +80,25 @@ fn ask_gate(gate: &str, ask: &str) -> Option<String> {
     (!note.is_empty()).then(|| note.to_owned())
 }
 
+fn show(progress: &Progress, json: bool, shown: &Shown) {
+    match shown {
+        Shown::Event(event) => {
+            if json && let Ok(line) = serde_json::to_string(event) {
+                // A reader that went away does not stop a migration.
+                let _ = writeln!(std::io::stdout(), "{line}");
+            }
+            progress.event(event);
+        }
+        Shown::Line(step, text) => progress.output(&step.0, text),
+    }
+}
+
 impl Observer for Screen {
     fn event(&mut self, event: &Event) {
-        if self.json
-            && let Ok(line) = serde_json::to_string(event)
-        {
-            // A reader that went away does not stop a migration.
-            let _ = writeln!(std::io::stdout(), "{line}");
-        }
-        self.progress.event(event);
+        let _ = self.shown.send(Shown::Event(Box::new(event.clone())));
     }
 
     fn line(&mut self, _host: &str, step: &StepId, text: &str) {
-        self.progress.output(&step.0, text);
+        let _ = self.shown.send(Shown::Line(step.clone(), text.to_owned()));
     }
 }

@@ -54,7 +54,7 @@ pub(super) fn read(run: &RunDir) -> Result<(View, Record), Failure> {
 pub(super) fn failure(error: crate::run::store::StoreError) -> Failure {
     use crate::run::store::StoreError;
     let exit = match error {
-        StoreError::NoRun { .. } | StoreError::Ambiguous { .. } => Exit::Usage,
+        StoreError::NoRuns(_) | StoreError::NoRun { .. } | StoreError::Ambiguous { .. } => Exit::Usage,
         _ => Exit::Internal,
     };
     Failure::new(exit, error.to_string())

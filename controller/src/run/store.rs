@@ -29,8 +29,11 @@ pub enum StoreError {
         /// Its mode.
         mode: u32,
     },
+    /// There are no runs at all.
+    #[error("error: there are no runs in {0} yet")]
+    NoRuns(PathBuf),
     /// No such run.
-    #[error("there is no run `{wanted}` in {path}; `caravan runs` lists them")]
+    #[error("error: there is no run `{wanted}` in {path}; `caravan runs` lists them")]
     NoRun {
         /// What was asked for.
         wanted: String,
@@ -38,7 +41,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The name fits several runs.
-    #[error("`{wanted}` could be {candidates}; give more of the id")]
+    #[error("error: `{wanted}` could be {candidates}; give more of the id")]
     Ambiguous {
         /// What was asked for.
         wanted: String,
@@ -138,8 +141,8 @@ impl Store {
     /// There is none, or the name fits several.
     pub fn find(&self, wanted: Option<&str>) -> Result<RunDir, StoreError> {
         let runs = self.runs()?;
-        let no_run = || StoreError::NoRun { wanted: wanted.unwrap_or("(newest)").to_owned(), path: self.runs.clone() };
-        let Some(name) = wanted else { return runs.last().cloned().ok_or_else(no_run) };
+        let Some(name) = wanted else { return runs.last().cloned().ok_or_else(|| StoreError::NoRuns(self.runs.clone())) };
+        let no_run = || StoreError::NoRun { wanted: name.to_owned(), path: self.runs.clone() };
         if let Some(run) = runs.iter().find(|run| run.id == name) {
             return Ok(run.clone());
         }
