@@ -6,7 +6,7 @@
 
 use anyhow::Context;
 use nix::sys::resource::{UsageWho, getrusage};
-use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, wait};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -40,7 +40,7 @@ pub(crate) fn of_living(pid: u32) -> Duration {
 pub(crate) fn reap_all() -> bool {
     let until = Instant::now() + PATIENCE;
     loop {
-        match waitpid(None, WaitOptions::NOHANG) {
+        match wait(WaitOptions::NOHANG) {
             Err(rustix::io::Errno::CHILD) => return true,
             Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
             _ if Instant::now() > until => return false,
