@@ -193,7 +193,7 @@ async fn host_options(
                 values.insert(name.clone(), database_password(platform, name, secrets).await?);
             }
             let root = host.become_.method != BecomeMethod::None;
-            let run_as = if root { RunAs::User(host.campaign.user.clone()) } else { RunAs::Login };
+            let run_as = if host.has_root() { RunAs::User(host.campaign.user.clone()) } else { RunAs::Login };
             let option = HostOptions { host_state: host.host_state.clone(), root, run_as, secrets: values };
             options.insert(host.name.clone(), option);
         }
