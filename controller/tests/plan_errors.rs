@@ -2,7 +2,7 @@
 
 mod plan_fleet;
 
-use inventory::{Backup, Engine, InstanceKind, Override, Role, SourceVersion, Topology};
+use inventory::{Engine, InstanceKind, Override, Role, SourceVersion, Topology};
 use plan_fleet::*;
 
 fn errors(platform: inventory::Platform) -> String {
