@@ -72,6 +72,16 @@ impl<R: Read> Input<R> {
         Self { reader, decoder: Decoder::new(), piece: vec![0; 64 * 1024] }
     }
 
+    /// The next frames: waits for one, and adds those that are there already.
+    pub(crate) fn next_ones(&mut self) -> Result<Vec<Frame>, Stopped> {
+        let mut frames = vec![self.next()?];
+        // Garbage behind good frames is met again at the next call.
+        while let Ok(Some(frame)) = self.decoder.next_frame() {
+            frames.push(frame);
+        }
+        Ok(frames)
+    }
+
     /// The next frame; waits for it.
     pub(crate) fn next(&mut self) -> Result<Frame, Stopped> {
         loop {

@@ -113,13 +113,17 @@ pub(crate) enum Parted {
 pub(crate) fn relay(reader: UnixStream, output: &ToController) -> Parted {
     let mut input = Input::new(reader);
     let mut parted = Parted::Lost;
-    while let Ok(frame) = input.next() {
-        if let Frame::Control(payload) = &frame {
-            let last_words =
-                parse::<Kind>(payload).is_ok_and(|kind| matches!(kind.kind.as_str(), "finished" | "refused" | "fatal"));
-            parted = if last_words { Parted::Told } else { Parted::Lost };
+    while let Ok(frames) = input.next_ones() {
+        let mut bytes = Vec::new();
+        for frame in frames {
+            if let Frame::Control(payload) = &frame {
+                let last_words =
+                    parse::<Kind>(payload).is_ok_and(|kind| matches!(kind.kind.as_str(), "finished" | "refused" | "fatal"));
+                parted = if last_words { Parted::Told } else { Parted::Lost };
+            }
+            frame.encode_into(&mut bytes);
         }
-        output.frame(&frame);
+        output.raw(&bytes);
     }
     parted
 }

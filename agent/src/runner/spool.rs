@@ -37,8 +37,11 @@ struct Segment {
 impl Spool {
     /// Opens the spool of a step; goes on where an earlier runner of it stopped.
     pub(crate) fn open(dir: &Path, mask: Mask) -> io::Result<Self> {
-        crate::durable::private_dir(dir)?;
-        let starts = starts(dir)?;
+        let starts = match starts(dir) {
+            // Made with its first segment: many steps print nothing.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            starts => starts?,
+        };
         let len = match starts.last() {
             Some(start) => start + fs::metadata(path(dir, *start))?.len(),
             None => 0,
@@ -87,6 +90,7 @@ impl Spool {
     fn append(&mut self, piece: &[u8]) -> io::Result<()> {
         if self.current.is_none() {
             let start = self.len;
+            crate::durable::private_dir(&self.dir)?;
             let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path(&self.dir, start))?;
             self.current = Some(Segment { file, start });
             if start >= HEAD {

@@ -6,7 +6,7 @@
 use crate::channel::Output;
 use crate::runner::spool::Follower;
 use proto::FromAgent;
-use proto::frame::DATA_CHUNK;
+use proto::frame::{DATA_CHUNK, Frame};
 use std::collections::VecDeque;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -63,17 +63,22 @@ impl Feed {
     }
 
     pub(crate) fn say(&self, message: FromAgent) {
-        self.put(Item::Message(message));
+        self.say_all([message]);
+    }
+
+    /// Says several things in one go.
+    pub(crate) fn say_all(&self, messages: impl IntoIterator<Item = FromAgent>) {
+        self.put(messages.into_iter().map(Item::Message));
     }
 
     /// Sends a step's output from an offset on, as it appears.
     pub(crate) fn follow(&self, stream: u32, dir: PathBuf, from: u64) {
-        self.put(Item::Follow(stream, Follower::new(dir, from)));
+        self.put([Item::Follow(stream, Follower::new(dir, from))]);
     }
 
     /// Sends what remains of a step's output, before anything that is put in later.
     pub(crate) fn drain(&self, stream: u32, len: u64) {
-        self.put(Item::Drain(stream, len));
+        self.put([Item::Drain(stream, len)]);
     }
 
     /// There may be new output.
@@ -84,7 +89,7 @@ impl Feed {
 
     /// Sends what was put in so far, then ends the connection. Does not wait longer than `patience`.
     pub(crate) fn close(self, patience: Duration) {
-        self.put(Item::Close);
+        self.put([Item::Close]);
         let until = Instant::now() + patience;
         while !self.thread.is_finished() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(2));
@@ -92,8 +97,8 @@ impl Feed {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
-    fn put(&self, item: Item) {
-        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).items.push_back(item);
+    fn put(&self, items: impl IntoIterator<Item = Item>) {
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).items.extend(items);
         self.shared.changed.notify_one();
     }
 }
@@ -109,7 +114,7 @@ impl Sender {
         loop {
             let sent = match self.take() {
                 Some(Item::Close) => return,
-                Some(Item::Message(message)) => self.output.message(&message).unwrap_or(true),
+                Some(Item::Message(message)) => self.say(message),
                 Some(Item::Follow(stream, follower)) => {
                     self.followed.push((stream, follower));
                     true
@@ -121,6 +126,28 @@ impl Sender {
                 return;
             }
         }
+    }
+
+    /// Sends a message with all that wait right behind it, in one write: each write is a packet of its own further on. One that is
+    /// too large for a frame is left out.
+    fn say(&self, first: FromAgent) -> bool {
+        let mut bytes = Vec::new();
+        let mut next = Some(first);
+        while let Some(message) = next {
+            if let Ok(frame) = Frame::message(&message) {
+                frame.encode_into(&mut bytes);
+            }
+            let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            next = match queue.items.pop_front() {
+                Some(Item::Message(message)) => Some(message),
+                Some(other) => {
+                    queue.items.push_front(other);
+                    None
+                }
+                None => None,
+            };
+        }
+        self.output.raw(&bytes)
     }
 
     /// The next item, or nothing when output should be looked at.

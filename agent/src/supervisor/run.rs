@@ -42,6 +42,8 @@ pub(crate) struct Run {
     boot_id: String,
     journal: Journal,
     state: State,
+    /// Events that are in the state and not in the journal yet. Nobody was told of them.
+    unwritten: Vec<HostEvent>,
     running: Option<Running>,
     secrets: BTreeMap<String, Secret>,
     /// Connections, by number.
@@ -70,6 +72,7 @@ impl Run {
             boot_id: boot_id(),
             journal,
             state,
+            unwritten: Vec::new(),
             running,
             secrets: BTreeMap::new(),
             feeds: BTreeMap::new(),
@@ -301,10 +304,15 @@ impl Run {
     /// # Errors
     /// The journal cannot be written.
     pub(crate) fn go_on(&mut self) -> Result<(), String> {
+        self.go_on_with_steps()?;
+        self.write_down()
+    }
+
+    fn go_on_with_steps(&mut self) -> Result<(), String> {
         loop {
             if let Some(mut running) = self.running.take() {
                 match running.look() {
-                    Look::Ended(status) => self.ended(&running, status)?,
+                    Look::Ended(status) => self.ended(&running, status),
                     Look::Runs => {
                         self.running = Some(running);
                         self.ask_for_file();
@@ -347,7 +355,8 @@ impl Run {
         let running = Running::new(&self.dir, index, &entry, now_ms());
         let lock = running.prepare(&entry);
         // Durable before anything begins: from here on the step counts as begun, whatever happens to us.
-        self.happened(index, Happened::Started { stream: running.stream })?;
+        self.happened(index, Happened::Started { stream: running.stream });
+        self.write_down()?;
         if let Some(feed) = self.attached.and_then(|number| self.feeds.get(&number)) {
             feed.follow(running.stream, running.files.output(), 0);
         }
@@ -371,22 +380,24 @@ impl Run {
             }
             Err(message) => {
                 let outcome = if probing { Outcome::Unknown } else { Outcome::Failed };
-                self.ended(&running, Status { outcome, exit_code: None, duration_ms: 0, message, output_len: 0 })
+                self.ended(&running, Status { outcome, exit_code: None, duration_ms: 0, message, output_len: 0 });
+                Ok(())
             }
         }
     }
 
-    fn ended(&mut self, running: &Running, status: Status) -> Result<(), String> {
+    fn ended(&mut self, running: &Running, status: Status) {
         let Status { outcome, exit_code, duration_ms, message, output_len } = status;
         if let Some(feed) = self.attached.and_then(|number| self.feeds.get(&number)) {
             feed.drain(running.stream, output_len);
         }
-        self.happened(running.index, Happened::Finished { outcome, exit_code, duration_ms, message, output_len })
+        self.happened(running.index, Happened::Finished { outcome, exit_code, duration_ms, message, output_len });
     }
 
-    /// Writes an event to the journal, then tells it.
-    fn happened(&mut self, index: usize, what: Happened) -> Result<(), String> {
-        let Some(entry) = self.state.entry(index) else { return Ok(()) };
+    /// Takes an event into the state. It counts, and is told, once it was written down: the end of a step and the beginning of the
+    /// next one share one write.
+    fn happened(&mut self, index: usize, what: Happened) {
+        let Some(entry) = self.state.entry(index) else { return };
         let event = HostEvent {
             host_seq: self.state.host_seq() + 1,
             host_time_ms: now_ms(),
@@ -395,8 +406,21 @@ impl Run {
             attempt: entry.granted.attempt,
             what,
         };
-        self.record(&[Record::Event(event.clone())])?;
-        self.say(FromAgent::Event(event));
+        self.state.apply(&Record::Event(event.clone()));
+        self.unwritten.push(event);
+    }
+
+    /// Writes what happened to the journal, then tells it.
+    fn write_down(&mut self) -> Result<(), String> {
+        if self.unwritten.is_empty() {
+            return Ok(());
+        }
+        let events = std::mem::take(&mut self.unwritten);
+        let records: Vec<Record> = events.iter().cloned().map(Record::Event).collect();
+        self.journal.append(&records).map_err(|e| self.full(&e))?;
+        if let Some(feed) = self.attached.and_then(|number| self.feeds.get(&number)) {
+            feed.say_all(events.into_iter().map(FromAgent::Event));
+        }
         Ok(())
     }
 
@@ -408,6 +432,7 @@ impl Run {
     }
 
     fn record(&mut self, records: &[Record]) -> Result<(), String> {
+        self.write_down()?;
         self.journal.append(records).map_err(|e| self.full(&e))?;
         records.iter().for_each(|record| self.state.apply(record));
         Ok(())

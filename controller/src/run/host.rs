@@ -197,7 +197,8 @@ impl<H: Hosts> Task<H> {
             }
             Order::Ack { host_seq } => {
                 self.acked = self.acked.max(host_seq);
-                if self.attaching {
+                // One for everything once nothing is open: an attach says how far we are, should it be needed before.
+                if self.attaching && self.open.is_empty() {
                     self.send(ToAgent::Ack { host_seq }).await;
                 }
             }
