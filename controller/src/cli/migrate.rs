@@ -58,8 +58,8 @@ fn pair(text: &str) -> Result<(String, String), String> {
 /// Anything that keeps the run from starting, and a record that cannot be kept.
 pub async fn run(context: &Context, args: &MigrateArgs) -> Result<Exit, Failure> {
     let Site { fleet, secrets, hosts: ssh } = Site::open(context)?;
-    let plan = build_plan(&fleet)?;
     let limit = args.limit.as_deref().map(|text| select(&fleet, Some(text))).transpose()?;
+    let plan = build_plan(&fleet)?;
     let platforms = selected_platforms(&fleet, limit.as_ref());
     check_ids(&plan, &fleet, args)?;
     let hosts = host_options(&fleet, &plan, &platforms, &secrets).await?;
