@@ -1,5 +1,7 @@
 //! The floor: the least that a client has to do over SSH. One connection and one channel a host, `cat` at the other end; for each
 //! step one frame is sent and its echo awaited. Connection starts are bounded as Caravan's are.
+//!
+//! With programs, a shell at the other end runs `true` before it echoes: the least that a host has to do for steps that run one.
 
 use crate::site::Files;
 use anyhow::{Context, anyhow, bail};
@@ -14,15 +16,31 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// As large as a small message in JSON.
-const FRAME: [u8; 200] = [b'.'; 200];
+/// As large as a small message in JSON; a line, so that a shell can read it.
+const FRAME: [u8; 200] = {
+    let mut frame = [b'.'; 200];
+    frame[199] = b'\n';
+    frame
+};
+/// What echoes.
+const CAT: &str = "exec cat";
+/// What runs a program and echoes.
+const SHELL: &str = "exec /bin/sh -c 'while read -r line; do /bin/true; echo \"$line\"; done'";
 
 /// Talks to all hosts at once.
-pub(crate) fn run(site: &Path, frames: usize) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(talk(&Files(site.to_owned()), frames))
+pub(crate) fn run(site: &Path, frames: usize, programs: bool) -> anyhow::Result<()> {
+    let work = Work { frames, command: if programs { SHELL } else { CAT } };
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(talk(&Files(site.to_owned()), work))
 }
 
-async fn talk(files: &Files, frames: usize) -> anyhow::Result<()> {
+/// What is done on every host.
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    frames: usize,
+    command: &'static str,
+}
+
+async fn talk(files: &Files, work: Work) -> anyhow::Result<()> {
     let fleet = inventory::load(&files.inventory()).map_err(|problems| anyhow!("{}", problems.render(false)))?.fleet;
     let key = Arc::new(russh::keys::load_secret_key(files.identity(), None).context("the key")?);
     let public = std::fs::read_to_string(files.host_key().with_extension("pub")).context("the host key")?;
@@ -43,7 +61,7 @@ async fn talk(files: &Files, frames: usize) -> anyhow::Result<()> {
         let client = Client(host_key.clone());
         running.spawn(async move {
             let name = host.name.clone();
-            one_host(host, config, key, client, &starts, frames).await.with_context(|| name)
+            one_host(host, config, key, client, &starts, work).await.with_context(|| name)
         });
     }
     while let Some(ended) = running.join_next().await {
@@ -69,7 +87,7 @@ async fn one_host(
     key: Arc<PrivateKey>,
     client: Client,
     starts: &Semaphore,
-    frames: usize,
+    work: Work,
 ) -> anyhow::Result<()> {
     let turn = starts.acquire().await?;
     let stream = TcpStream::connect((host.address.as_str(), host.ssh.port)).await?;
@@ -82,8 +100,8 @@ async fn one_host(
     }
     drop(turn);
     let (mut read, write) = handle.channel_open_session().await?.split();
-    write.exec(true, "exec cat").await?;
-    for _ in 0..frames {
+    write.exec(true, work.command).await?;
+    for _ in 0..work.frames {
         write.data_bytes(FRAME.to_vec()).await?;
         let mut echoed = 0;
         while echoed < FRAME.len() {

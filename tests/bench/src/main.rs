@@ -70,6 +70,8 @@ enum Command {
         site: PathBuf,
         #[arg(long)]
         frames: usize,
+        #[arg(long)]
+        programs: bool,
     },
     /// `ssh HOST 'cat > f' < file`.
     #[command(hide = true)]
@@ -115,7 +117,7 @@ impl Workload {
     /// What is compared: Caravan first, then what it is held against.
     fn contenders(self) -> &'static [Contender] {
         match self {
-            Self::W1 | Self::W2 => &[Contender::Caravan, Contender::Floor],
+            Self::W1 | Self::W2 => &[Contender::Caravan, Contender::Floor, Contender::FloorWithPrograms],
             Self::W3 => &[Contender::Caravan, Contender::SshCat, Contender::SshCatSame],
         }
     }
@@ -128,6 +130,8 @@ enum Contender {
     Caravan,
     /// The least that an SSH client has to do.
     Floor,
+    /// The same, with the steps' programs run by a shell at the other end.
+    FloorWithPrograms,
     /// OpenSSH's client as it comes.
     SshCat,
     /// OpenSSH's client with the algorithms that Caravan prefers.
@@ -139,6 +143,7 @@ impl Contender {
         match self {
             Self::Caravan => "caravan",
             Self::Floor => "floor",
+            Self::FloorWithPrograms => "floor with programs",
             Self::SshCat => "ssh cat",
             Self::SshCatSame => "ssh cat, our algorithms",
         }
@@ -153,7 +158,7 @@ fn main() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::from(controller::cli::main(args)))
         }
         Some(Command::Engine { site, work }) => engine::run(site, *work).map(ExitCode::from),
-        Some(Command::Floor { site, frames }) => floor::run(site, *frames).map(|()| ExitCode::SUCCESS),
+        Some(Command::Floor { site, frames, programs }) => floor::run(site, *frames, *programs).map(|()| ExitCode::SUCCESS),
         Some(Command::Ssh { site, same_algorithms }) => ssh::run(site, *same_algorithms).map(|()| ExitCode::SUCCESS),
         Some(Command::Agent) => guarded(&cli, |_| agent::run(&cli)),
         None => guarded(&cli, run),

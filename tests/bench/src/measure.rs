@@ -91,9 +91,10 @@ impl<'a> Bench<'a> {
             (_, Contender::Caravan) => {
                 command.args(["engine", "--work", &workload.to_string(), "--site"]).arg(self.site.path());
             }
-            (_, Contender::Floor) => {
+            (_, Contender::Floor | Contender::FloorWithPrograms) => {
                 let frames = if workload == Workload::W2 { crate::engine::STEPS } else { 1 };
                 command.args(["floor", "--frames", &frames.to_string(), "--site"]).arg(self.site.path());
+                command.args((contender == Contender::FloorWithPrograms).then_some("--programs"));
             }
             (_, Contender::SshCat) => {
                 command.args(["ssh", "--site"]).arg(self.site.path());

@@ -78,14 +78,16 @@ impl Server {
 
 /// `rdomain lo`: all addresses of 127.0.0.0/8 and no others, although sshd takes 16 addresses at most (sshd_config(5),
 /// `ListenAddress`; on Linux the domain is a device). An empty home: what the account's own shell start files do (bash reads
-/// `.bashrc` under sshd) is no cost of SSH.
+/// `.bashrc` under sshd) is no cost of SSH. Accounts without a password count as locked unless PAM is asked (sshd_config(5), `UsePAM`).
 fn configuration(site: &Site) -> String {
     let dir = site.path().display();
     format!(
         "ListenAddress 0.0.0.0:{} rdomain lo\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized_keys\nPidFile none\n\
-         StrictModes no\nUsePAM no\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n\
+         StrictModes no\nUsePAM {}\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n\
          KbdInteractiveAuthentication no\nAllowUsers {}@127.0.0.0/8\nMaxStartups 1000\nPrintMotd no\nPrintLastLog no\n\
          SetEnv XDG_CACHE_HOME={dir}/cache HOME={dir}/home\n",
-        site.port, site.account
+        site.port,
+        if site.account_is_own { "no" } else { "yes" },
+        site.account
     )
 }

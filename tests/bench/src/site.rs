@@ -19,6 +19,8 @@ pub(crate) struct Site {
     dir: tempfile::TempDir,
     /// The account that is logged in to.
     pub(crate) account: String,
+    /// It is the one that runs the bench.
+    pub(crate) account_is_own: bool,
     pub(crate) port: u16,
     pub(crate) hosts: usize,
 }
@@ -85,7 +87,8 @@ impl Site {
         crate::cpu::remove_on_signals(dir.path().to_owned());
         // The account has to reach what is below; nobody can list it.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711))?;
-        let site = Self { dir, account: account.unwrap_or(&own).to_owned(), port: free_port()?, hosts };
+        let account = account.unwrap_or(&own).to_owned();
+        let site = Self { dir, account_is_own: account == own, account, port: free_port()?, hosts };
         site.furnish()?;
         Ok(site)
     }

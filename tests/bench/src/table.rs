@@ -46,6 +46,8 @@ pub(crate) fn render(workload: Workload, hosts: usize, samples: &[Sample]) -> St
         Workload::W1 | Workload::W2 => {
             target(&mut text, "total CPU / floor", ratio(samples, Contender::Floor, &Sample::total_cpu_s), CPU_RATIO);
             target(&mut text, "wall / floor", ratio(samples, Contender::Floor, &|s| s.wall_s), WALL_RATIO);
+            let with_programs = ratio(samples, Contender::FloorWithPrograms, &Sample::total_cpu_s);
+            let _ = writeln!(text, "  {:44}{with_programs:8.2}", "total CPU / floor with programs");
         }
         Workload::W3 => {
             for other in [Contender::SshCat, Contender::SshCatSame] {
