@@ -258,7 +258,10 @@ mod tests {
         let steps = state.ids(&[0, 1]);
         state.apply(&Record::Revoked { steps });
         assert_eq!(state.next(), Next::Wait);
+        // The attempt stays revoked; whoever took over grants another one.
         state.apply(&Record::Grant { steps: vec![granted(1, 1)], head: String::new(), token: 2 });
+        assert_eq!(state.next(), Next::Wait);
+        state.apply(&Record::Grant { steps: vec![granted(1, 2)], head: String::new(), token: 2 });
         assert_eq!(state.next(), Next::Start(2));
     }
 }
