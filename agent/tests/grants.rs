@@ -71,6 +71,52 @@ fn proving_never_acts() {
 }
 
 #[test]
+fn a_step_that_does_not_apply_is_skipped_whatever_was_asked() {
+    let host = Host::new();
+    let mut bridge = Bridge::attach(&host);
+    let starts = |module: &str, file: &str| Probe::Xml {
+        file: host.path(file).to_string_lossy().into_owned(),
+        element: format!("serverconf/{module}"),
+        attribute: "autoStart".to_owned(),
+        equals: Some("true".to_owned()),
+    };
+    std::fs::write(host.path("config.xml"), "<serverconf><mta autoStart='true'/><inMail autoStart='false'/></serverconf>").unwrap();
+    std::fs::write(host.path("broken.xml"), "<serverconf>").unwrap();
+    let mut ask = |id: &str, only_if: Probe, mode: Mode, attempt: u32| {
+        let mut step = with_probe(shell(&host, &format!("a/a/a/a/{id}"), "echo > acted"), exists(&host.path("acted")));
+        (step.spec.only_if, step.mode, step.attempt) = (Some(only_if), mode, attempt);
+        bridge.perform(step)
+    };
+    ask("off", starts("inMail", "config.xml"), Mode::Act, 1).expect(Outcome::Skipped).says("inMail").says("seen `false`");
+    ask("proven", starts("inMail", "config.xml"), Mode::Prove, 1).expect(Outcome::Skipped).says("does not apply");
+    ask("again", starts("inMail", "config.xml"), Mode::Act, 2).expect(Outcome::Skipped).says("does not apply");
+    ask("element", starts("stat", "config.xml"), Mode::Act, 1).expect(Outcome::Skipped).says("no such element");
+    ask("file", starts("mta", "nothing.xml"), Mode::Act, 1).expect(Outcome::Skipped).says("nothing.xml");
+    ask("broken", starts("mta", "broken.xml"), Mode::Act, 1).expect(Outcome::Unknown).says("nothing was done");
+    assert!(!host.path("acted").exists());
+    ask("on", starts("mta", "config.xml"), Mode::Act, 1).expect(Outcome::Ok);
+    assert!(host.path("acted").exists());
+    bridge.finish();
+}
+
+#[test]
+fn a_probe_that_looks_at_nothing_proves_but_never_replaces_the_action() {
+    let host = Host::new();
+    let mut bridge = Bridge::attach(&host);
+    let step = |id: &str| with_probe(shell(&host, id, "echo x >> acted"), Probe::All(vec![]));
+    let mut proven = step("a/a/a/a/1");
+    proven.mode = Mode::Prove;
+    bridge.perform(proven).expect(Outcome::Skipped).says("no effect of its own");
+    assert!(!host.path("acted").exists());
+    bridge.perform(step("a/a/a/a/2")).expect(Outcome::Ok);
+    let mut again = step("a/a/a/a/3");
+    again.attempt = 2;
+    bridge.perform(again).expect(Outcome::Ok);
+    assert_eq!(host.read("acted"), "x\nx\n");
+    bridge.finish();
+}
+
+#[test]
 fn a_second_attempt_looks_first() {
     let host = Host::new();
     let mut bridge = Bridge::attach(&host);

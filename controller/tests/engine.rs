@@ -229,6 +229,7 @@ fn step(platform: &str, phase: Phase, stage: &str, host: &str, number: usize, wa
             title: String::new(),
             run_as: RunAs::Login,
             action,
+            only_if: None,
             probe: None,
             repeat: Repeat::Ask,
             limits: Limits::default(),

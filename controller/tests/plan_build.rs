@@ -69,7 +69,8 @@ fn a_host_goes_through_the_vendors_procedure() {
             "carry.internal-password",
             "carry.redirection",
             "conf.trackinglogd",
-            "conf.reload"
+            "conf.reload",
+            "conf.reload-tracking"
         ]
     );
     assert_eq!(
@@ -195,7 +196,7 @@ fn a_host_with_several_roles_has_its_packages_once_and_its_roles_in_their_stages
     let migrate = stages(plan, Phase::Migrate);
     assert_eq!(outline(plan, Phase::Migrate), ["marketing: all1", "mta: front1 front2", "tracking: all1 front1 front2"]);
     assert!(names_on(&migrate[0], "all1").contains(&"install.packages"));
-    assert_eq!(names_on(&migrate[2], "all1"), ["carry.redirection", "conf.trackinglogd"]);
+    assert_eq!(names_on(&migrate[2], "all1"), ["carry.redirection", "conf.trackinglogd", "conf.reload-tracking"]);
     // all1 is a tracking server and is migrated ahead of the mail servers; the front servers are one kind of server.
     let warnings: Vec<&String> = full.warnings.iter().filter(|warning| warning.contains("ahead")).collect();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
@@ -216,6 +217,13 @@ fn windows_hosts_are_gates_at_their_place() {
         panic!()
     };
     assert_eq!((gate.as_str(), commands.as_slice()), ("redmond/windows.stop-web.win-trk", &["iisreset /stop".to_owned()][..]));
+    // Deliveries end first, where there are any.
+    let stopped_by = |host: &str| match &step(&plan, &format!("redmond/stop/nlserver/{host}/windows.stop")).spec.action {
+        Action::Gate { commands, .. } => commands[..2].to_vec(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(stopped_by("win-mkt"), ["nlserver stop mta@win_prod", "net stop nlserver6"]);
+    assert_eq!(stopped_by("win-trk")[0], "net stop nlserver6");
 }
 
 #[test]
@@ -224,7 +232,16 @@ fn without_become_everything_runs_as_the_login_user() {
     for host in &mut platform.hosts {
         host.become_.method = inventory::BecomeMethod::None;
     }
-    assert!(only(platform).steps().all(|step| step.run_as == proto::RunAs::Login && step.spec.run_as == proto::RunAs::Login));
+    assert!(
+        only(platform.clone()).steps().all(|step| step.run_as == proto::RunAs::Login && step.spec.run_as == proto::RunAs::Login)
+    );
+    // Where the login account is root, the steps of the Campaign account are still that account's.
+    for host in &mut platform.hosts {
+        host.ssh.user = Some("root".to_owned());
+    }
+    let (as_root, sudo) = (only(platform), only(standard()));
+    let accounts = |plan: &PlatformPlan| plan.steps().map(|step| (step.id.clone(), step.spec.run_as.clone())).collect::<Vec<_>>();
+    assert_eq!(accounts(&as_root), accounts(&sudo));
     let plan = only(standard());
     assert_eq!(step(&plan, "emea/migrate/mta/mta1/restore.conf").run_as, proto::RunAs::User("neolane".into()));
     assert_eq!(step(&plan, "emea/migrate/mta/mta1/install.packages").run_as, proto::RunAs::User("root".into()));

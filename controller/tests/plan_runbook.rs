@@ -82,10 +82,16 @@ fn every_step_of_the_runbook_is_planned_somewhere() {
 
 /// Steps that have no probe, and why that is right.
 const WITHOUT_PROBE: &[(&str, &str)] = &[
-    ("stop.nlserver", "stop.processes proves it"),
     ("backup.database", "half a dump can look whole; backup.database-verify proves it"),
     ("conf.reload", "leaves nothing to look at"),
+    ("conf.reload-tracking", "leaves nothing to look at"),
+];
+
+/// Steps whose probe looks at nothing, and why that is right.
+const PROVEN_ELSEWHERE: &[(&str, &str)] = &[
+    ("stop.nlserver", "stop.processes proves it"),
     ("postupgrade.check", "changes nothing"),
+    ("start.service", "start.verify proves it, as the Campaign account"),
 ];
 
 #[test]
@@ -96,6 +102,8 @@ fn what_changes_a_host_can_be_proven_and_has_a_way_back() {
         let excepted = WITHOUT_PROBE.iter().any(|(name, _)| *name == step.name);
         let asks = matches!(action, Action::Gate { .. } | Action::Inspect { .. });
         assert_eq!(step.spec.probe.is_none(), excepted || asks, "{}", step.id);
+        let elsewhere = PROVEN_ELSEWHERE.iter().any(|(name, _)| *name == step.name);
+        assert_eq!(step.spec.probe.as_ref().is_some_and(proto::Probe::is_empty), elsewhere, "{}", step.id);
         if !action.is_read_only() && step.name != "postupgrade.check" {
             assert!(!step.undo.is_empty(), "{} has no undo", step.id);
         }
@@ -141,4 +149,34 @@ fn the_password_of_a_database_without_one_is_not_asked_for() {
     database.backup = Backup::On { on: "solo".into(), dir: "/b".into() };
     let text = serde_json::to_string(&plan(&fleet(vec![platform])).unwrap()).unwrap();
     assert!(!text.contains("{secret:"));
+}
+
+/// `nlserver` and `env.sh` belong to the Campaign account: root never runs or sources what that account can write.
+#[test]
+fn root_runs_nothing_of_the_campaign_account() {
+    let plan = plan(&fleet(every_condition())).unwrap();
+    for step in plan.platforms.iter().flat_map(controller::plan::PlatformPlan::steps) {
+        if step.spec.run_as == proto::RunAs::User("root".to_owned()) && !matches!(step.spec.action, Action::Inspect { .. }) {
+            let text = serde_json::to_string(&[serde_json::json!(step.spec.action), serde_json::json!(step.spec.probe)]).unwrap();
+            assert!(!text.contains("env.sh") && !text.contains("bin/nlserver"), "{}: {text}", step.id);
+        }
+    }
+}
+
+/// The configuration says which modules of an instance a server runs.
+#[test]
+fn modules_of_instances_start_only_where_the_configuration_says_so() {
+    let plan = plan(&fleet(every_condition())).unwrap();
+    let mut seen = 0;
+    for step in plan.platforms.iter().flat_map(controller::plan::PlatformPlan::steps) {
+        let module = step.name.strip_prefix("start.").filter(|_| step.instance.is_some());
+        assert_eq!(step.spec.only_if.is_some(), module.is_some(), "{}", step.id);
+        if let (Some(module), Some(proto::Probe::Xml { file, element, attribute, equals })) = (module, &step.spec.only_if) {
+            seen += 1;
+            assert!(file.ends_with(&format!("/conf/config-{}.xml", step.instance.as_deref().unwrap())), "{file}");
+            assert_eq!((element.as_str(), attribute.as_str()), (format!("serverconf/{module}").as_str(), "autoStart"));
+            assert_eq!(equals.as_deref(), Some("true"));
+        }
+    }
+    assert!(seen > 0);
 }

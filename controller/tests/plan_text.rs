@@ -66,6 +66,8 @@ fn steps_are_explained_by_name_number_and_id() {
     insta::assert_snapshot!("explain_carry", explained("carry.redirection"));
     assert_eq!(explained("postupgrade"), explained("emea/migrate/marketing/mkt1:emea_prod/postupgrade"));
     assert_eq!(explained("postupgrade"), explained("4.1.10"));
+    insta::assert_snapshot!("explain_start_mta", explained("start.mta"));
+    insta::assert_snapshot!("explain_stage", explained("4.1"));
     // One id is one host; the name is all of them.
     assert!(!explained("emea/stop/web-servers/trk01/stop.web-server").contains("httpd"));
 }

@@ -38,7 +38,7 @@ pub struct Platform {
     pub name: String,
     /// How its servers are arranged, which decides the order.
     pub topology: Topology,
-    /// A test platform, migrated first to learn from.
+    /// Whether it is marked as a test platform.
     pub rehearsal: bool,
     /// The platform's main database, where the inventory names one.
     pub database: Option<Database>,
@@ -272,6 +272,12 @@ impl Host {
     /// Whether it is a Windows host, whose steps are gates.
     pub fn is_windows(&self) -> bool {
         self.os.as_deref().is_some_and(|os| os == "windows" || os.starts_with("windows-"))
+    }
+
+    /// Whether root can be had on it: by `become`, or because the inventory says that the login account is root. Without it every step
+    /// runs as the login account.
+    pub fn has_root(&self) -> bool {
+        self.become_.method != BecomeMethod::None || self.ssh.user.as_deref() == Some("root")
     }
 
     /// Whether it carries a Campaign installation (everything but a pure database server).

@@ -67,7 +67,8 @@ pub struct Scope {
 pub enum Outcome {
     /// Done, and its post-condition was seen.
     Ok,
-    /// Not carried out in this run; the probe says that the effect is there.
+    /// Not carried out in this run: the probe says that the effect is there, or the step does not apply to the host (the message
+    /// then says what was seen).
     Skipped,
     /// It ended, and not well.
     Failed,

@@ -60,6 +60,11 @@ pub struct StepSpec {
     pub run_as: RunAs,
     /// What it does.
     pub action: Action,
+    /// The step applies only where this holds. Looked at before anything else, whatever the mode and the attempt. Where it does not
+    /// hold there is nothing to do: the step ends as skipped with what was seen, and counts as proven. Where nobody can tell, the
+    /// outcome is unknown and nothing was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only_if: Option<Probe>,
     /// How to see whether its effect is there. Used as the post-condition right after the action, to decide an unknown outcome,
     /// and instead of the action for hosts outside `--limit`. Without a probe only the action's own result is known, and an
     /// unknown outcome waits for a person.
@@ -511,6 +516,14 @@ pub enum Probe {
         /// Texts.
         contains: Vec<String>,
     },
-    /// All of them hold.
+    /// All of them hold. An empty list looks at nothing: for steps that leave nothing of their own to see, whose effect a later step
+    /// proves. It counts as proof where a step is only proven, and never as a sign that an earlier attempt did the work.
     All(Vec<Probe>),
+}
+
+impl Probe {
+    /// Whether it looks at nothing.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::All(probes) if probes.iter().all(Self::is_empty))
+    }
 }

@@ -5,8 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+fn holds_any(bytes: &[u8], needles: &[String]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    needles.iter().any(|needle| text.contains(needle.as_str()))
+}
+
 /// Files below `dir` that contain one of the needles, without those `skip` names.
-fn files_with(dir: &Path, needles: &[&[u8]], skip: &dyn Fn(&Path) -> bool, found: &mut Vec<PathBuf>, looked_at: &mut usize) {
+fn files_with(dir: &Path, needles: &[String], skip: &dyn Fn(&Path) -> bool, found: &mut Vec<PathBuf>, looked_at: &mut usize) {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if skip(&path) || path.is_symlink() {
@@ -16,7 +21,7 @@ fn files_with(dir: &Path, needles: &[&[u8]], skip: &dyn Fn(&Path) -> bool, found
             files_with(&path, needles, skip, found, looked_at);
         } else if let Ok(bytes) = std::fs::read(&path) {
             *looked_at += 1;
-            if needles.iter().any(|needle| bytes.windows(needle.len()).any(|window| window == *needle)) {
+            if holds_any(&bytes, needles) {
                 found.push(path);
             }
         }
@@ -33,13 +38,13 @@ platforms:
     );
     let secrets = site.lab.secrets().clone();
     let values = [&secrets.internal_password, &secrets.internal_stored, &secrets.tracking_password, &secrets.database_password];
-    let needles: Vec<&[u8]> = values.iter().map(|value| value.as_bytes()).collect();
+    let needles: Vec<String> = values.iter().map(ToString::to_string).collect();
 
     // Arguments and environments of all processes, sampled for as long as the run lasts.
     let stop = Arc::new(AtomicBool::new(false));
     let sampler = {
         let stop = stop.clone();
-        let needles: Vec<Vec<u8>> = needles.iter().map(|needle| needle.to_vec()).collect();
+        let needles = needles.clone();
         std::thread::spawn(move || {
             let (mut seen, mut samples) = (Vec::new(), 0usize);
             while !stop.load(Ordering::Relaxed) {
@@ -47,7 +52,7 @@ platforms:
                     for file in ["cmdline", "environ"] {
                         let Ok(bytes) = std::fs::read(entry.path().join(file)) else { continue };
                         samples += 1;
-                        if needles.iter().any(|needle| bytes.windows(needle.len()).any(|window| window == *needle)) {
+                        if holds_any(&bytes, &needles) {
                             seen.push(format!("{}: {}", file, String::from_utf8_lossy(&bytes)));
                         }
                     }

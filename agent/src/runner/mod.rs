@@ -11,6 +11,7 @@ pub(crate) mod files;
 mod outcome;
 pub(crate) mod spool;
 
+use crate::action::secret_names;
 use crate::mask::Mask;
 use crate::record::Record;
 use crate::{account, durable};
@@ -121,6 +122,15 @@ fn decide(
     let account = match account::resolve(&granted.spec.run_as) {
         Ok(account) => account,
         Err(message) => return Verdict::new(Outcome::Failed, message),
+    };
+    let secrets = match (&account, &granted.spec.action) {
+        (None, _) => secrets,
+        // Another account's process gets what its step names and nothing else; output is masked here, where all are known.
+        (Some(_), Action::Command(command)) => {
+            let named: Vec<&str> = command.secret_files.values().flat_map(|content| secret_names(content)).collect();
+            secrets.into_iter().filter(|(name, _)| named.contains(&name.as_str())).collect()
+        }
+        (Some(_), _) => BTreeMap::new(),
     };
     let job = Job { step: Record::Step(granted), after_death, account, secrets };
     match &job.account {

@@ -29,8 +29,20 @@ impl Verdict {
 pub(crate) fn reach(job: &Job, files: Option<&StepFiles>, sink: &mut dyn FnMut(&[u8])) -> Verdict {
     let Record::Step(granted) = &job.step else { return Verdict::new(Outcome::Failed, "the runner was told no step") };
     let spec = &granted.spec;
-    let look = || spec.probe.as_ref().map(probe::look);
+    match spec.only_if.as_ref().map(probe::look) {
+        None | Some(Seen::There) => {}
+        Some(Seen::NotThere(why)) => return Verdict::new(Outcome::Skipped, format!("it does not apply here: {why}")),
+        Some(Seen::CannotTell(why)) => {
+            return Verdict::new(Outcome::Unknown, format!("nothing was done: cannot tell whether it applies here: {why}"));
+        }
+    }
+    // A probe that looks at nothing leaves the proof to other steps: it never says that an action was done already.
+    let to_see = spec.probe.as_ref().filter(|probe| !probe.is_empty());
+    let look = || to_see.map(probe::look);
     match granted.mode {
+        Mode::Prove if spec.probe.is_some() && to_see.is_none() => {
+            return Verdict::new(Outcome::Skipped, "it leaves no effect of its own to look at");
+        }
         Mode::Prove => return proven(look()),
         Mode::Act if job.after_death => return after_death(look()),
         Mode::Act => {}

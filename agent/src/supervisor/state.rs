@@ -168,6 +168,7 @@ mod tests {
             title: String::new(),
             run_as: RunAs::Login,
             action: Action::Verify,
+            only_if: None,
             probe: None,
             repeat: Repeat::Ask,
             limits: Limits::default(),

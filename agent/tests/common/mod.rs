@@ -284,6 +284,7 @@ pub fn step(id: &str, action: Action) -> Granted {
         title: id.to_owned(),
         run_as: RunAs::Login,
         action,
+        only_if: None,
         probe: None,
         repeat: Repeat::Ask,
         limits: Limits { deadline_s: 60, settle_s: 0 },

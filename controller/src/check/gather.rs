@@ -123,7 +123,7 @@ fn wants_root(host: &Host) -> bool {
 
 /// The procedure runs `nlserver` as the Campaign account, so it is asked as that account, too.
 fn run_as(host: &Host) -> RunAs {
-    if wants_root(host) && host.has_campaign() { RunAs::User(host.campaign.user.clone()) } else { RunAs::Login }
+    if host.has_root() && host.has_campaign() { RunAs::User(host.campaign.user.clone()) } else { RunAs::Login }
 }
 
 async fn ask<H: Hosts>(hosts: &H, question: Question, key: Secret, limits: Limits) -> HostState {

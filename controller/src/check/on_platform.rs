@@ -87,8 +87,8 @@ fn same_machine(platform: &Platform, reached: &[(&Host, &Reached)]) -> Option<Fi
     ))
 }
 
-/// How the databases are backed up before anything is changed (domain: prerequisite 2). That the backup can be restored is proven
-/// by the backup step itself.
+/// How the databases are backed up before anything is changed (domain: prerequisite 2). That a dump can be
+/// read is seen in the backup phase; that it can be restored, only a restore elsewhere shows.
 fn backup(platform: &Platform, reached: &[(&Host, &Reached)]) -> Finding {
     let check = "backup";
     let subject = Subject::platform(platform);

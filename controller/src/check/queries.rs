@@ -3,7 +3,7 @@
 use super::Point;
 use super::layout::{Layout, output};
 use crate::plan::Phase;
-use inventory::{Backup, BecomeMethod, Host, Platform, Role};
+use inventory::{Backup, Host, Platform, Role};
 use proto::inspect::Query;
 use std::collections::BTreeSet;
 
@@ -49,7 +49,7 @@ fn campaign(host: &Host, when: Point) -> Vec<Query> {
         layout.owner(),
         layout.instance_list(),
     ]);
-    if host.become_.method != BecomeMethod::None {
+    if host.has_root() {
         queries.push(layout.account());
     }
     queries.extend(["provider", "server", "unicodeData", "NChar"].map(|attribute| layout.connection(attribute)));

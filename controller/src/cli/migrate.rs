@@ -58,8 +58,8 @@ fn pair(text: &str) -> Result<(String, String), String> {
 /// Anything that keeps the run from starting, and a record that cannot be kept.
 pub async fn run(context: &Context, args: &MigrateArgs) -> Result<Exit, Failure> {
     let Site { fleet, secrets, hosts: ssh } = Site::open(context)?;
-    let plan = build_plan(&fleet)?;
     let limit = args.limit.as_deref().map(|text| select(&fleet, Some(text))).transpose()?;
+    let plan = build_plan(&fleet)?;
     let platforms = selected_platforms(&fleet, limit.as_ref());
     check_ids(&plan, &fleet, args)?;
     let hosts = host_options(&fleet, &plan, &platforms, &secrets).await?;
@@ -193,7 +193,7 @@ async fn host_options(
                 values.insert(name.clone(), database_password(platform, name, secrets).await?);
             }
             let root = host.become_.method != BecomeMethod::None;
-            let run_as = if root { RunAs::User(host.campaign.user.clone()) } else { RunAs::Login };
+            let run_as = if host.has_root() { RunAs::User(host.campaign.user.clone()) } else { RunAs::Login };
             let option = HostOptions { host_state: host.host_state.clone(), root, run_as, secrets: values };
             options.insert(host.name.clone(), option);
         }

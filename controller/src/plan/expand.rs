@@ -9,7 +9,7 @@ use super::runbook::{Account, At, BackupBy, Each, Family, On, PackageFrom, Runbo
 use super::site::Site;
 use super::template::{Values, fill, fill_text};
 use super::values::{Subject, backup_by, backup_host, carried, values};
-use inventory::{BecomeMethod, Host, Instance, InstanceKind, Location, Platform, Role, Topology};
+use inventory::{Host, Instance, InstanceKind, Location, Platform, Role, Topology};
 use proto::{Action, Probe, Query, RunAs, StepId, StepSpec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -223,7 +223,10 @@ impl<'a> Expansion<'a> {
         let Subject { site, instance, .. } = placed.subject;
         let text = |text: &str| fill_text(text, values).map_err(|error| error.to_string());
         let action: Action = typed(&template.action, values)?;
-        let probe: Option<Probe> = template.probe.as_ref().map(|probe| typed(probe, values)).transpose()?;
+        let probe_of = |probe: &Option<Value>| -> Result<Option<Probe>, String> {
+            probe.as_ref().map(|probe| typed(probe, values)).transpose()
+        };
+        let (only_if, probe) = (probe_of(&template.only_if)?, probe_of(&template.probe)?);
         let name = match placed.ordinal {
             0 => template.name.clone(),
             before => format!("{}.{}", template.name, before + 1),
@@ -257,6 +260,7 @@ impl<'a> Expansion<'a> {
                 title,
                 run_as,
                 action,
+                only_if,
                 probe,
                 repeat: template.repeat,
                 limits: template.limits.clone(),
@@ -297,10 +301,10 @@ pub(super) fn app_role(platform: &Platform, instance: &Instance) -> Option<Role>
     roles.iter().copied().find(|role| app.roles.contains(role))
 }
 
-/// Whom a step runs as. Without a way to become root, everything is done by the login user.
+/// Whom a step runs as. Without root, everything is done by the login user.
 fn run_as(host: &Host, account: Account) -> RunAs {
     match account {
-        _ if host.become_.method == BecomeMethod::None => RunAs::Login,
+        _ if !host.has_root() => RunAs::Login,
         Account::Login => RunAs::Login,
         Account::Root => RunAs::User("root".to_owned()),
         Account::Campaign => RunAs::User(host.campaign.user.clone()),

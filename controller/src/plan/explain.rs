@@ -2,7 +2,7 @@
 
 use super::fold;
 use super::model::{Plan, PlannedStep, PlatformPlan, Reversibility};
-use super::text::{Paint, hang};
+use super::text::{Paint, columns, hang};
 use super::words;
 use proto::step::Repeat;
 
@@ -13,7 +13,7 @@ const SIMILAR: f64 = 0.7;
 
 /// Nothing in the plan goes by this number, name or id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the plan has no step `{asked}`{}; `caravan plan --format json` lists all ids", .similar.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default())]
+#[error("the plan has no step or stage `{asked}`{}; `caravan plan --format json` lists all ids", .similar.as_ref().map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default())]
 pub struct UnknownStep {
     /// What was asked for.
     pub asked: String,
@@ -40,10 +40,11 @@ fn find<'a>(plan: &'a Plan, asked: &str) -> Vec<Kind<'a>> {
                         names.push(&step.name);
                     }
                 }
+                let of_stage = format!("{}.{}", phase_index + 1, stage_index + 1);
                 for (index, name) in names.into_iter().enumerate() {
-                    let number = format!("{}.{}.{}", phase_index + 1, stage_index + 1, index + 1);
-                    let wanted =
-                        |step: &&PlannedStep| step.name == name && (asked == name || asked == number || asked == step.id.0);
+                    let number = format!("{of_stage}.{}", index + 1);
+                    let all = [name, &number, &of_stage].contains(&asked);
+                    let wanted = |step: &&PlannedStep| step.name == name && (all || asked == step.id.0);
                     let steps: Vec<&PlannedStep> = stage.steps.iter().filter(wanted).collect();
                     if !steps.is_empty() {
                         let place = format!("{} · {number} · {} {} · ", platform.name, phase.name, stage.name);
@@ -66,20 +67,37 @@ pub fn select<'a>(plan: &'a Plan, asked: &str) -> Result<Vec<&'a PlannedStep>, U
 }
 
 /// Explains a step: by its id, by its name (on all hosts that have it), or by its number in the text of the plan (`4.1.5`: the fifth
-/// kind of step of the first stage of the fourth phase).
+/// kind of step of the first stage of the fourth phase). The number of a stage (`4.1`) lists its steps, a line each.
 ///
 /// # Errors
 /// The plan has no such step.
 pub fn explain(plan: &Plan, asked: &str, color: bool, width: usize) -> Result<String, UnknownStep> {
     let mut told: Vec<(&str, &str)> = Vec::new();
     let mut parts = Vec::new();
-    for kind in find(plan, asked) {
+    let kinds = find(plan, asked);
+    if !kinds.is_empty() && is_stage(asked) {
+        return Ok(kinds.iter().map(|kind| listed(kind, color, width)).collect());
+    }
+    for kind in kinds {
         let Some(first) = kind.steps.first() else { continue };
         let known = (first.name.as_str(), first.explain.as_str());
         parts.push(tell(&kind.place, &kind.steps, told.contains(&known), color, width));
         told.push(known);
     }
     if parts.is_empty() { Err(unknown(plan, asked)) } else { Ok(parts.join("\n")) }
+}
+
+/// Whether this is the number of a stage. No step has such a name.
+fn is_stage(asked: &str) -> bool {
+    asked.split('.').count() == 2 && asked.split('.').all(|part| part.parse::<usize>().is_ok())
+}
+
+/// One line for a kind of step of a stage: its number, its name, where it is done.
+fn listed(kind: &Kind<'_>, color: bool, width: usize) -> String {
+    let Some(first) = kind.steps.first() else { return String::new() };
+    let hosts = variants(&kind.steps).into_iter().map(|(_, hosts)| hosts).collect::<Vec<_>>().join(", ");
+    let head = format!("{}{}: ", kind.place, Paint(color).bold(&first.name));
+    hang(&head, columns(&kind.place) + columns(&first.name) + 2, &hosts, width)
 }
 
 fn unknown(plan: &Plan, asked: &str) -> UnknownStep {
@@ -104,9 +122,10 @@ fn tell(place: &str, steps: &[&PlannedStep], again: bool, color: bool, width: us
         line("way back", &way_back(first));
         line(
             "if it dies",
-            match first.spec.repeat {
-                Repeat::Allowed => "may be started again when its effect is provably not there",
-                Repeat::Ask => "a person decides",
+            match (first.spec.repeat, &first.spec.probe) {
+                (Repeat::Allowed, Some(probe)) if !probe.is_empty() => "may be started again when its effect is provably not there",
+                (Repeat::Allowed, _) => "a person decides; starting it again is safe",
+                (Repeat::Ask, _) => "a person decides",
             },
         );
         line("time", &limits(first));
@@ -117,6 +136,9 @@ fn tell(place: &str, steps: &[&PlannedStep], again: bool, color: bool, width: us
     for (variant, hosts) in variants(steps) {
         line("on", &hosts);
         line("as", &String::from(variant.run_as.clone()));
+        for text in variant.spec.only_if.iter().flat_map(words::probe) {
+            line("only if", &text);
+        }
         for text in words::action(&variant.spec.action) {
             line("does", &text);
         }
@@ -160,6 +182,7 @@ fn variants<'a>(steps: &[&'a PlannedStep]) -> Vec<(&'a PlannedStep, String)> {
         };
         let same = |other: &PlannedStep| {
             other.spec.action == step.spec.action
+                && other.spec.only_if == step.spec.only_if
                 && other.spec.probe == step.spec.probe
                 && other.run_as == step.run_as
                 && other.skip == step.skip

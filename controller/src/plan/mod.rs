@@ -34,6 +34,10 @@ use inventory::{Engine, Fleet, InstanceKind, Platform, Role, Topology};
 use runbook::{BackupBy, Runbook};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What a migration needs and the plan does not do (procedure, step 5: local changes are carried over).
+const BY_HAND: &str = "by hand: local changes of serverConf.xml beyond internalPassword, databaseId and trackingPassword, security zones, \
+     and the setup of the client console are not carried over. Do it between migrate and restart, or right after the run.";
+
 /// Plans the migration of a fleet that is going to happen: every package file of the workstation must be there.
 ///
 /// `queries` says what preflight and verify ask of a host; it comes from the checks.
@@ -63,6 +67,7 @@ pub fn build_with(fleet: &Fleet, queries: &Queries<'_>, check: FileCheck) -> Res
     if !errors.is_empty() {
         return Err(PlanErrors(errors));
     }
+    warnings.push(BY_HAND.to_owned());
     let digests: Vec<&str> = steps()
         .filter_map(|step| match &step.spec.action {
             proto::Action::PushFile { sha256, .. } => Some(sha256.as_str()),
@@ -226,20 +231,6 @@ fn warn(platform: &Platform, plan: &PlatformPlan, migrate: &order::Stages, warni
             "{name}: {} is {roles}: its packages come with the first of its stages, so {late} is migrated there ahead of hosts that the \
              order puts before {late}. Roles that are apart in the order belong on hosts of their own.",
             fold(&hosts)
-        ));
-    }
-    let marketing: Vec<&str> = platform
-        .instances
-        .iter()
-        .filter(|instance| instance.kind == InstanceKind::Marketing)
-        .map(|instance| instance.name.as_str())
-        .collect();
-    let mail: Vec<String> = platform.with_role(Role::Mta).filter(|host| !host.is_windows()).map(|host| host.name.clone()).collect();
-    if marketing.len() > 1 && !mail.is_empty() && platform.topology != Topology::Standalone {
-        warnings.push(format!(
-            "{name}: {}: the inventory does not say which instances a mail server carries; the plan starts the modules of all of them ({}).",
-            fold(&mail),
-            marketing.join(", ")
         ));
     }
     for (step, change) in &platform.overrides {

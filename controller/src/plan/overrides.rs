@@ -109,7 +109,7 @@ fn replace(step: &mut PlannedStep, command: &SiteCommand, argv: Vec<String>) {
     step.command = Some(argv);
 }
 
-/// A step that the site adds. It is where the step it goes with is, and runs as that one does.
+/// A step that the site adds. It is where the step it goes with is, runs as that one does, and applies where that one does.
 fn site_step(site: &SiteStep, argv: Vec<String>, original: &PlannedStep, goes_with: &str) -> PlannedStep {
     let id = StepId(match original.id.0.rsplit_once('/') {
         Some((place, _)) => format!("{place}/{}", site.name),
@@ -131,6 +131,7 @@ fn site_step(site: &SiteStep, argv: Vec<String>, original: &PlannedStep, goes_wi
             title,
             run_as: original.run_as.clone(),
             action: Action::Verify,
+            only_if: original.spec.only_if.clone(),
             probe: None,
             repeat: Repeat::Ask,
             limits: Limits::default(),

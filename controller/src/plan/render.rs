@@ -28,13 +28,18 @@ pub fn render(plan: &Plan, color: bool, width: usize) -> String {
         out.push('\n');
     }
     let hash = plan.hash.get(..12).unwrap_or(&plan.hash);
-    out.push_str(&hang(
-        "",
-        0,
-        &format!("plan {hash} · nothing was contacted · details of a step: --explain NUMBER, NAME or ID"),
-        width,
-    ));
+    out.push_str(&hang("", 0, &format!("plan {hash} · nothing was contacted{}", details(plan)), width));
     out
+}
+
+/// How to see more, in words that work with this plan.
+fn details(plan: &Plan) -> String {
+    let staged = |platform: &PlatformPlan| {
+        let (index, phase) = platform.phases.iter().enumerate().find(|(_, phase)| phase.name == Phase::Migrate)?;
+        let step = phase.stages.first()?.steps.first()?;
+        Some(format!(" · details: --explain {}.1 (a stage), --explain {} (a step)", index + 1, step.name))
+    };
+    plan.platforms.iter().find_map(staged).unwrap_or_default()
 }
 
 fn render_platform(platform: &PlatformPlan, paint: Paint, width: usize) -> String {
@@ -80,7 +85,7 @@ fn phase_line(phase: &PhasePlan) -> String {
     });
     let mut line = stages.collect::<Vec<_>>().join(", then ");
     if phase.name == Phase::Preflight {
-        line.push_str(" (changes nothing)");
+        line.push_str(" (writes only Caravan's own directory)");
     }
     line
 }
@@ -178,7 +183,7 @@ fn notes(platform: &PlatformPlan, width: usize, paint: Paint) -> String {
         planned.stages.iter().position(one_way).map(|stage| format!("{}.{}", phase + 1, stage + 1))
     });
     if let Some(number) = first_one_way {
-        let text = format!("from {number} on the way back is `caravan rollback` with the database backup.");
+        let text = format!("from {number} on the way back is the backup of the database and nl6.back.");
         out.push_str(&hang(&format!("{} ", paint.yellow(ONE_WAY)), 2, &text, width));
     }
     let gates: Vec<&str> = platform

@@ -62,6 +62,9 @@ pub struct Template {
     pub run_as: Account,
     /// The serde form of [`proto::Action`] with placeholders.
     pub action: Value,
+    /// The serde form of [`proto::Probe`] with placeholders: the step applies only where it holds.
+    #[serde(default)]
+    pub only_if: Option<Value>,
     /// The serde form of [`proto::Probe`] with placeholders.
     #[serde(default)]
     pub probe: Option<Value>,
@@ -143,7 +146,7 @@ pub enum NamedWave {
     RestartOrder,
 }
 
-/// Whom a step of the runbook runs as. With `become: none` all of them are the login user.
+/// Whom a step of the runbook runs as. Where root cannot be had (see [`inventory::Host::has_root`]) all of them are the login user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Account {

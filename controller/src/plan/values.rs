@@ -78,6 +78,7 @@ fn host_values(platform: &Platform, site: &Site<'_>) -> Values {
         ("web.address", json!(host.web.address)),
         ("source.version", json!(host.source.version.as_str())),
         ("source.names", json!(names(&site.old, OLD_NAMES))),
+        ("windows.stop_modules", json!(stop_modules(platform, host))),
         ("target.build", json!(host.target.build)),
         ("target.build_text", json!(host.target.build.to_string())),
         ("target.files", json!(files)),
@@ -104,6 +105,17 @@ fn names(packages: &[&Package], vendor: &[&str]) -> Vec<String> {
 /// Where a package file is put on a host.
 fn landing_place(host: &Host, package: &Package) -> String {
     format!("{}/packages/{}/{}", host.host_state, package.sha256, package.location.file_name())
+}
+
+/// The vendor's commands that end deliveries on a Windows host before its service is stopped: one for each instance that it carries.
+fn stop_modules(platform: &Platform, host: &Host) -> Vec<String> {
+    let mut names: Vec<&str> = Vec::new();
+    for instance in host.roles.iter().flat_map(|role| carried(platform, host, *role)) {
+        if !names.contains(&instance.name.as_str()) {
+            names.push(&instance.name);
+        }
+    }
+    names.into_iter().map(|name| format!("nlserver stop mta@{name}")).collect()
 }
 
 /// A line of a PostgreSQL password file (`hostname:port:database:username:password`; `:` and `\` are escaped). The password is put in

@@ -69,6 +69,7 @@ fn query(query: &Query) -> String {
 /// What a probe looks at, a line each.
 pub(super) fn probe(probe: &Probe) -> Vec<String> {
     let line = match probe {
+        probe if probe.is_empty() => "no effect of its own to look at".to_owned(),
         Probe::All(probes) => return probes.iter().flat_map(self::probe).collect(),
         Probe::Exists(path) => format!("{path} exists"),
         Probe::Absent(path) => format!("{path} does not exist"),

@@ -143,7 +143,10 @@ impl Narrator {
         let text = format!("{}: {host} {}", place(view, stage), step.name);
         match (outcome, step.state) {
             (Outcome::Ok, _) => vec![Say::Detail(format!("{text} ok, {took}"))],
-            (Outcome::Skipped, _) => vec![Say::Detail(format!("{text} skipped: its effect is there"))],
+            (Outcome::Skipped, _) => {
+                let why = if step.message.is_empty() { "its effect is there" } else { &step.message };
+                vec![Say::Detail(format!("{text} skipped: {why}"))]
+            }
             // An event about an attempt that was followed by another one.
             (_, StepState::Granted | StepState::Running) => vec![],
             (outcome, _) => {

@@ -239,7 +239,12 @@ fn the_account_must_be_able_to_change_the_installation() {
     });
     alone(&all, "campaign-user@mta1", Status::Failure, "does not own");
     let all = with(|platform, _| none(platform));
-    alone(&all, "campaign-user@mta1", Status::Ok, "may change");
+    alone(&all, "campaign-user@mta1", Status::Failure, "would run as root");
+    let all = with(|platform, _| {
+        none(platform);
+        platform.hosts[1].ssh.user = Some("root".to_owned());
+    });
+    alone(&all, "campaign-user@mta1", Status::Ok, "root, and the account neolane");
     let all = with(|_, sim| sim.at("mta1").euid = 1002);
     alone(&all, "campaign-user@mta1", Status::Failure, "did not become root");
     let missing = Answer::Output { code: 1, text: "id: 'neolane': no such user".to_owned() };

@@ -117,6 +117,7 @@ impl Maker {
                 title,
                 run_as: RunAs::User("root".to_owned()),
                 action,
+                only_if: None,
                 probe: None,
                 repeat: proto::step::Repeat::Ask,
                 limits: proto::step::Limits::default(),

@@ -107,7 +107,7 @@ layer! {
         /// Its instances: names, or maps. A name alone is a marketing instance.
         instances: Vec<Spanned<InstanceEntry>>,
     } ; {
-        /// A test platform, migrated first to learn from (false).
+        /// Marks a test platform (false).
         rehearsal: bool,
         /// The database of its instances.
         database: Database,
@@ -146,7 +146,7 @@ layer! {
 }
 
 map! {
-    /// How SSH reaches a host. `~/.ssh/config` is honoured as well.
+    /// How SSH reaches a host.
     Ssh as "`ssh`" {
         ;
         /// Login account; the workstation's own account name when left out.
@@ -172,7 +172,7 @@ map! {
     /// How Caravan becomes root on a host.
     Become as "`become`" {
         ;
-        /// `sudo`, or `none` where every step runs as the login user (sudo).
+        /// `sudo`, or `none`: the login account is root (`ssh.user: root`), or it owns the installation and every step runs as it (sudo).
         method: BecomeMethod,
         /// Where the password is.
         password: Secret,

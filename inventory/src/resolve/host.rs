@@ -317,6 +317,16 @@ fn campaign_user(raw: &raw::Campaign, report: &mut Report) -> String {
 }
 
 fn source(raw: &raw::Source, report: &mut Report) -> Source {
+    if let Some(version) = raw.version.as_ref().filter(|version| version.value != SourceVersion::V6_1) {
+        report
+            .warning(
+                Kind::SourceNotPlanned,
+                &version.span,
+                format!("a migration from v{} cannot be planned yet", version.value.as_str()),
+            )
+            .label("this version of Caravan plans migrations from v6.1")
+            .help("the inventory can be checked; `caravan plan` and `caravan migrate` refuse the platform");
+    }
     Source {
         version: raw.version.as_ref().map_or(SourceVersion::V6_1, |version| version.value),
         latest_build: raw.latest_build.as_ref().map(|build| self::build(build, "`latest_build`", report)),

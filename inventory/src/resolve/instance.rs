@@ -263,14 +263,19 @@ fn backup(
         report
             .error(Kind::UnknownBackupHost, &on.span, format!("the backup host {} is no host of this platform", quote(&on.value)))
             .label("Caravan runs pg_dump on a host of the platform")
-            .help(match did_you_mean(&on.value, hosts.names()) {
-                Some(help) => help,
-                None => format!("add `{{ name: {}, roles: [database] }}` to the hosts", on.value.0),
-            });
+            .help(missing_host(&on.value.0, hosts.names()));
     }
     value::path(&dir.value, false, &dir.span, report);
     let dir = value::substitute(&dir.value, &on.value, site.name, &dir.span, report);
     Some(Backup::On { on: on.value.0.clone(), dir: dir.trim_end_matches('/').to_owned() })
+}
+
+/// The way out where a backup host is no host of the platform. Servers are called alike, so only a slip of one letter counts as meant.
+fn missing_host<'a>(name: &str, mut hosts: impl Iterator<Item = &'a str>) -> String {
+    let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
+    let slip = |host: &&str| strsim::damerau_levenshtein(name, host) == 1 && digits(name) == digits(host);
+    let meant = hosts.find(slip).map(|host| format!("; did you mean {}?", quote(host))).unwrap_or_default();
+    format!("add `{{ name: {name}, roles: [database] }}` to `hosts`, or `backup: {{ by: dba }}`{meant}")
 }
 
 /// Each instance has a database of its own: two in one is most likely a forgotten `database:`.

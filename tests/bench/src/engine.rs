@@ -155,6 +155,7 @@ fn step(stage: &str, host: &str, name: &str, action: Action) -> PlannedStep {
             title: name.to_owned(),
             run_as: RunAs::Login,
             action,
+            only_if: None,
             probe: None,
             repeat: Repeat::Ask,
             limits: Limits::default(),

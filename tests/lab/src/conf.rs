@@ -127,10 +127,13 @@ pub(crate) fn config_default(web: bool, tracking: bool) -> String {
     )
 }
 
-/// `config-<instance>.xml` of an instance on a host with these roles.
-pub(crate) fn config_instance(platform: &str, instance: &str, user: &str, roles: &[Role]) -> String {
+/// `config-<instance>.xml` of an instance on a host with these roles, on which the site keeps `disabled` modules from starting.
+pub(crate) fn config_instance(platform: &str, instance: &str, user: &str, roles: &[Role], disabled: &[String]) -> String {
     let delivers = roles.iter().any(|role| matches!(role, Role::Mta | Role::MidSourcing | Role::PowerBooster | Role::PowerCluster));
     let works = roles.iter().any(|role| !matches!(role, Role::Mta | Role::Tracking));
+    let starts = |module: &str, wanted: bool| wanted && !disabled.iter().any(|other| other == module);
+    let [mta, inmail, stat] = ["mta", "inMail", "stat"].map(|module| starts(module, delivers));
+    let wfserver = starts("wfserver", works);
     format!(
         r#"<?xml version='1.0'?>
 <serverconf>
@@ -142,10 +145,10 @@ pub(crate) fn config_instance(platform: &str, instance: &str, user: &str, roles:
       </dataSource>
     </dataStore>
   </shared>
-  <mta autoStart="{delivers}" statServerAddress="localhost"/>
-  <wfserver autoStart="{works}"/>
-  <inMail autoStart="{delivers}"/>
-  <stat autoStart="{delivers}"/>
+  <mta autoStart="{mta}" statServerAddress="localhost"/>
+  <wfserver autoStart="{wfserver}"/>
+  <inMail autoStart="{inmail}"/>
+  <stat autoStart="{stat}"/>
   <sms autoStart="false"/>
 </serverconf>
 "#

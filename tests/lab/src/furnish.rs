@@ -156,9 +156,18 @@ fn lay_out(spec: &Spec, dir: &Path, listeners: &[TcpListener]) -> io::Result<Lay
                 Some(std::net::SocketAddr::V4(address)) => *address.ip(),
                 _ => return Err(io::Error::other("a listener for each host is needed")),
             };
+            let without = platform.without.get(&host.name).map(Vec::as_slice).unwrap_or_default();
+            let optional = |name: &String| instances.iter().any(|instance| instance.name == *name && instance.app != host.name);
+            if let Some(name) = without.iter().find(|name| !optional(name)) {
+                let problem =
+                    format!("`without` of {}: `{name}` is no instance, or {} is its application server", host.name, host.name);
+                return Err(io::Error::other(problem));
+            }
             let carried = instances.iter().filter(|instance| carries(&host.name, &host.roles, instance));
+            let carried = carried.filter(|instance| !without.contains(&instance.name));
             hosts.push(Host {
                 instances: carried.map(|instance| instance.name.clone()).collect(),
+                disabled: platform.disabled.get(&host.name).cloned().unwrap_or_default(),
                 dir: dir.join("hosts").join(&host.name),
                 name: host.name,
                 roles: host.roles,
@@ -265,7 +274,7 @@ fn furnish_host(layout: &Layout, platform: &Platform, host: &Host, secrets: &Sec
             if platform.instance(instance).is_some_and(|instance| instance.app == host.name) { &host.roles[..] } else { &[] };
         let delivers = if host.is(Role::Mta) { &[Role::Mta][..] } else { &[] };
         let roles = [roles, delivers].concat();
-        let config = conf::config_instance(&platform.name, instance, DATABASE_USER, &roles);
+        let config = conf::config_instance(&platform.name, instance, DATABASE_USER, &roles, &host.disabled);
         fs::write(nl6.join(format!("conf/config-{instance}.xml")), config)?;
         let redirect = nl6.join("var").join(instance).join("redir");
         fs::create_dir_all(redirect.join("log"))?;

@@ -52,6 +52,8 @@ pub struct Host {
     pub web_port: u16,
     /// The instances that it carries.
     pub instances: Vec<String>,
+    /// Modules that the configuration of these instances keeps from starting.
+    pub disabled: Vec<String>,
     /// Its directory.
     pub dir: PathBuf,
 }

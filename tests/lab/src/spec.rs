@@ -66,6 +66,12 @@ pub struct PlatformSpec {
     /// Further roles of hosts.
     #[serde(default)]
     pub also: BTreeMap<String, Vec<Role>>,
+    /// Modules that the configuration of a host's instances keeps from starting (`{emea-mta1: [inMail]}`), as sites do.
+    #[serde(default)]
+    pub disabled: BTreeMap<String, Vec<String>>,
+    /// Instances that a mail or tracking server does not carry (`{emea-mta2: [emea_2]}`).
+    #[serde(default)]
+    pub without: BTreeMap<String, Vec<String>>,
     /// How many instances the marketing server carries.
     #[serde(default = "one")]
     pub instances: usize,
@@ -312,6 +318,8 @@ impl Spec {
                 os: None,
                 hosts: hosts.iter().map(|(role, count)| (*role, HostsSpec::Count(*count))).collect(),
                 also: BTreeMap::new(),
+                disabled: BTreeMap::new(),
+                without: BTreeMap::new(),
                 instances: 1,
             }],
             faults: Faults::default(),
@@ -409,6 +417,19 @@ impl PlatformSpec {
                 }
             }
         }
+        for (key, name) in
+            self.disabled.keys().map(|name| ("disabled", name)).chain(self.without.keys().map(|name| ("without", name)))
+        {
+            if !hosts.iter().any(|host| host.name == *name) {
+                return Err(at(format!("`{key}` names the host `{name}`, which does not exist")));
+            }
+        }
+        for modules in self.disabled.values() {
+            let known = crate::conf::INSTANCE_MODULES;
+            if let Some(module) = modules.iter().find(|module| !known.contains(&module.as_str())) {
+                return Err(at(format!("`disabled` names `{module}`; there are: {}", known.join(", "))));
+            }
+        }
         let count = |role: Role| hosts.iter().filter(|host| host.roles.contains(&role)).count();
         let wrong = match self.topology {
             Topology::Standalone if hosts.len() != 1 => Some("a standalone platform is exactly one host"),
@@ -460,6 +481,9 @@ mod tests {
         assert!(error(&format!("{host}{{fail: [{{host: m, step: instal}}]}}")).contains("`instal`; there are: stop, dump"));
         assert!(error(&format!("{host}{{slow: [{{host: m, what: install, seconds: -1}}]}}")).contains("between 0 and 3600"));
         assert!(Spec::parse(&format!("{host}{{fail: [{{host: m, step: 'module:mta@a', times: 1}}]}}")).is_ok());
+        let platform = "platforms: [{name: a, topology: standalone, hosts: {marketing: [m]}, disabled: ";
+        assert!(error(&format!("{platform}{{x: [mta]}}}}]")).contains("`x`, which does not exist"));
+        assert!(error(&format!("{platform}{{m: [inmail]}}}}]")).contains("`inmail`; there are: mta, wfserver, inMail"));
     }
 
     #[test]

@@ -45,8 +45,7 @@ impl Checked<'_> {
         let failure = |message: String, remedy: &str| self.subject.finding(check, Status::Failure, message, &*evidence, remedy);
         let warning = |message: String, remedy: &str| self.subject.finding(check, Status::Warning, message, &*evidence, remedy);
         if *build == target.build {
-            let remedy =
-                "Nothing is left to migrate there. Take the host out of the inventory, or finish the run that migrated it.";
+            let remedy = "Take a migrated host out of the inventory. Where a run stopped half-way, do the rest by hand, in the order of `caravan plan`.";
             return failure(format!("it is at the target build {build} already"), remedy);
         }
         if !is_version(version, source.version.as_str()) {

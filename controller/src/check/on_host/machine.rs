@@ -3,7 +3,7 @@
 use super::Checked;
 use crate::check::compatibility::{Support, family, support};
 use crate::check::finding::clean;
-use inventory::{BecomeMethod, InitSystem};
+use inventory::InitSystem;
 use proto::event::{Finding, Status};
 use proto::inspect::{PathKind, ReadError, System};
 
@@ -177,8 +177,14 @@ impl Checked<'_> {
         let (owner_id, owner_name) = owner.split_once(' ').unwrap_or((&owner, ""));
         let evidence = format!("the agent's uid is {euid}; {home} belongs to {owner_name} ({owner_id})");
         let failure = |message: String, remedy: &str| self.subject.finding(check, Status::Failure, message, &*evidence, remedy);
-        if self.host.become_.method == BecomeMethod::None {
-            if euid == 0 || owner_id == euid.to_string() {
+        if !self.host.has_root() {
+            if euid == 0 && owner_id != "0" {
+                return failure(
+                    format!("the login account is root, which the inventory does not say: steps of {owner_name} would run as root"),
+                    "Set `ssh.user: root`, or `become: { method: sudo }` with another login account.",
+                );
+            }
+            if owner_id == euid.to_string() {
                 return self.subject.ok(check, "the login account may change the installation", evidence);
             }
             return failure(
@@ -189,7 +195,7 @@ impl Checked<'_> {
         if euid != 0 {
             return failure(
                 "the agent did not become root".to_owned(),
-                "Check `become` in the inventory, and the host's sudoers file.",
+                "Check `become` and `ssh.user` in the inventory, and the host's sudoers file.",
             );
         }
         match self.reached.readings.output(&self.layout.account()) {
