@@ -76,10 +76,9 @@ fn script(agents: &[EmbeddedAgent], host_state: &str) -> Result<String, String> 
     // One statement a line here; joined by spaces in the command.
     let lines = [
         "unset LC_ALL;umask 077;p=caravan-;say() { echo \"${p}bootstrap: $*\";};",
-        // Each program costs a host more than everything else here. The kernel says the same; older ones do not say the machine.
-        "u=;s=;{ while read -r k r e x;do case $k in Uid:) u=$e;break;;esac;done </proc/self/status;",
-        "read -r m </proc/sys/kernel/arch&&read -r s </proc/sys/kernel/ostype&&s=\"$s $m\"||s=;} 2>/dev/null;",
-        "[ -n \"$u\" ]||u=$(id -u);[ -n \"$s\" ]||s=$(uname -sm);",
+        // Each program costs a host more than everything else here: the kernel says what `id -u` would.
+        "s=$(uname -sm);u=;{ while read -r k r e x;do case $k in Uid:) u=$e;break;;esac;done </proc/self/status;} 2>/dev/null;",
+        "[ -n \"$u\" ]||u=$(id -u);",
         &format!("case \"$s\" in {cases} *) say none \"$s\";exit 0;;esac;"),
         // Any of the three prints the digest; a host with none of them says so.
         "sum() { if command -v sha256sum;then sha256sum >&3;elif command -v shasum;then shasum -a 256 >&3;",
