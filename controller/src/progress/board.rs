@@ -146,7 +146,7 @@ impl Board<'_> {
         let parts = [(counts.running, "running"), (counts.failed, "failed"), (counts.unreachable, "away")];
         let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
         let tail = format!(" {} {}", pad(&done, 7), parts.join(" · "));
-        let elapsed = stage.elapsed(Some(self.now)).map_or_else(String::new, clock);
+        let elapsed = self.view.worked(stage.started, stage.ended.or(Some(self.now))).map_or_else(String::new, clock);
         let fixed = width(&head) + width(&tail) + width(&elapsed) + 1;
         let bar = columns.saturating_sub(fixed).min(24);
         if bar < 4 {
