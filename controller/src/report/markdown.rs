@@ -177,7 +177,9 @@ fn results(out: &mut String, view: &View) {
         let place = halted.map_or_else(String::new, |stage| format!(", in {}: {}", stage.label, fared(view, stage)));
         let lost = match platform.dropped.len() {
             0 => String::new(),
-            n => format!("; {} LEFT BEHIND: {}", count(n, "host"), fold_hosts(platform.dropped.iter().map(|host| view.short(host)))),
+            n => {
+                format!("; {} LEFT BEHIND: {}", count(n, "host"), fold_hosts(platform.dropped.iter().map(|host| view.short(host))))
+            }
         };
         let unproven = match accepted(view, platform).count() {
             0 => String::new(),

@@ -38,6 +38,10 @@ pub fn next(view: &View, driven: bool, typed: &Typed) -> Vec<Next> {
     let mut say = |when: &str, command: String| next.push(Next { when: when.to_owned(), command });
     let over = matches!(view.run.outcome, Some(RunOutcome::Ok | RunOutcome::Aborted));
     if driven {
+        let gates: String = view.waiting_gates().map(|gate| format!(" --confirm {}=NOTE", word(&gate.id))).collect();
+        if !gates.is_empty() {
+            say("When that is done", typed.here(&format!("attach {run}{gates}")));
+        }
         say("To look on", typed.here(&format!("attach {run}")));
         steps_of_a_person(view, typed, &mut say);
         say("To halt it", typed.here(&format!("pause {run}")));
@@ -55,16 +59,15 @@ pub fn next(view: &View, driven: bool, typed: &Typed) -> Vec<Next> {
 }
 
 /// Steps of which a person has to say what becomes of them.
-pub fn undecided(view: &View) -> impl Iterator<Item = &StepView> {
-    view.steps.iter().filter(|step| step.is_bad()).filter(|step| match step.state {
-        // What the controller only assumed is asked of the host when the run goes on.
-        StepState::Ended(Outcome::Unknown) => !step.assumed,
-        _ => step.repeat == Repeat::Ask && !step.prove,
+pub(super) fn undecided(view: &View) -> impl Iterator<Item = &StepView> {
+    // What the controller only assumed is asked of the host when the run goes on.
+    view.steps.iter().filter(|step| step.is_bad() && !step.assumed).filter(|step| {
+        step.state == StepState::Ended(Outcome::Unknown) || (step.repeat == Repeat::Ask && !step.prove && step.action != "inspect")
     })
 }
 
 /// Running steps of which a watchdog asks whether they are to be stopped.
-pub fn questioned(view: &View) -> impl Iterator<Item = &StepView> {
+pub(super) fn questioned(view: &View) -> impl Iterator<Item = &StepView> {
     view.steps.iter().filter(|step| step.warnings().any(|alert| alert.ask))
 }
 

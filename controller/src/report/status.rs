@@ -50,7 +50,8 @@ pub fn status(view: &View, record: &Record, next: &[Next], now: Timestamp, color
         let _ = writeln!(text, "{}", paint.red(&format!("✗ {} {} since {}", known.host, gone(known), time_of_day(known.from))));
     }
     persons(view, paint, &mut text);
-    if let (false, Some((time, reason))) = (run.ended.is_some(), view.pauses.last()) {
+    let left = run.ended.is_none() && view.lives.last().is_some_and(|life| life.ended);
+    if let (true, Some((time, reason))) = (left, view.pauses.last()) {
         let _ = writeln!(text, "\npaused at {}: {reason}", time_of_day(*time));
     }
     if !next.is_empty() {
@@ -66,7 +67,7 @@ pub fn status(view: &View, record: &Record, next: &[Next], now: Timestamp, color
 /// What waits for a person: gates, steps whose end nobody can tell or that must not start again unasked, questions of watchdogs.
 fn persons(view: &View, paint: Paint, text: &mut String) {
     let gates = view.waiting_gates().map(|gate| format!("? {} waits for a person: {}", gate.id, gate.ask));
-    let step = |step: &StepView, what: &str| format!("? {}{} {what}", step.id, attempt(step));
+    let step = |step: &StepView, what: &str| format!("? {}{} {what}", step.id, step.nth());
     let steps = undecided(view).map(|known| step(known, &format!("waits for a person: {}", known.state.as_str())));
     let asked = questioned(view).map(|known| step(known, "still runs; a person decides whether it is stopped"));
     let lines: Vec<String> = gates.chain(steps).chain(asked).collect();
@@ -76,11 +77,6 @@ fn persons(view: &View, paint: Paint, text: &mut String) {
     for line in lines {
         let _ = writeln!(text, "{}", paint.yellow(&line));
     }
-}
-
-/// ` (attempt 2)`; nothing for the first.
-pub(super) fn attempt(step: &StepView) -> String {
-    if step.attempt > 1 { format!(" (attempt {})", step.attempt) } else { String::new() }
 }
 
 /// Who drives the run, and since when.
@@ -97,7 +93,10 @@ fn driven(view: &View, driven: Option<bool>) -> String {
                 0 => "no step was under way".to_owned(),
                 n => format!("{} had been granted and may go on on the hosts", count(n, "step")),
             };
-            format!("no controller drives it: the last one ended unexpectedly after {} UTC; {open}", date_time(life.until.or(life.from)))
+            format!(
+                "no controller drives it: the last one ended unexpectedly after {} UTC; {open}",
+                date_time(life.until.or(life.from))
+            )
         }
         None => format!("last driven by {} since {} UTC{again}", life.operator, date_time(life.from)),
     }
@@ -140,6 +139,9 @@ fn stage_line(view: &View, stage: &StageView, labels: usize, now: Timestamp, pai
 
 /// A run's state in a word or two.
 fn state(view: &View, driven: Option<bool>) -> &'static str {
+    if view.lives.is_empty() {
+        return "never began";
+    }
     let left = || view.lives.last().is_some_and(|life| life.ended);
     match (view.run.outcome, driven) {
         (Some(RunOutcome::Ok), _) => "finished well",

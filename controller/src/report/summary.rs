@@ -1,6 +1,5 @@
 //! The end screen: what happened, what did not, and the next command.
 
-use super::status::attempt;
 use super::{Next, Record, accepted, fared, halted, left_behind, log, next_lines, untouched};
 use crate::view::text::{count, duration, fit, fold_hosts};
 use crate::view::{Paint, PlatformView, StageView, Trouble, TroubleKind, View};
@@ -112,7 +111,7 @@ fn trouble(view: &View, record: &Record, who: &str, width: usize, trouble: &Trou
             let took = duration(SignedDuration::from_millis(i64::try_from(step.duration_ms).unwrap_or(i64::MAX)));
             let how = step.exit_code.map_or_else(|| step.state.as_str().to_owned(), |code| format!("exit {code}"));
             let died = if step.died { ", ended from outside," } else { "" };
-            format!("{}{}  {how}{died} after {took}   ", trouble.what, attempt(step))
+            format!("{}{}  {how}{died} after {took}   ", trouble.what, step.nth())
         }
         _ => format!("{}  ", trouble.what),
     };

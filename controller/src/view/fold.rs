@@ -180,10 +180,9 @@ impl View {
 
     /// A confirmed gate is done, whether or not its step's own end is told.
     fn gate_passed(&mut self, gate: &str, step: Option<&str>, time: Option<Timestamp>) {
-        let steps = match step.and_then(|id| self.index.steps.get(id)) {
-            Some(at) => vec![*at],
-            None => self.index.gate_steps.get(gate).cloned().unwrap_or_default(),
-        };
+        let named = step.and_then(|id| self.index.steps.get(id)).copied();
+        let mut steps = self.index.gate_steps.get(gate).cloned().unwrap_or_default();
+        steps.retain(|at| named.is_none_or(|named| named == *at));
         for at in steps {
             if let Some(step) = self.steps.get_mut(at).filter(|step| !step.settled()) {
                 step.attempt = step.attempt.max(1);

@@ -414,6 +414,11 @@ impl StepView {
         self.state.is_bad() && self.accepted.is_none()
     }
 
+    /// ` (attempt 2)`, to go behind its name; nothing for the first.
+    pub fn nth(&self) -> String {
+        if self.attempt > 1 { format!(" (attempt {})", self.attempt) } else { String::new() }
+    }
+
     /// What watchdogs noticed about the attempt that runs now; nothing once it is over.
     pub fn warnings(&self) -> impl Iterator<Item = &Alert> {
         self.alerts.iter().filter(|alert| self.state == StepState::Running && alert.attempt == self.attempt)

@@ -108,7 +108,8 @@ impl View {
             }
         }
         for stage in range {
-            let Some(steps) = self.stages.get(stage).filter(|stage| stage.state == Progressed::Running).map(|s| s.steps.clone()) else {
+            let Some(steps) = self.stages.get(stage).filter(|stage| stage.state == Progressed::Running).map(|s| s.steps.clone())
+            else {
                 continue;
             };
             steps.for_each(|step| self.reopen_step(step));

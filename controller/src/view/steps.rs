@@ -4,7 +4,7 @@ use super::model::*;
 use super::record::{Alert, Attempt};
 use super::text::sanitize;
 use jiff::Timestamp;
-use proto::{Event, Kind, Outcome, Scope};
+use proto::{Event, Kind, Scope};
 
 impl View {
     pub(super) fn step_at(&self, scope: &Scope) -> Option<usize> {
@@ -79,7 +79,7 @@ impl View {
         step.message = sanitize(message).into_owned();
         step.died = *died;
         // What a host says has its place in the host's own journal.
-        step.assumed = *outcome == Outcome::Unknown && event.host_seq.is_none();
+        step.assumed = !outcome.is_proof() && event.host_seq.is_none() && !matches!(step.action.as_str(), "inspect" | "gate");
         self.change(at, |step| step.state = StepState::Ended(*outcome));
     }
 

@@ -144,6 +144,11 @@ pub(super) fn timeline(out: &mut String, view: &View) {
     let _ = writeln!(out, "\nFrom {} to {} UTC.", date_time(Some(start)), date_time(Some(end)));
     for (left, back) in view.gaps() {
         let gone = duration(back.duration_since(left));
-        let _ = writeln!(out, "No controller drove the run from {} to {} UTC ({gone}, dotted): not counted as work.", date_time(Some(left)), date_time(Some(back)));
+        let _ = writeln!(
+            out,
+            "No controller drove the run from {} to {} UTC ({gone}, dotted): not counted as work.",
+            date_time(Some(left)),
+            date_time(Some(back))
+        );
     }
 }
