@@ -7,6 +7,7 @@
 pub mod engine;
 mod host;
 pub mod journal;
+pub mod kept;
 pub mod options;
 mod output;
 mod stage;
