@@ -24,7 +24,6 @@ mod pattern;
 mod probe;
 mod processes;
 mod program;
-mod record;
 mod runner;
 mod supervisor;
 pub mod xml;

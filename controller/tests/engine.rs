@@ -263,7 +263,7 @@ fn plan(platforms: &[(usize, usize, usize, usize)]) -> Plan {
                             }
                         }
                         let name = if phase == Phase::Preflight && s == 0 { "facts".to_owned() } else { format!("st{s}") };
-                        StagePlan { name, roles: vec![], hosts: names, steps: planned }
+                        StagePlan { name, roles: vec![], hosts: names, tolerant: false, steps: planned }
                     };
                     PhasePlan { name: phase, stages: (0..stages).map(stage).collect() }
                 })

@@ -142,6 +142,35 @@ pub enum Kind {
         /// The selector given with `--limit`, where one was given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         limit: Option<String>,
+        /// The platforms that take part.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        platforms: Vec<String>,
+        /// The hosts that `limit` named when the run started: what a resumed run acts on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit_hosts: Option<Vec<String>>,
+        /// The run that this one rolls back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        undoes: Option<String>,
+    },
+    /// A controller took the run up again. What it knew only in memory is asked for once more; what is open on hosts is attached to.
+    RunResumed {
+        /// The command: `resume`.
+        command: String,
+        /// Who: account and workstation.
+        operator: String,
+        /// Caravan's version.
+        version: String,
+        /// How many bytes of a torn last line were cut off the journal.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        cut_bytes: u64,
+        /// Plan and journal were rebuilt from the hosts.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        from_hosts: bool,
+    },
+    /// A host's lock is this controller's.
+    HostClaimed {
+        /// The fencing token that the host gave.
+        token: u64,
     },
     /// A phase of a platform began.
     PhaseStarted,
@@ -180,6 +209,17 @@ pub enum Kind {
         /// What was expected and what was seen; empty when all is well.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         message: String,
+        /// The attempt was ended from outside (its process was killed, the machine went down), rather than by itself.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        died: bool,
+    },
+    /// A watchdog noticed something about a running step; the step goes on.
+    StepAlert {
+        /// What was noticed.
+        message: String,
+        /// A person is to decide whether it is stopped.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ask: bool,
     },
     /// A check ended.
     Finding {
@@ -227,7 +267,8 @@ pub enum Kind {
     },
     /// A person decided something.
     Decision {
-        /// `retry`, `skip`, `override`, `acceptance`, `takeover`.
+        /// `retry`, `skip`, `override`, `acceptance`, `takeover`, `abort`; `repeat` where Caravan itself starts a step again that was
+        /// killed and provably did nothing, and `resume` where a resumed run starts a failed step again that may be repeated.
         decision: String,
         /// What it is about (a finding's id, a step's id).
         about: String,
@@ -263,4 +304,10 @@ pub enum RunOutcome {
     Stopped,
     /// It waits for a person.
     Waiting,
+    /// A person ended it. It cannot be resumed.
+    Aborted,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

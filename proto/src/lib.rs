@@ -12,6 +12,7 @@
 
 pub mod event;
 pub mod frame;
+pub mod host;
 pub mod inspect;
 pub mod message;
 pub mod secret;

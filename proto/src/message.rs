@@ -47,18 +47,23 @@ pub enum ToAgent {
         /// Program and arguments.
         argv: Vec<String>,
     },
-    /// Starts the supervisor of a run, or connects to the one that is there. Answered by [`FromAgent::Attached`].
+    /// Takes the host's lock for a run, and starts the run's supervisor or connects to the one that is there. Answered by
+    /// [`FromAgent::Attached`], [`FromAgent::Refused`] or [`FromAgent::Busy`].
     Attach {
         /// The run.
         run: String,
         /// Caravan's directory on the host.
         host_state: String,
+        /// Who wants the lock.
+        #[serde(flatten)]
+        claim: Claim,
         /// Everything up to this `host_seq` is durable at the controller and is not sent again.
         acked: u64,
         /// For each step whose output the controller has in part: up to which offset.
         output: BTreeMap<StepId, u64>,
-        /// The fencing token of this controller.
-        token: u64,
+        /// Lines for the host to keep, see [`crate::host::Record::Kept`].
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        keep: Vec<String>,
     },
     /// Grants steps, to be carried out one after the other, each only if the one before it ended well. A step whose attempt the host
     /// knows already is not started again; if it was revoked, [`FromAgent::Revoked`] says so again. So a controller that lost its
@@ -68,11 +73,21 @@ pub enum ToAgent {
         steps: Vec<Granted>,
         /// The hash of the controller's journal line that holds this grant, as a witness.
         head: String,
-        /// The fencing token.
+        /// The fencing token that the host gave this controller ([`FromAgent::Attached`]).
         token: u64,
+        /// Lines for the host to keep before anything of this grant begins, see [`crate::host::Record::Kept`].
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        keep: Vec<String>,
     },
     /// Takes back steps that have not begun. Answered by [`FromAgent::Revoked`].
     Revoke,
+    /// Ends the processes of a running step: SIGTERM, then SIGKILL. Its probe then says what became of it. Nothing happens where this
+    /// attempt does not run.
+    Stop {
+        /// The step and its attempt.
+        #[serde(flatten)]
+        attempt: Attempt,
+    },
     /// Everything up to this `host_seq` is durable at the controller.
     Ack {
         /// The last durable event.
@@ -97,8 +112,38 @@ pub enum ToAgent {
         /// Why.
         reason: String,
     },
-    /// The run is over on this host: the supervisor ends once nothing runs any more.
-    Finish,
+    /// The controller is done with this host for now: what has not begun is revoked, and the supervisor ends once nothing runs any more.
+    Finish {
+        /// The run is over on this host, and the host's lock is released. Otherwise the run keeps it: a platform that is half migrated
+        /// is nobody else's.
+        release: bool,
+    },
+}
+
+/// Who wants a host's lock (invariant 6 of the design).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The state directory of a workstation, by a random id: it may go on with its own runs.
+    pub seat: String,
+    /// One life of a controller, by a random id: it keeps its token over reconnects.
+    pub controller: String,
+    /// Account and workstation, for people.
+    pub operator: String,
+    /// The host is to be taken from whoever holds it, for this reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub take_over: Option<String>,
+    /// The run whose lock this run may inherit on the same seat (a rollback follows the run that it undoes).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub succeeds: Option<String>,
+}
+
+/// One attempt at a step.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The step.
+    pub step: StepId,
+    /// Which attempt, from 1.
+    pub attempt: u32,
 }
 
 /// One granted step.
@@ -164,24 +209,32 @@ pub enum FromAgent {
         /// What went wrong, where something did.
         message: String,
     },
-    /// The supervisor of the run is there.
+    /// The host is this controller's, and the supervisor of the run is there.
     Attached {
         /// The newest event in the host's journal; those after `acked` follow.
         host_seq: u64,
-        /// Steps that were granted and have not ended.
-        open: Vec<StepId>,
+        /// What was granted and has not ended.
+        open: Vec<Attempt>,
+        /// The fencing token that goes with every grant. Given out by the host; it only ever grows there.
+        token: u64,
     },
     /// Attaching or granting was refused: another run or a newer token holds this host.
     Refused {
         /// Why, with owner, run and since where another run holds the host.
         reason: String,
     },
+    /// The host is this controller's, but a step of the run that held it before still runs. That run starts nothing more; attach again
+    /// in a while.
+    Busy {
+        /// What still runs.
+        reason: String,
+    },
     /// Something happened to a step.
     Event(HostEvent),
     /// These steps had not begun and will not.
     Revoked {
-        /// The steps.
-        steps: Vec<StepId>,
+        /// The steps, with the attempts that will not be.
+        steps: Vec<Attempt>,
     },
     /// A step needs a file's content from this offset on.
     NeedFile {
@@ -237,5 +290,16 @@ pub enum Happened {
         message: String,
         /// How many bytes of output it made (after masking).
         output_len: u64,
+        /// It was ended from outside (its process or its runner was killed, the machine went down) rather than by itself or by its
+        /// limits. The outcome is what the probe found then: `failed` means that the effect is provably not there.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        died: bool,
+    },
+    /// A watchdog noticed something, and the step goes on ([`crate::step::OnLimit`]).
+    Alert {
+        /// What was noticed.
+        message: String,
+        /// A person is to decide whether it is stopped.
+        ask: bool,
     },
 }

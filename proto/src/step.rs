@@ -99,11 +99,43 @@ pub struct Limits {
     /// The post-condition may take this many seconds to become true after the action (services that start slowly).
     #[serde(default)]
     pub settle_s: u64,
+    /// The step may go without output, and without growth of the files that `watch` names, for this many seconds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub silence_s: u64,
+    /// Log files whose growth counts as a sign of life; the last path segment can have `*`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watch: Vec<String>,
+    /// What happens when a limit is reached.
+    #[serde(default, skip_serializing_if = "OnLimit::is_stop")]
+    pub then: OnLimit,
+}
+
+fn is_zero(seconds: &u64) -> bool {
+    *seconds == 0
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { deadline_s: 3600, settle_s: 0 }
+        Self { deadline_s: 3600, settle_s: 0, silence_s: 0, watch: Vec::new(), then: OnLimit::Stop }
+    }
+}
+
+/// What happens to a step that reaches one of its limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnLimit {
+    /// It is ended, and its probe decides.
+    #[default]
+    Stop,
+    /// It goes on, and people are told.
+    Tell,
+    /// It goes on, and a person is asked whether it is to be stopped (`retry`, which probes first).
+    Ask,
+}
+
+impl OnLimit {
+    fn is_stop(&self) -> bool {
+        *self == Self::Stop
     }
 }
 

@@ -107,12 +107,13 @@ impl Bridge {
                 Err(attach::Failure::Refused(reason)) => self.say(&FromAgent::Refused { reason }),
                 Err(attach::Failure::Fatal(message)) => return Some(self.give_up(&message)),
             },
-            ToAgent::Grant { .. } | ToAgent::Revoke | ToAgent::Finish if self.supervisor.is_none() => {
+            ToAgent::Grant { .. } | ToAgent::Revoke | ToAgent::Stop { .. } | ToAgent::Finish { .. } if self.supervisor.is_none() => {
                 self.say(&FromAgent::Refused { reason: "no run is attached on this connection; send Attach first".to_owned() });
             }
             ToAgent::Grant { .. }
             | ToAgent::Revoke
-            | ToAgent::Finish
+            | ToAgent::Stop { .. }
+            | ToAgent::Finish { .. }
             | ToAgent::Ack { .. }
             | ToAgent::FileBegin { .. }
             | ToAgent::FileEnd { .. }

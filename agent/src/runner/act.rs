@@ -3,8 +3,8 @@
 use super::outcome::Verdict;
 use crate::account::Account;
 use crate::channel::Input;
-use crate::record::Record;
 use proto::frame::{Frame, parse};
+use proto::host::Record;
 use proto::{Outcome, Secret};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -13,11 +13,11 @@ pub(crate) mod spool;
 
 use crate::action::secret_names;
 use crate::mask::Mask;
-use crate::record::Record;
 use crate::{account, durable};
 use act::Job;
 use files::{StepFiles, read_json};
 use outcome::Verdict;
+use proto::host::Record;
 use proto::message::Granted;
 use proto::step::Action;
 use proto::{Outcome, Secret};

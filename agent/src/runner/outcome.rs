@@ -5,7 +5,7 @@ use super::files::StepFiles;
 use super::note;
 use crate::action::{self, Context, Trouble};
 use crate::probe::{self, Seen};
-use crate::record::Record;
+use proto::host::Record;
 use proto::message::Mode;
 use proto::{Outcome, Probe};
 use serde::{Deserialize, Serialize};

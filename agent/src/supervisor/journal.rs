@@ -1,6 +1,6 @@
 //! The host's journal of a run: one JSON record a line, appended and made durable before anybody relies on it.
 
-use crate::record::Record;
+use proto::host::Record;
 use rustix::fs::FallocateFlags;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};

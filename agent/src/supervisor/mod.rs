@@ -7,7 +7,6 @@ mod host_lock;
 mod journal;
 mod receive;
 mod run;
-mod state;
 mod step;
 
 use crate::bridge::SOCKET;
@@ -17,7 +16,7 @@ use journal::Journal;
 use proto::frame::Frame;
 use run::{Event, Run};
 use rustix::fs::Mode;
-use state::State;
+use proto::host::State;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::ExitCode;

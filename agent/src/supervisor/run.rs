@@ -3,14 +3,13 @@
 use super::feed::Feed;
 use super::journal::Journal;
 use super::receive::Receiving;
-use super::state::{Next, Standing, State};
 use super::step::{Look, Running, files};
 use crate::action::secret_names;
 use crate::inspect::{boot_id, now_ms};
-use crate::record::Record;
 use crate::runner::Status;
 use proto::frame::parse;
-use proto::message::{Granted, Happened, HostEvent};
+use proto::host::{Next, Record, Standing, State};
+use proto::message::{Attempt, Claim, Granted, Happened, HostEvent};
 use proto::{Action, FromAgent, Outcome, Secret, StepId, ToAgent};
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
@@ -52,6 +51,8 @@ pub(crate) struct Run {
     attached: Option<u64>,
     /// A controller has attached in this supervisor's life: only then are waiting steps begun.
     controlled: bool,
+    /// The controller that attached last.
+    controller: Option<String>,
     receiving: Receiving,
     /// Since when the next step waits for secrets.
     waiting_since: Option<Instant>,
@@ -78,6 +79,7 @@ impl Run {
             feeds: BTreeMap::new(),
             attached: None,
             controlled: false,
+            controller: None,
             receiving: Receiving::default(),
             waiting_since: None,
             finishing: false,
@@ -156,9 +158,9 @@ impl Run {
         match message {
             // Sent before Attach by a bridge that had them already.
             ToAgent::Secrets { values } => self.secrets.extend(values),
-            ToAgent::Attach { acked, output, token, .. } => self.attach(number, acked, &output, token)?,
+            ToAgent::Attach { claim, acked, output, keep, .. } => self.attach(number, &claim, acked, &output, keep)?,
             _ if self.attached != Some(number) => {}
-            ToAgent::Grant { steps, head, token } => self.grant(steps, head, token)?,
+            ToAgent::Grant { steps, head, token, keep } => self.grant(steps, head, token, keep)?,
             ToAgent::Revoke => {
                 let waiting = self.state.standing(Standing::Waiting);
                 self.revoke(&waiting)?;
@@ -170,7 +172,8 @@ impl Run {
             ToAgent::FileRefused { sha256, reason } => {
                 self.with_files(|receiving, files| receiving.refuse(files, &sha256, &reason))
             }
-            ToAgent::Finish => {
+            ToAgent::Stop { .. } => {}
+            ToAgent::Finish { .. } => {
                 let waiting = self.state.standing(Standing::Waiting);
                 if !waiting.is_empty() {
                     self.revoke(&waiting)?;
@@ -190,15 +193,23 @@ impl Run {
     }
 
     /// A controller is there: it gets everything that it does not have yet.
-    fn attach(&mut self, number: u64, acked: u64, output: &BTreeMap<StepId, u64>, token: u64) -> Result<(), String> {
-        if token < self.state.token() {
-            let reason = self.outdated(token);
-            self.send(number, FromAgent::Refused { reason });
-            return Ok(());
+    fn attach(
+        &mut self,
+        number: u64,
+        claim: &Claim,
+        acked: u64,
+        output: &BTreeMap<StepId, u64>,
+        keep: Vec<String>,
+    ) -> Result<(), String> {
+        let mut records = Vec::new();
+        if self.controller.as_ref() != Some(&claim.controller) {
+            self.controller = Some(claim.controller.clone());
+            records.push(Record::Token { token: self.state.token() + 1 });
         }
-        if token > self.state.token() {
-            self.record(&[Record::Token { token }])?;
+        if !keep.is_empty() {
+            records.push(Record::Kept { lines: keep });
         }
+        self.record(&records)?;
         if let Some(before) = self.attached.take().filter(|before| *before != number) {
             let reason = "another controller has attached to this run on this host".to_owned();
             self.drop_connection(before, Some(FromAgent::Refused { reason }));
@@ -208,11 +219,12 @@ impl Run {
         self.receiving = Receiving::default();
         let mut open = self.state.standing(Standing::Running);
         open.extend(self.state.standing(Standing::Waiting));
-        self.say(FromAgent::Attached { host_seq: self.state.host_seq(), open: self.state.ids(&open) });
+        let (host_seq, open, token) = (self.state.host_seq(), self.state.attempts(&open), self.state.token());
+        self.say(FromAgent::Attached { host_seq, open, token });
         let revoked = self.state.standing(Standing::Revoked);
         let revoked: Vec<usize> = revoked.into_iter().filter(|index| self.is_latest(*index)).collect();
         if !revoked.is_empty() {
-            self.say(FromAgent::Revoked { steps: self.state.ids(&revoked) });
+            self.say(FromAgent::Revoked { steps: self.state.attempts(&revoked) });
         }
         self.replay(acked, output);
         Ok(())
@@ -246,6 +258,11 @@ impl Run {
                         feed.follow(stream, files(&self.dir, index).output(), from.unwrap_or(0));
                     }
                 }
+                Happened::Alert { .. } => {
+                    if event.host_seq > acked {
+                        feed.say(FromAgent::Event(event.clone()));
+                    }
+                }
                 Happened::Finished { output_len, .. } => {
                     feed.drain(stream, *output_len);
                     if event.host_seq > acked {
@@ -260,7 +277,7 @@ impl Run {
         format!("a newer controller has taken this run over (its token is {}, this one's {token})", self.state.token())
     }
 
-    fn grant(&mut self, steps: Vec<Granted>, head: String, token: u64) -> Result<(), String> {
+    fn grant(&mut self, steps: Vec<Granted>, head: String, token: u64, keep: Vec<String>) -> Result<(), String> {
         if token < self.state.token() {
             let reason = self.outdated(token);
             self.say(FromAgent::Refused { reason });
@@ -272,26 +289,29 @@ impl Run {
         }
         self.journal.reserve().map_err(|e| self.full(&e))?;
         // What has ended already is not run again; its events may not have arrived.
-        let known: Vec<(StepId, u32)> = steps.iter().map(|granted| (granted.spec.id.clone(), granted.attempt)).collect();
-        let ended: Vec<HostEvent> =
-            self.state.events().iter().filter(|e| known.contains(&(e.step.clone(), e.attempt))).cloned().collect();
-        self.record(&[Record::Grant { steps, head, token }])?;
+        let attempt = |granted: &Granted| Attempt { step: granted.spec.id.clone(), attempt: granted.attempt };
+        let known: Vec<Attempt> = steps.iter().map(attempt).collect();
+        let is_known = |event: &&HostEvent| known.iter().any(|k| k.step == event.step && k.attempt == event.attempt);
+        let ended: Vec<HostEvent> = self.state.events().iter().filter(is_known).cloned().collect();
+        let kept = (!keep.is_empty()).then_some(Record::Kept { lines: keep });
+        let records: Vec<Record> = kept.into_iter().chain([Record::Grant { steps, head, token }]).collect();
+        self.record(&records)?;
         for event in ended {
             self.say(FromAgent::Event(event));
         }
         let revoked: Vec<usize> = known
             .iter()
-            .filter_map(|(step, attempt)| self.state.find(step, *attempt))
+            .filter_map(|known| self.state.find(&known.step, known.attempt))
             .filter(|index| self.state.entry(*index).is_some_and(|entry| entry.standing == Standing::Revoked))
             .collect();
         if !revoked.is_empty() {
-            self.say(FromAgent::Revoked { steps: self.state.ids(&revoked) });
+            self.say(FromAgent::Revoked { steps: self.state.attempts(&revoked) });
         }
         Ok(())
     }
 
     fn revoke(&mut self, indexes: &[usize]) -> Result<(), String> {
-        let steps = self.state.ids(indexes);
+        let steps = self.state.attempts(indexes);
         if !steps.is_empty() {
             self.record(&[Record::Revoked { steps: steps.clone() }])?;
         }
@@ -391,7 +411,8 @@ impl Run {
         if let Some(feed) = self.attached.and_then(|number| self.feeds.get(&number)) {
             feed.drain(running.stream, output_len);
         }
-        self.happened(running.index, Happened::Finished { outcome, exit_code, duration_ms, message, output_len });
+        let died = false;
+        self.happened(running.index, Happened::Finished { outcome, exit_code, duration_ms, message, output_len, died });
     }
 
     /// Takes an event into the state. It counts, and is told, once it was written down: the end of a step and the beginning of the
@@ -433,6 +454,9 @@ impl Run {
 
     fn record(&mut self, records: &[Record]) -> Result<(), String> {
         self.write_down()?;
+        if records.is_empty() {
+            return Ok(());
+        }
         self.journal.append(records).map_err(|e| self.full(&e))?;
         records.iter().for_each(|record| self.state.apply(record));
         Ok(())

@@ -1,12 +1,11 @@
 //! The step that runs: starting its runner, adopting one, finding out how it ended.
 
 use super::run::Event;
-use super::state::{Entry, State};
 use crate::inspect::now_ms;
-use crate::record::Record;
 use crate::runner::Status;
 use crate::runner::files::{StepFiles, read_json};
 use proto::Outcome;
+use proto::host::{Entry, Record, State};
 use proto::Secret;
 use rustix::process::{Pid, Signal};
 use std::collections::BTreeMap;

@@ -317,7 +317,7 @@ fn typed<T: DeserializeOwned>(template: &Value, values: &Values) -> Result<T, St
 }
 
 fn stage(name: &str, roles: Vec<Role>) -> StagePlan {
-    StagePlan { name: name.to_owned(), roles, hosts: Vec::new(), steps: Vec::new() }
+    StagePlan { name: name.to_owned(), roles, hosts: Vec::new(), tolerant: false, steps: Vec::new() }
 }
 
 /// The stage of this name, made at the end if it is not there.

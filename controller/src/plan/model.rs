@@ -68,7 +68,7 @@ pub struct PhasePlan {
     pub stages: Vec<StagePlan>,
 }
 
-/// The phases of a migration, in order.
+/// The phases of a migration, in order, and the one of a rollback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
@@ -84,6 +84,8 @@ pub enum Phase {
     Restart,
     /// The result is proven.
     Verify,
+    /// The way back: everything down, the databases restored, then the hosts in reverse. Only in the plan of a rollback.
+    Rollback,
 }
 
 impl Phase {
@@ -96,6 +98,7 @@ impl Phase {
             Self::Migrate => "migrate",
             Self::Restart => "restart",
             Self::Verify => "verify",
+            Self::Rollback => "rollback",
         }
     }
 }
@@ -115,6 +118,10 @@ pub struct StagePlan {
     pub roles: Vec<Role>,
     /// Its hosts, in inventory order.
     pub hosts: Vec<String>,
+    /// A host that fails here drops out of this stage and the later ones, and the others go on without it: on the way back a host
+    /// that cannot follow must not keep the others from running again. The run still ends as failed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tolerant: bool,
     /// Its steps. Those of one host and one wave happen in this order; hosts work side by side.
     pub steps: Vec<PlannedStep>,
 }

@@ -215,6 +215,7 @@ impl Narrator {
         match outcome {
             RunOutcome::Ok => said.push(Say::Note(format!("{} {name} is done, {took}", self.paint.green("✓")))),
             RunOutcome::Waiting => said.push(Say::Note(self.paint.yellow(&format!("? {name} waits for a person{whereabouts}")))),
+            RunOutcome::Aborted => said.push(Say::Error(format!("✗ {name} was aborted{whereabouts}, after {took}"))),
             RunOutcome::Stopped => {
                 let counts = stopped.first().map_or_else(String::new, |stage| format!(": {}", numbers(view, stage)));
                 said.push(Say::Error(format!("✗ {name} stopped{whereabouts}{counts}, after {took}")));

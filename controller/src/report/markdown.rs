@@ -120,6 +120,7 @@ fn verdict(outcome: Option<RunOutcome>) -> &'static str {
         Some(RunOutcome::Ok) => "done",
         Some(RunOutcome::Stopped) => "stopped",
         Some(RunOutcome::Waiting) => "waits for a person",
+        Some(RunOutcome::Aborted) => "aborted",
         None => "not over",
     }
 }

@@ -79,6 +79,7 @@ fn state(view: &View) -> &'static str {
         (Some(RunOutcome::Ok), _) => "finished well",
         (Some(RunOutcome::Stopped), _) => "stopped",
         (Some(RunOutcome::Waiting), _) => "waits for a person",
+        (Some(RunOutcome::Aborted), _) => "aborted",
         (None, _) => "not ended",
     }
 }
@@ -136,7 +137,8 @@ fn platforms(view: &View) -> String {
             Some(RunOutcome::Ok) => (0, "ok"),
             Some(RunOutcome::Stopped) => (1, "stopped"),
             Some(RunOutcome::Waiting) => (2, "waiting"),
-            None => (3, "not over"),
+            Some(RunOutcome::Aborted) => (3, "aborted"),
+            None => (4, "not over"),
         };
         counts.entry(order).or_insert((word, 0)).1 += 1;
     }

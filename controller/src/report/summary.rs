@@ -62,6 +62,7 @@ fn headline(view: &View, platform: &PlatformView, paint: Paint) -> String {
             format!("{} {name} stopped in {}: {}.{}", paint.red("✗"), stage.label, fared(view, stage), rest(view, Some(stage)))
         }
         (Some(RunOutcome::Stopped), None) => format!("{} {name} stopped: {}", paint.red("✗"), platform.message),
+        (Some(RunOutcome::Aborted), _) => format!("{} {name} was aborted.{}", paint.red("✗"), rest(view, stage)),
         (None, Some(stage)) => format!("{} {name} is in {}: {}.", paint.cyan("…"), stage.label, fared(view, stage)),
         (None, None) => format!("{} {name} was not started.", paint.dim("·")),
     }

@@ -95,6 +95,9 @@ impl<'o, H: Hosts> Engine<'o, H> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             plan: self.plan.hash.clone(),
             limit: self.options.limit_text.clone(),
+            platforms: Vec::new(),
+            limit_hosts: None,
+            undoes: None,
         };
         self.commit(vec![Draft::new(Scope::default(), started)]).await?;
         let mut signals_open = true;
@@ -324,7 +327,7 @@ impl<'o, H: Hosts> Engine<'o, H> {
         let Action::Gate { gate, .. } = &step.spec.action else { return Vec::new() };
         let scope = self.step_scope(platform, step, self.state.next_attempt(platform, index));
         let confirmed = Kind::GateConfirmed { gate: gate.clone(), note, operator: self.options.operator.clone() };
-        let done = Kind::StepFinished { outcome: Outcome::Ok, exit_code: None, duration_ms: 0, message: String::new() };
+        let done = Kind::StepFinished { outcome: Outcome::Ok, exit_code: None, duration_ms: 0, message: String::new(), died: false };
         vec![Draft::new(scope.clone(), confirmed), Draft::new(scope, done)]
     }
 
@@ -373,7 +376,7 @@ impl<'o, H: Hosts> Engine<'o, H> {
                 secrets: options.secrets,
                 files: Arc::new(self.options.files.clone()),
                 patience: self.options.patience,
-                token: 1,
+                claim: proto::message::Claim { controller: self.options.run.clone(), ..Default::default() },
             };
             self.tasks.spawn(host::run(self.hosts.clone(), settings, orders, self.report_to.clone()));
             self.orders.insert(host.to_owned(), to);
@@ -391,8 +394,8 @@ impl<'o, H: Hosts> Engine<'o, H> {
                 Report::Inspected { id, readings, agent } => self.take_readings(&host, id, readings, agent, &mut drafts),
                 Report::Line { step, text } => self.observer.line(&host, &step, &text),
                 Report::Revoked(steps) => {
-                    for step in steps.iter().filter(|step| self.state.awaits(step, &host, None)) {
-                        drafts.extend(self.draft_for(step, Kind::StepRevoked));
+                    for revoked in steps.iter().filter(|r| self.state.awaits(&r.step, &host, Some(r.attempt))) {
+                        drafts.extend(self.draft_for(&revoked.step, Kind::StepRevoked));
                     }
                 }
                 Report::Unreachable(error) => self.take_unreachable(&host, error, &mut drafts),
@@ -408,6 +411,7 @@ impl<'o, H: Hosts> Engine<'o, H> {
                             exit_code: None,
                             duration_ms: 0,
                             message: message.clone(),
+                            died: false,
                         };
                         drafts.extend(self.draft_for(&step, kind));
                     }
@@ -421,6 +425,7 @@ impl<'o, H: Hosts> Engine<'o, H> {
                                 exit_code: None,
                                 duration_ms: 0,
                                 message: format!("the host is no longer this run's: {reason}"),
+                                died: false,
                             },
                         };
                         drafts.extend(self.draft_for(&step, kind));
@@ -449,9 +454,10 @@ impl<'o, H: Hosts> Engine<'o, H> {
         let scope = self.step_scope(platform, step, event.attempt);
         let kinds = match event.what {
             Happened::Started { .. } => vec![Kind::StepStarted],
-            Happened::Finished { outcome, exit_code, duration_ms, message, output_len } => {
+            Happened::Alert { message, ask } => vec![Kind::StepAlert { message, ask }],
+            Happened::Finished { outcome, exit_code, duration_ms, message, output_len, died } => {
                 let output = Kind::StepOutput { file: output_file(step, index), offset: 0, length: output_len };
-                let finished = Kind::StepFinished { outcome, exit_code, duration_ms, message };
+                let finished = Kind::StepFinished { outcome, exit_code, duration_ms, message, died };
                 // Only what ended is acknowledged: one acknowledgement covers everything before it.
                 effects.push(ack);
                 if output_len > 0 { vec![output, finished] } else { vec![finished] }
@@ -475,7 +481,7 @@ impl<'o, H: Hosts> Engine<'o, H> {
                 false => (Outcome::Failed, "the agent answered another number of questions than was asked".to_owned()),
             };
             drafts.push(Draft::new(scope.clone(), Kind::StepStarted));
-            drafts.push(Draft::new(scope, Kind::StepFinished { outcome, exit_code: None, duration_ms, message }));
+            drafts.push(Draft::new(scope, Kind::StepFinished { outcome, exit_code: None, duration_ms, message, died: false }));
         }
         let Inspection { platform, queries, asked_ms, .. } = inspection;
         let read = Read { queries, readings, asked_ms, answered_ms: now_ms(), agent };

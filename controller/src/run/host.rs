@@ -7,7 +7,7 @@
 
 use super::output::Outputs;
 use crate::hosts::{AgentHello, Hosts, Incoming, Link, OpenError, Outgoing};
-use proto::message::{Granted, Happened, HostEvent};
+use proto::message::{Attempt, Claim, Granted, Happened, HostEvent};
 use proto::{Action, FromAgent, Query, Reading, RunAs, Secret, StepId, ToAgent};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -53,7 +53,7 @@ pub(crate) enum Report {
     /// A line of output, for the display alone.
     Line { step: StepId, text: String },
     /// These steps had not begun and will not.
-    Revoked(Vec<StepId>),
+    Revoked(Vec<Attempt>),
     /// No conversation could be opened; nothing that is open was begun.
     Unreachable(OpenError),
     /// The connection dropped; the task tries to come back.
@@ -82,7 +82,8 @@ pub(crate) struct Settings {
     pub(crate) files: Arc<HashMap<String, PathBuf>>,
     /// How long a host may stay away while steps are open, or once it was reached.
     pub(crate) patience: Duration,
-    pub(crate) token: u64,
+    /// Who the controller is, for the host's lock.
+    pub(crate) claim: Claim,
 }
 
 struct Task<H> {
@@ -115,6 +116,7 @@ struct Task<H> {
     next_file: u32,
     head: String,
     last_line: Option<Instant>,
+    token: u64,
 }
 
 /// Runs a host's task until its orders end.
@@ -144,6 +146,7 @@ pub(crate) async fn run<H: Hosts>(
         next_file: 0,
         head: String::new(),
         last_line: None,
+        token: 1,
     };
     loop {
         tokio::select! {
@@ -208,7 +211,7 @@ impl<H: Hosts> Task<H> {
                     self.send(ToAgent::Revoke).await;
                 }
             }
-            Order::Finish if self.attaching && self.link.is_some() => self.send(ToAgent::Finish).await,
+            Order::Finish if self.attaching && self.link.is_some() => self.send(ToAgent::Finish { release: true }).await,
             Order::Finish => self.report(Report::Finished),
         }
     }
@@ -253,18 +256,19 @@ impl<H: Hosts> Task<H> {
 
     /// Attaches where that has not been done on this link, and grants what is open, in its order. One write: no round trip is waited for.
     async fn attach_and_grant(&mut self) {
-        let token = self.settings.token;
+        let token = self.token;
         if !self.attaching {
             self.attaching = true;
             let output = self.outputs.held(self.open.iter().map(|granted| &granted.spec.id));
             let (run, host_state) = (self.settings.run.clone(), self.settings.host_state.clone());
-            self.send(ToAgent::Attach { run, host_state, acked: self.acked, output, token }).await;
+            let claim = self.settings.claim.clone();
+            self.send(ToAgent::Attach { run, host_state, claim, acked: self.acked, output, keep: Vec::new() }).await;
         }
         if self.revoking {
             self.send(ToAgent::Revoke).await;
         } else {
             let (steps, head) = (self.open.clone(), self.head.clone());
-            self.send(ToAgent::Grant { steps, head, token }).await;
+            self.send(ToAgent::Grant { steps, head, token, keep: Vec::new() }).await;
         }
     }
 
@@ -285,7 +289,10 @@ impl<H: Hosts> Task<H> {
 
     async fn take_message(&mut self, message: FromAgent) {
         match message {
-            FromAgent::Attached { host_seq, open } => self.attached(host_seq, &open),
+            FromAgent::Attached { host_seq, open, token } => {
+                self.token = token;
+                self.attached(host_seq, &open);
+            }
             FromAgent::Inspected { id, readings } => {
                 if self.inspecting.remove(&id).is_some() {
                     let agent = self.link.as_ref().map(|link| link.agent.clone()).unwrap_or_default();
@@ -294,10 +301,10 @@ impl<H: Hosts> Task<H> {
             }
             FromAgent::Event(event) => self.take_event(event).await,
             FromAgent::Revoked { steps } => {
-                self.open.retain(|granted| !steps.contains(&granted.spec.id));
+                self.open.retain(|granted| !steps.contains(&attempt(granted)));
                 self.report(Report::Revoked(steps));
             }
-            FromAgent::Refused { reason } => {
+            FromAgent::Refused { reason } | FromAgent::Busy { reason } => {
                 self.open.clear();
                 self.attaching = false;
                 // The grant behind a refused attach is refused as well; the first reason is the one that says who holds the host.
@@ -316,7 +323,7 @@ impl<H: Hosts> Task<H> {
     }
 
     /// The supervisor says where it stands.
-    fn attached(&mut self, host_seq: u64, open: &[StepId]) {
+    fn attached(&mut self, host_seq: u64, open: &[Attempt]) {
         self.was_attached = true;
         self.fatal = None;
         if host_seq < self.seen {
@@ -325,9 +332,8 @@ impl<H: Hosts> Task<H> {
         }
         if self.revoking && host_seq <= self.seen {
             // Nothing more is known there: what it does not list never began, or was taken back already.
-            let gone: Vec<StepId> =
-                self.open.iter().map(|granted| granted.spec.id.clone()).filter(|step| !open.contains(step)).collect();
-            self.open.retain(|granted| !gone.contains(&granted.spec.id));
+            let gone: Vec<Attempt> = self.open.iter().map(attempt).filter(|attempt| !open.contains(attempt)).collect();
+            self.open.retain(|granted| !gone.contains(&attempt(granted)));
             self.report(Report::Revoked(gone));
         }
     }
@@ -480,6 +486,10 @@ impl<H: Hosts> Task<H> {
         self.open.clear();
         self.report(Report::GaveUp(why.to_owned()));
     }
+}
+
+fn attempt(granted: &Granted) -> Attempt {
+    Attempt { step: granted.spec.id.clone(), attempt: granted.attempt }
 }
 
 async fn stream_file(path: &Path, to: &mpsc::Sender<Outgoing>, sha256: &str, stream: u32, mut offset: u64) -> io::Result<()> {

@@ -9,7 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::{mpsc, oneshot};
 
 /// The `prev` of the first event.
@@ -85,6 +85,29 @@ impl Draft {
     pub fn new(scope: Scope, kind: Kind) -> Self {
         Self { scope, kind, origin: None }
     }
+}
+
+/// A moment in the life of events that go into a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Nothing of them is in the file.
+    Before,
+    /// They are in the file, and a power loss could still take them.
+    Appended,
+    /// They are durable, and nobody who waits for them knows yet.
+    Durable,
+}
+
+/// What is called at every [`Moment`], on the thread that writes.
+pub type Watcher = dyn Fn(Moment, &[Event]) + Send + Sync;
+
+static WATCHER: OnceLock<Box<Watcher>> = OnceLock::new();
+
+/// Has every journal of this process show its events at every [`Moment`], so that a fault test can end the process there and nowhere
+/// else. Only a program that links this crate can ask for it, and only once; the `caravan` program never does.
+pub fn watch(watcher: Box<Watcher>) {
+    // The first one stays: a second would take the place of a test that runs.
+    drop(WATCHER.set(watcher));
 }
 
 struct Batch {
@@ -217,8 +240,7 @@ impl Writer {
                     let events: Result<Vec<_>, _> = batch.drafts.iter().map(|draft| self.line(draft, &mut bytes)).collect();
                     events.map(|events| written.push(Written { events, head: self.prev.clone() }))
                 })
-                .and_then(|()| self.storage.append(&bytes))
-                .and_then(|()| self.storage.sync())
+                .and_then(|()| self.store(&bytes, &written))
                 .map_err(|e| e.to_string()),
         };
         match result {
@@ -229,6 +251,20 @@ impl Writer {
                 batches.into_iter().for_each(|batch| drop(batch.done.send(Err(failure.clone()))));
             }
         }
+    }
+
+    fn store(&mut self, bytes: &[u8], written: &[Written]) -> io::Result<()> {
+        let show = |moment| {
+            if let Some(watcher) = WATCHER.get() {
+                written.iter().for_each(|written| watcher(moment, &written.events));
+            }
+        };
+        show(Moment::Before);
+        self.storage.append(bytes)?;
+        show(Moment::Appended);
+        self.storage.sync()?;
+        show(Moment::Durable);
+        Ok(())
     }
 
     fn line(&mut self, draft: &Draft, bytes: &mut Vec<u8>) -> io::Result<Event> {

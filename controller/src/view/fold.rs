@@ -20,7 +20,7 @@ impl View {
             platform.started = platform.started.or(time);
         }
         match &event.kind {
-            Kind::RunStarted { command, operator, version, plan, limit } => {
+            Kind::RunStarted { command, operator, version, plan, limit, .. } => {
                 self.begin(time, command, operator, version, plan, limit.as_ref());
             }
             Kind::PhaseStarted => self.with_phases(platform, &event.scope, |phase| {
@@ -40,7 +40,7 @@ impl View {
                     step.output = Some(sanitize(file).into_owned());
                 }
             }
-            Kind::StepFinished { outcome, exit_code, duration_ms, message } => {
+            Kind::StepFinished { outcome, exit_code, duration_ms, message, .. } => {
                 self.step_finished(&event.scope, time, *outcome, *exit_code, *duration_ms, message);
             }
             Kind::Finding { finding } => self.found(&event.scope, time, finding),
@@ -69,6 +69,13 @@ impl View {
             }
             Kind::HostUnreachable { reason } => self.host_away(&event.scope, time, reason, false),
             Kind::HostLocked { reason } => self.host_away(&event.scope, time, reason, true),
+            // A controller that goes on knows no host as away or held.
+            Kind::RunResumed { .. } => {
+                self.run.ended = None;
+                self.run.outcome = None;
+                self.run.exit_code = None;
+            }
+            Kind::HostClaimed { .. } | Kind::StepAlert { .. } => {}
             Kind::HostReattached => self.host_back(&event.scope, time),
             Kind::RunPaused { reason } => self.pauses.push((time, sanitize(reason).into_owned())),
             Kind::Decision { decision, about, operator, reason } => self.decided(time, decision, about, operator, reason),

@@ -36,7 +36,7 @@ pub(crate) fn platform(name: &str, topology: Topology, mta: usize, tracking: usi
         };
         stages.insert(
             0,
-            StagePlan { name: "vendor".to_owned(), roles: vec![], hosts: vec![marketing[0].clone()], steps: vec![gate] },
+            StagePlan { name: "vendor".to_owned(), roles: vec![], hosts: vec![marketing[0].clone()], tolerant: false, steps: vec![gate] },
         );
     }
     let mut backup = make.stage(Phase::Backup, "all", &[], &all, &["backup.tree"]);
@@ -85,6 +85,7 @@ impl Maker {
             name: name.to_owned(),
             roles: roles.to_vec(),
             hosts: hosts.to_vec(),
+            tolerant: false,
             steps: hosts.iter().flat_map(each).collect(),
         }
     }

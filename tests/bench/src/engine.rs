@@ -101,7 +101,7 @@ fn ten_steps(hosts: &[String]) -> Plan {
             let stage = &stage;
             (1..=*count).map(move |number| step(stage, host, &format!("step{number}"), command()))
         });
-        StagePlan { steps: steps.collect(), name: stage.clone(), roles: Vec::new(), hosts: hosts.to_vec() }
+        StagePlan { steps: steps.collect(), name: stage.clone(), roles: Vec::new(), tolerant: false, hosts: hosts.to_vec() }
     });
     plan(stages.collect(), Vec::new())
 }
@@ -114,7 +114,7 @@ fn push(files: &Files, hosts: &[String]) -> anyhow::Result<Plan> {
         let dest = files.pushed(host).display().to_string();
         step("push", host, "push", Action::PushFile { sha256: sha256.clone(), size, dest, mode: 0o644 })
     });
-    let stage = StagePlan { name: "push".to_owned(), roles: Vec::new(), hosts: hosts.to_vec(), steps: steps.collect() };
+    let stage = StagePlan { name: "push".to_owned(), roles: Vec::new(), tolerant: false, hosts: hosts.to_vec(), steps: steps.collect() };
     let path = files.payload().display().to_string();
     Ok(plan(vec![stage], vec![PlannedFile { sha256: sha256.clone(), path, size }]))
 }

@@ -1,33 +1,86 @@
-//! What the host knows of a run: a pure fold over the journal, and what has to happen next.
+//! What a host writes down about a run, and what follows from it: the journal of a host as a pure fold. The agent acts on it; the
+//! controller rebuilds a run from it (`resume --from-hosts`); simulation and model check use it as it is.
 
-use crate::record::Record;
-use proto::message::{Granted, Happened, HostEvent};
-use proto::{Outcome, StepId};
+use crate::event::Outcome;
+use crate::message::{Attempt, Granted, Happened, HostEvent};
+use crate::step::StepId;
+use serde::{Deserialize, Serialize};
+
+/// One record.
+///
+/// All files have steps in this form only, with the tag inside as in [`crate::ToAgent`]: reading steps takes a lot of code, and
+/// this way the agent has it once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "kebab-case")]
+pub enum Record {
+    /// Steps were granted, in one message.
+    Grant {
+        /// The steps.
+        steps: Vec<Granted>,
+        /// The controller's witness.
+        head: String,
+        /// The controller's token.
+        token: u64,
+    },
+    /// Something happened to a step.
+    Event(HostEvent),
+    /// These steps had not begun and will not.
+    Revoked {
+        /// The steps, with their attempts.
+        steps: Vec<Attempt>,
+    },
+    /// A controller attached, and the host gave it this token.
+    Token {
+        /// The token.
+        token: u64,
+    },
+    /// What the controller wants kept here: its part of the plan and its own decisions, so that a run can be taken over from the hosts
+    /// alone. The host does not look into it.
+    Kept {
+        /// The lines.
+        lines: Vec<String>,
+    },
+    /// One step is to be carried out.
+    Step(Box<Granted>),
+}
 
 /// Output streams of steps have the top bit set, so that they never meet the ids that a controller chooses for ad-hoc commands.
 const STREAMS: u32 = 1 << 31;
 
 /// Where a granted step stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub enum Standing {
+    /// It has not begun.
     Waiting,
+    /// It began and has not ended, as far as the journal knows.
     Running,
+    /// It ended.
     Ended(Outcome),
+    /// It did not begin and will not.
     Revoked,
 }
 
 /// A granted step.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    pub(crate) granted: Granted,
+pub struct Entry {
+    /// The step as it was granted first.
+    pub granted: Granted,
     /// The token of the controller that granted it.
-    pub(crate) token: u64,
-    pub(crate) standing: Standing,
+    pub token: u64,
+    /// Where it stands.
+    pub standing: Standing,
+}
+
+impl Entry {
+    /// Which attempt at which step.
+    pub fn attempt(&self) -> Attempt {
+        Attempt { step: self.granted.spec.id.clone(), attempt: self.granted.attempt }
+    }
 }
 
 /// Everything that the journal says.
 #[derive(Debug, Default)]
-pub(crate) struct State {
+pub struct State {
     /// The granted steps, in the order of their first grant. The place is the step's number on this host.
     entries: Vec<Entry>,
     /// For each grant the steps of its message, in order.
@@ -40,7 +93,7 @@ pub(crate) struct State {
 
 /// What has to happen next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Next {
+pub enum Next {
     /// This step begins.
     Start(usize),
     /// These steps will not begin: one ahead of them in their grant did not end well, or a newer controller has taken over.
@@ -51,7 +104,7 @@ pub(crate) enum Next {
 
 impl State {
     /// Takes in one record.
-    pub(crate) fn apply(&mut self, record: &Record) {
+    pub fn apply(&mut self, record: &Record) {
         match record {
             Record::Grant { steps, token, .. } => {
                 self.token = self.token.max(*token);
@@ -60,24 +113,26 @@ impl State {
             }
             Record::Event(event) => {
                 let standing = match event.what {
-                    Happened::Started { .. } => Standing::Running,
-                    Happened::Finished { outcome, .. } => Standing::Ended(outcome),
+                    Happened::Started { .. } => Some(Standing::Running),
+                    Happened::Finished { outcome, .. } => Some(Standing::Ended(outcome)),
+                    Happened::Alert { .. } => None,
                 };
-                if let Some(entry) = self.find(&event.step, event.attempt).and_then(|index| self.entries.get_mut(index)) {
+                let entry = self.find(&event.step, event.attempt).and_then(|index| self.entries.get_mut(index));
+                if let (Some(entry), Some(standing)) = (entry, standing) {
                     entry.standing = standing;
                 }
                 self.events.push(event.clone());
             }
             Record::Revoked { steps } => {
                 for entry in self.entries.iter_mut().filter(|entry| entry.standing == Standing::Waiting) {
-                    if steps.contains(&entry.granted.spec.id) {
+                    if steps.contains(&entry.attempt()) {
                         entry.standing = Standing::Revoked;
                     }
                 }
             }
             Record::Token { token } => self.token = self.token.max(*token),
-            // For runners; never in a journal.
-            Record::Step(_) => {}
+            // The one says nothing about steps, the other is for runners and never in a journal.
+            Record::Kept { .. } | Record::Step(_) => {}
         }
     }
 
@@ -92,45 +147,48 @@ impl State {
     }
 
     /// The latest place of a step and attempt.
-    pub(crate) fn find(&self, step: &StepId, attempt: u32) -> Option<usize> {
+    pub fn find(&self, step: &StepId, attempt: u32) -> Option<usize> {
         self.entries.iter().rposition(|entry| entry.granted.spec.id == *step && entry.granted.attempt == attempt)
     }
 
-    pub(crate) fn entry(&self, index: usize) -> Option<&Entry> {
+    /// A granted step by its place.
+    pub fn entry(&self, index: usize) -> Option<&Entry> {
         self.entries.get(index)
     }
 
-    pub(crate) fn events(&self) -> &[HostEvent] {
+    /// All events, in order.
+    pub fn events(&self) -> &[HostEvent] {
         &self.events
     }
 
-    pub(crate) fn token(&self) -> u64 {
+    /// The highest token seen.
+    pub fn token(&self) -> u64 {
         self.token
     }
 
     /// The newest event.
-    pub(crate) fn host_seq(&self) -> u64 {
+    pub fn host_seq(&self) -> u64 {
         self.events.last().map_or(0, |event| event.host_seq)
     }
 
     /// The stream of a step's output.
-    pub(crate) fn stream(index: usize) -> u32 {
+    pub fn stream(index: usize) -> u32 {
         STREAMS | u32::try_from(index).unwrap_or(u32::MAX)
     }
 
     /// The steps that stand so, in order.
-    pub(crate) fn standing(&self, standing: Standing) -> Vec<usize> {
+    pub fn standing(&self, standing: Standing) -> Vec<usize> {
         let matching = self.entries.iter().enumerate().filter(|(_, entry)| entry.standing == standing);
         matching.map(|(index, _)| index).collect()
     }
 
-    /// The ids of some steps.
-    pub(crate) fn ids(&self, indexes: &[usize]) -> Vec<StepId> {
-        indexes.iter().filter_map(|index| self.entry(*index)).map(|entry| entry.granted.spec.id.clone()).collect()
+    /// Some entries by step and attempt.
+    pub fn attempts(&self, indexes: &[usize]) -> Vec<Attempt> {
+        indexes.iter().filter_map(|index| self.entry(*index)).map(Entry::attempt).collect()
     }
 
     /// What has to happen next. One step runs at a time; grants are carried out in the order they came.
-    pub(crate) fn next(&self) -> Next {
+    pub fn next(&self) -> Next {
         if !self.standing(Standing::Running).is_empty() {
             return Next::Wait;
         }
@@ -158,9 +216,8 @@ impl State {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use proto::message::Mode;
-    use proto::step::{Limits, Repeat};
-    use proto::{Action, RunAs, StepSpec};
+    use crate::message::Mode;
+    use crate::step::{Action, Limits, Repeat, RunAs, StepSpec};
 
     fn granted(id: u8, attempt: u32) -> Granted {
         let spec = StepSpec {
@@ -189,7 +246,7 @@ mod tests {
     }
 
     fn finished(outcome: Outcome) -> Happened {
-        Happened::Finished { outcome, exit_code: None, duration_ms: 0, message: String::new(), output_len: 0 }
+        Happened::Finished { outcome, exit_code: None, duration_ms: 0, message: String::new(), output_len: 0, died: false }
     }
 
     proptest! {
@@ -212,7 +269,7 @@ mod tests {
                     Next::Wait => break,
                     Next::Revoke(indexes) => {
                         prop_assert!(!indexes.is_empty());
-                        let steps = state.ids(&indexes);
+                        let steps = state.attempts(&indexes);
                         state.apply(&Record::Revoked { steps });
                     }
                     Next::Start(index) => {
@@ -255,7 +312,7 @@ mod tests {
         state.apply(&Record::Grant { steps: vec![granted(1, 1), granted(2, 1)], head: String::new(), token: 1 });
         state.apply(&Record::Token { token: 2 });
         assert_eq!(state.next(), Next::Revoke(vec![0, 1]));
-        let steps = state.ids(&[0, 1]);
+        let steps = state.attempts(&[0, 1]);
         state.apply(&Record::Revoked { steps });
         assert_eq!(state.next(), Next::Wait);
         // The attempt stays revoked; whoever took over grants another one.
