@@ -205,7 +205,8 @@ impl Keeper {
         let of_agent = event.scope.step.as_ref().is_some_and(|step| self.of_agents.contains(step));
         match event.kind {
             _ if event.host_seq.is_some() => false,
-            Kind::HostUnreachable { .. } | Kind::HostReattached | Kind::HostLocked { .. } | Kind::StepOutput { .. } => false,
+            Kind::HostUnreachable { .. } | Kind::HostReattached | Kind::HostLocked { .. } | Kind::HostClaimed { .. } => false,
+            Kind::StepOutput { .. } => false,
             Kind::StepGranted { .. } | Kind::StepRevoked | Kind::StepStarted => !of_agent,
             _ => true,
         }
@@ -230,6 +231,6 @@ impl Keeper {
 }
 
 /// Whether a journal that was rebuilt from the hosts goes on with this event.
-fn begins_a_record(_kind: &Kind) -> bool {
-    false
+fn begins_a_record(kind: &Kind) -> bool {
+    matches!(kind, Kind::RunResumed { from_hosts: true, .. })
 }
