@@ -1,5 +1,6 @@
 //! `caravan migrate`: the whole job.
 
+use super::saved;
 use super::site::{Site, select, width};
 use super::{Context, Exit, Failure, Format};
 use crate::check::{self, HostState, Point, Reached, Readings};
@@ -18,6 +19,7 @@ use inventory::{BecomeMethod, Fleet};
 use proto::{Action, RunAs, Secret};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -25,6 +27,10 @@ use tokio::sync::mpsc;
 /// Arguments of `migrate`.
 #[derive(Debug, clap::Args)]
 pub struct MigrateArgs {
+    /// A plan that `caravan plan -o FILE` saved: it is carried out as it is, or refused (exit 6) with the list of differences when the
+    /// inventory or a fact has moved since. Without it the plan is made now.
+    #[arg(value_name = "PLAN")]
+    plan: Option<PathBuf>,
     /// Act on these hosts only (names, globs, `role:ROLE`, `platform:NAME`; `,` joins, `!` excludes). The others are still probed: the
     /// order holds over the whole platform.
     #[arg(long, value_name = "SELECTOR")]
@@ -57,10 +63,14 @@ fn pair(text: &str) -> Result<(String, String), String> {
 /// # Errors
 /// Anything that keeps the run from starting, and a record that cannot be kept.
 pub async fn run(context: &Context, args: &MigrateArgs) -> Result<Exit, Failure> {
-    let Site { fleet, secrets, hosts: ssh } = Site::open(context)?;
-    let limit = args.limit.as_deref().map(|text| select(&fleet, Some(text))).transpose()?;
-    let plan = build_plan(&fleet)?;
-    let platforms = selected_platforms(&fleet, limit.as_ref());
+    let site = Site::open(context)?;
+    let limit = args.limit.as_deref().map(|text| select(&site.fleet, Some(text))).transpose()?;
+    let platforms = selected_platforms(&site.fleet, limit.as_ref());
+    let plan = match &args.plan {
+        Some(path) => saved::open(path, &site, &platforms).await?,
+        None => build_plan(&site.fleet)?,
+    };
+    let Site { fleet, secrets, hosts: ssh } = site;
     check_ids(&plan, &fleet, args)?;
     let hosts = host_options(&fleet, &plan, &platforms, &secrets).await?;
 

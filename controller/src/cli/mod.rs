@@ -14,6 +14,7 @@ pub mod passwords;
 pub mod plan;
 pub mod report;
 pub mod runs;
+pub mod saved;
 mod screen;
 mod site;
 pub mod status;
