@@ -1,5 +1,6 @@
 //! `caravan migrate`: the whole job.
 
+use super::saved;
 use super::site::{Site, select, width};
 use super::start::{self, Drive, RunArgs};
 use super::{Context, Exit, Failure};
@@ -12,10 +13,15 @@ use crate::view::text::count;
 use inventory::Fleet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
+use std::path::PathBuf;
 
 /// Arguments of `migrate`.
 #[derive(Debug, clap::Args)]
 pub struct MigrateArgs {
+    /// A plan that `caravan plan -o FILE` saved: it is carried out as it is, or refused (exit 6) with the list of differences when the
+    /// inventory or a fact has moved since. Without it the plan is made now.
+    #[arg(value_name = "PLAN")]
+    plan: Option<PathBuf>,
     /// Act on these hosts only (names, globs, `role:ROLE`, `platform:NAME`; `,` joins, `!` excludes). The others are still probed: the
     /// order holds over the whole platform.
     #[arg(long, value_name = "SELECTOR")]
@@ -35,8 +41,11 @@ pub async fn run(context: &Context, args: &MigrateArgs) -> Result<Exit, Failure>
     let site = Site::open(context)?;
     let fleet = &site.fleet;
     let limit = args.limit.as_deref().map(|text| select(fleet, Some(text))).transpose()?;
-    let plan = build_plan(fleet)?;
     let platforms = start::selected_platforms(fleet, limit.as_ref());
+    let plan = match &args.plan {
+        Some(path) => saved::open(path, &site, &platforms).await?,
+        None => build_plan(fleet)?,
+    };
     start::check_ids(&plan, fleet, &args.with)?;
     // Asked for before anything starts, so that nobody has to be awake for a prompt in the middle of the run.
     let hosts = start::host_options(fleet, &plan, &platforms, &site.secrets).await?;

@@ -21,6 +21,7 @@ pub mod plan;
 pub mod report;
 pub mod resume;
 pub mod runs;
+pub mod saved;
 mod screen;
 mod site;
 pub mod start;
