@@ -4,7 +4,7 @@ use super::control::{self, Request};
 use super::follow::{Follower, POLL, say_end};
 use super::next::fleet;
 use super::screen::Screen;
-use super::start::{operator, pair};
+use super::start::{internal, operator, pair};
 use super::status::{self, StatusArgs, find, print};
 use super::{Context, Exit, Failure, Format};
 use crate::plan::Plan;
@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// The newest line that a step printed is looked for in so many bytes at the end of its output.
 const TAIL: u64 = 4096;
@@ -46,6 +47,8 @@ pub async fn run(context: &Context, args: &AttachArgs) -> Result<Exit, Failure> 
     if !seen.driven {
         return undriven(context, &dir);
     }
+    // Listened for before anything is shown: from then on Ctrl-C leaves, and nothing else.
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| internal(&error))?;
     let mut view = View::new(&follower.plan);
     let mut screen = Screen::new(context, &follower.plan);
     let mut outputs = Outputs::new(&follower.plan, &dir.path);
@@ -61,7 +64,7 @@ pub async fn run(context: &Context, args: &AttachArgs) -> Result<Exit, Failure> 
         outputs.show(&view, &mut screen);
         tokio::select! {
             () = tokio::time::sleep(POLL) => {}
-            _ = tokio::signal::ctrl_c() => {
+            _ = interrupt.recv() => {
                 screen.finish();
                 if context.verbosity >= 0 {
                     eprintln!("left; run {} goes on", dir.id);

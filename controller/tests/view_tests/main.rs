@@ -1,7 +1,11 @@
 //! Views, screens and reports, from hand-made plans and events.
 
 mod commands;
+mod control;
+mod driver;
 mod fleet;
 mod fold;
+mod people;
 mod reports;
+mod resumed;
 mod screens;
