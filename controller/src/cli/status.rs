@@ -1,10 +1,13 @@
 //! `status [RUN]`: where a run stands.
 
+use super::control;
+use super::next::next;
 use super::{Context, Exit, Failure, Format};
 use crate::report::{self, Record};
 use crate::run::store::{RunDir, Store};
 use crate::view::View;
 use jiff::Timestamp;
+use serde_json::json;
 
 /// What `status` takes.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -28,9 +31,14 @@ pub async fn run(context: &Context, args: &StatusArgs) -> Result<Exit, Failure> 
 pub fn page(context: &Context, args: &StatusArgs) -> Result<String, Failure> {
     let found = find(context, args.run.as_deref())?;
     let (view, record) = read(&found)?;
+    let next = next(context, &view, record.driven == Some(true));
     match context.format {
-        Format::Text => Ok(report::status(&view, &record, Timestamp::now(), context.color.0)),
-        Format::Json => pretty(&report::json(&view, &record)),
+        Format::Text => Ok(report::status(&view, &record, &next, Timestamp::now(), context.color.0)),
+        Format::Json => {
+            let mut page = report::json(&view, &record);
+            page["next"] = next.iter().map(|next| json!({ "when": next.when, "command": next.command })).collect();
+            pretty(&page)
+        }
     }
 }
 
@@ -41,13 +49,14 @@ pub(super) fn find(context: &Context, wanted: Option<&str>) -> Result<RunDir, Fa
 
 /// The view of a run and what is known beside it.
 pub(super) fn read(run: &RunDir) -> Result<(View, Record), Failure> {
+    let driven = control::is_driven(&run.path);
     let plan = run.plan().map_err(failure)?;
     let chain = run.chain().map_err(failure)?;
     let mut view = View::of(&plan, &chain.events);
     // A run that was cut off before its first event has no other place that knows its name.
     view.run.id.clone_from(&run.id);
     let check = report::ChainCheck { head: chain.head, torn: chain.torn, broken_at: chain.broken_at };
-    Ok((view, Record { dir: run.path.display().to_string(), chain: Some(check) }))
+    Ok((view, Record { dir: run.path.display().to_string(), chain: Some(check), driven: Some(driven) }))
 }
 
 /// A wrong name is wrong usage; everything else is about the state directory.
