@@ -12,6 +12,7 @@ pub mod migrate;
 mod page;
 pub mod passwords;
 pub mod plan;
+pub mod remote;
 pub mod report;
 pub mod runs;
 pub mod saved;

@@ -1,10 +1,12 @@
 //! The record of a run: the end screen, and reports for a change board. All are made from a [`View`] alone.
 
+pub mod chain;
 mod json;
 mod markdown;
 mod status;
 mod summary;
 
+pub use chain::ChainCheck;
 pub use json::json;
 pub use markdown::markdown;
 pub use status::{Listed, runs, status};
@@ -19,17 +21,6 @@ pub struct Record {
     pub dir: String,
     /// What a look at the journal's chain came to; `None` while a run is under way.
     pub chain: Option<ChainCheck>,
-}
-
-/// What a look at the journal's chain came to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ChainCheck {
-    /// SHA-256 of the last whole line.
-    pub head: String,
-    /// Bytes after the last whole line: a write that was cut off.
-    pub torn: usize,
-    /// The first line (from 1) that does not continue the line before it.
-    pub broken_at: Option<usize>,
 }
 
 /// A command to go on with, and when it is the right one.
