@@ -81,6 +81,8 @@ pub enum Command {
     Exec(super::exec::ExecArgs),
     /// Migrates the fleet in the mandated order.
     Migrate(super::migrate::MigrateArgs),
+    /// Takes a run up again after a crash, a mended failure or a pause.
+    Resume(super::resume::ResumeArgs),
     /// Shows where a run stands.
     Status(super::status::StatusArgs),
     /// Lists the runs there were.

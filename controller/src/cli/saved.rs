@@ -1,7 +1,8 @@
 //! Saved plans: `plan -o FILE` writes one with the facts it rests on, `migrate FILE` refuses it once the inventory or a fact has moved.
 
-use super::migrate::{build_plan, operator};
+use super::migrate::build_plan;
 use super::site::Site;
+use super::start::operator;
 use super::{Exit, Failure};
 use crate::check::passwords::ProofKey;
 use crate::check::{self, Facts, Ground, HostState, Limits, Moved};
