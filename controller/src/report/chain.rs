@@ -197,16 +197,16 @@ impl HostHeads {
     pub fn accusation(&self) -> Option<String> {
         let first = self.against.iter().min_by_key(|known| (known.line.is_none(), known.line))?;
         let from = self.proven + 1;
-        let told = format!("{} was told so with its grant of {} (attempt {})", first.host, first.step, first.attempt);
+        let (host, grant) = (&first.host, format!("{} (attempt {})", first.step, first.attempt));
+        let held = format!("{host} holds another head, which came with its grant of {grant}");
+        let untold = format!("{host} was granted {grant}, and no line says so");
         Some(match first.line {
-            Some(line) if line <= from => format!("line {line} was edited, and the chain was made anew behind it: {told}"),
+            Some(line) if line <= from => format!("line {line} was edited, and the chain was made anew behind it: {held}"),
             Some(line) => {
-                format!("one of the lines {from} to {line} was edited, put in or removed, and the chain was made anew: {told}")
+                format!("one of the lines {from} to {line} was edited, put in or removed, and the chain was made anew: {held}")
             }
-            None if self.proven == 0 => {
-                format!("it is not the journal that the hosts were told of: {told}, and no line of it says so")
-            }
-            None => format!("lines after line {} were cut off or replaced: {told}, and no line says so", self.proven),
+            None if self.proven == 0 => format!("it is not the journal that the hosts were told of: {untold}"),
+            None => format!("lines after line {} were cut off or replaced: {untold}", self.proven),
         })
     }
 }
