@@ -18,6 +18,7 @@ mod page;
 pub mod passwords;
 pub mod pause;
 pub mod plan;
+pub mod remote;
 pub mod report;
 pub mod resume;
 pub mod runs;

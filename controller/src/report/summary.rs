@@ -23,6 +23,12 @@ pub fn summary(view: &View, record: &Record, next: &[Next], color: bool) -> Stri
         let warning = format!("‼ {} began before {} was wholly proven", breach.step, breach.before);
         let _ = writeln!(text, "{}", paint.red(&warning));
     }
+    if let Some(chain) = &record.chain {
+        let damage = chain.damage.map(|damage| damage.to_string());
+        for warning in damage.into_iter().chain(chain.hosts.accusation()) {
+            let _ = writeln!(text, "{}", paint.red(&format!("‼ the journal: {warning}")));
+        }
+    }
     if !next.is_empty() && !text.ends_with("\n\n") {
         text.push('\n');
     }
