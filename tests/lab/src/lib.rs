@@ -4,6 +4,7 @@
 //! programs of a host (`nlserver`, `dpkg`, `apache2`, ...) are links to the `lab` binary. They keep real state on disk, fail as the
 //! real ones do, and record what they see, misuse above all: tests hold Caravan's word against the hosts' own [`records`].
 
+mod back;
 mod conf;
 mod faults;
 mod fleet;
@@ -19,6 +20,7 @@ mod spec;
 mod standins;
 mod state;
 
+pub use back::{Snapshot, redirect_build};
 pub use furnish::Secrets;
 pub use lab::{Lab, LabHost};
 pub use layout::{Family, HOST_VARIABLE, Host, Instance, Layout, Platform};
