@@ -10,6 +10,7 @@ mod fleet;
 mod furnish;
 mod lab;
 mod layout;
+mod openssh;
 mod package;
 mod processes;
 mod records;
@@ -21,6 +22,7 @@ mod state;
 
 pub use furnish::Secrets;
 pub use lab::{Lab, LabHost};
+pub use openssh::is_installed as openssh_is_installed;
 pub use layout::{Family, HOST_VARIABLE, Host, Instance, Layout, Platform};
 pub use processes::{Running, end_all, running};
 pub use records::{Event, Record, Rule, Violation, Writer, records, violations};
