@@ -8,6 +8,9 @@ mod evaluate;
 mod gather;
 #[path = "check/passwords.rs"]
 mod passwords;
+mod plan_fleet;
+#[path = "check/saved.rs"]
+mod saved;
 #[path = "check/screens.rs"]
 mod screens;
 #[path = "check/sim.rs"]

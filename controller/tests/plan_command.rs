@@ -9,7 +9,7 @@ use plan_fleet::*;
 fn shown(format: Format, explain: Option<&str>) -> Result<String, Failure> {
     let context =
         Context { inventory: "fleet.yaml".into(), state_dir: "/nonexistent".into(), format, color: (false, false), verbosity: 0 };
-    let args = PlanArgs { explain: explain.map(ToOwned::to_owned) };
+    let args = PlanArgs { explain: explain.map(ToOwned::to_owned), output: None };
     show(&context, &args, &fleet(vec![standard(), cloud_messaging()]), 100).map(|outcome| outcome.text)
 }
 

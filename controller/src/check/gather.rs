@@ -1,7 +1,7 @@
 //! Asks the hosts: one link, one question and one answer each, side by side.
 
 use super::readings::{HostState, Reached, Readings, Unreached};
-use super::{Point, passwords, queries};
+use super::{Point, facts, passwords, queries};
 use crate::hosts::{Hosts, Incoming, Link, Outgoing};
 use inventory::{BecomeMethod, Fleet, Host, Platform};
 use passwords::ProofKey;
@@ -65,6 +65,17 @@ pub async fn gather_passwords<H: Hosts>(
     limits: Limits,
 ) -> BTreeMap<String, HostState> {
     ask_all(hosts, fleet, selected, |_, host| passwords::query(host, when).into_iter().collect(), key, limits).await
+}
+
+/// Asks every selected host for the facts that a saved plan rests on, and for nothing else. Otherwise as [`gather`].
+pub async fn gather_facts<H: Hosts>(
+    hosts: &Arc<H>,
+    fleet: &Fleet,
+    selected: &BTreeSet<String>,
+    key: &ProofKey,
+    limits: Limits,
+) -> BTreeMap<String, HostState> {
+    ask_all(hosts, fleet, selected, |_, host| facts::questions(host), key, limits).await
 }
 
 async fn ask_all<H: Hosts>(

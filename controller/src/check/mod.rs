@@ -5,9 +5,11 @@
 
 mod banner;
 mod compatibility;
+mod facts;
 mod finding;
 mod gather;
 mod layout;
+mod moved;
 mod on_host;
 mod on_instance;
 mod on_platform;
@@ -16,8 +18,10 @@ pub mod passwords;
 mod queries;
 mod readings;
 
+pub use facts::{Fact, Facts, HostFacts, facts_of};
 pub(crate) use finding::fold;
-pub use gather::{Limits, gather, gather_passwords};
+pub use gather::{Limits, gather, gather_facts, gather_passwords};
+pub use moved::{Change, Ground, How, Moved, StepChange};
 pub use overrides::{OverrideError, Verdict, apply_overrides, holds_up, overridable, verdict};
 pub use queries::{planned_queries, queries};
 pub use readings::{HostState, Reached, Readings, Unreached};

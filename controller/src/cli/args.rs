@@ -8,7 +8,8 @@ use std::path::PathBuf;
 /// Migrates whole fleets of Adobe Campaign Classic servers to v7 from one workstation.
 ///
 /// Exit codes: 0 all well · 1 a step or check failed or is unknown · 2 wrong usage or inventory · 3 a host could not be reached or
-/// authenticated · 4 another operator holds the lock · 5 waits for a person · 7 internal or state error · 130 detached.
+/// authenticated · 4 another operator holds the lock · 5 waits for a person · 6 a saved plan was refused, since the fleet moved ·
+/// 7 internal or state error · 130 detached.
 #[derive(Debug, Parser)]
 #[command(name = "caravan", version, max_term_width = 110, propagate_version = true)]
 pub struct Cli {
@@ -68,7 +69,7 @@ pub enum Command {
     Init(super::init::InitArgs),
     /// Validates, lists and describes the inventory, offline.
     Inventory(super::inventory::InventoryArgs),
-    /// Shows the ordered plan of a migration, offline.
+    /// Shows the ordered plan of a migration, offline, or saves it with the facts it rests on.
     Plan(super::plan::PlanArgs),
     /// The host keys of the fleet.
     Hosts(super::hosts::HostsArgs),
@@ -80,6 +81,8 @@ pub enum Command {
     Exec(super::exec::ExecArgs),
     /// Migrates the fleet in the mandated order.
     Migrate(super::migrate::MigrateArgs),
+    /// Takes a run up again after a crash, a mended failure or a pause.
+    Resume(super::resume::ResumeArgs),
     /// Shows where a run stands.
     Status(super::status::StatusArgs),
     /// Lists the runs there were.

@@ -1,55 +1,36 @@
 //! `caravan migrate`: the whole job.
 
+use super::saved;
 use super::site::{Site, select, width};
-use super::{Context, Exit, Failure, Format};
-use crate::check::{self, HostState, Point, Reached, Readings};
-use crate::cli::screen::Screen;
-use crate::plan::{self, Phase, Plan, PlannedStep};
-use crate::report::{Next, Record, summary};
+use super::start::{self, Drive, RunArgs};
+use super::{Context, Exit, Failure};
+use crate::check;
+use crate::plan::{self, Plan};
 use crate::run::journal::Journal;
-use crate::run::options::{Asker, HostOptions, HostReading, Judge};
 use crate::run::state::Bounds;
 use crate::run::store::Store;
-use crate::run::{Engine, Options, Signal};
-use crate::secrets::Secrets;
 use crate::view::text::count;
-use crate::view::{Progressed, View};
-use inventory::{BecomeMethod, Fleet};
-use proto::{Action, RunAs, Secret};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use inventory::Fleet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::mpsc;
+use std::path::PathBuf;
 
 /// Arguments of `migrate`.
 #[derive(Debug, clap::Args)]
 pub struct MigrateArgs {
+    /// A plan that `caravan plan -o FILE` saved: it is carried out as it is, or refused (exit 6) with the list of differences when the
+    /// inventory or a fact has moved since. Without it the plan is made now.
+    #[arg(value_name = "PLAN")]
+    plan: Option<PathBuf>,
     /// Act on these hosts only (names, globs, `role:ROLE`, `platform:NAME`; `,` joins, `!` excludes). The others are still probed: the
     /// order holds over the whole platform.
     #[arg(long, value_name = "SELECTOR")]
     limit: Option<String>,
-    /// Set a failing finding aside, with the reason. Can be given several times.
-    #[arg(long = "override", value_name = "FINDING=REASON", value_parser = pair)]
-    overrides: Vec<(String, String)>,
-    /// Confirm a gate beforehand, with a note for the record. Can be given several times.
-    #[arg(long = "confirm", value_name = "GATE=NOTE", value_parser = pair)]
-    confirm: Vec<(String, String)>,
+    #[command(flatten)]
+    with: RunArgs,
     /// Start without asking. Answers the start question and nothing else.
     #[arg(long)]
     yes: bool,
-    /// How long a host may stay away while its steps run, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    patience: u64,
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((id, reason)) if !id.trim().is_empty() && !reason.trim().is_empty() => {
-            Ok((id.trim().to_owned(), reason.trim().to_owned()))
-        }
-        _ => Err("expected ID=TEXT, with a text: it goes into the record".to_owned()),
-    }
 }
 
 /// Runs `migrate`.
@@ -57,167 +38,41 @@ fn pair(text: &str) -> Result<(String, String), String> {
 /// # Errors
 /// Anything that keeps the run from starting, and a record that cannot be kept.
 pub async fn run(context: &Context, args: &MigrateArgs) -> Result<Exit, Failure> {
-    let Site { fleet, secrets, hosts: ssh } = Site::open(context)?;
-    let limit = args.limit.as_deref().map(|text| select(&fleet, Some(text))).transpose()?;
-    let plan = build_plan(&fleet)?;
-    let platforms = selected_platforms(&fleet, limit.as_ref());
-    check_ids(&plan, &fleet, args)?;
-    let hosts = host_options(&fleet, &plan, &platforms, &secrets).await?;
-
+    let site = Site::open(context)?;
+    let fleet = &site.fleet;
+    let limit = args.limit.as_deref().map(|text| select(fleet, Some(text))).transpose()?;
+    let platforms = start::selected_platforms(fleet, limit.as_ref());
+    let plan = match &args.plan {
+        Some(path) => saved::open(path, &site, &platforms).await?,
+        None => build_plan(fleet)?,
+    };
+    start::check_ids(&plan, fleet, &args.with)?;
+    // Asked for before anything starts, so that nobody has to be awake for a prompt in the middle of the run.
+    let hosts = start::host_options(fleet, &plan, &platforms, &site.secrets).await?;
     if !args.yes {
         ask_to_start(context, &plan, &platforms)?;
     }
-    let internal = |e: &dyn std::fmt::Display| Failure::new(Exit::Internal, format!("error: {e}"));
-    let (dir, plan) = Store::new(&context.state_dir).create(&plan).map_err(|e| internal(&e))?;
-    let journal = Journal::create(&dir.path.join("journal.jsonl"), &dir.id).map_err(|e| internal(&e))?;
-    let options = Options {
-        command: "migrate".to_owned(),
-        run: dir.id.clone(),
-        operator: operator(),
+    let (dir, plan) = Store::new(&context.state_dir).create(&plan).map_err(|e| start::internal(&e))?;
+    let journal = Journal::create(&dir.path.join("journal.jsonl"), &dir.id).map_err(|e| start::journal_failure(&e))?;
+    let drive = Drive {
+        command: "migrate",
+        dir,
+        plan,
+        journal,
+        left: None,
+        hosts,
         bounds: Bounds { platforms, limit, parallel_platforms: fleet.parallel.platforms, parallel_hosts: fleet.parallel.hosts },
         limit_text: args.limit.clone(),
-        hosts,
-        files: plan.files.iter().map(|file| (file.sha256.clone(), fleet.base.join(&file.path))).collect(),
-        dir: dir.path.clone(),
-        confirmed: args.confirm.iter().cloned().collect(),
-        patience: Duration::from_secs(args.patience),
-        judge: judge(&fleet, args.overrides.iter().cloned().collect()),
-        asker: None,
+        overridden: BTreeMap::new(),
+        undoes: None,
+        abort: None,
     };
-    let mut screen = Screen::new(context, &plan);
-    let options = Options { asker: asker(context, &screen), ..options };
-    let signals = signals(screen.notice());
-    let ended = Engine::new(Arc::new(plan), ssh, options, journal, &mut screen).run(signals).await;
-    let view = screen.finish();
-    let exit = Exit::from_code(ended.map_err(|e| internal(&e))?.exit_code);
-    if context.format == Format::Text && (context.verbosity >= 0 || exit != Exit::Ok) {
-        let record = Record { dir: dir.path.display().to_string(), chain: None };
-        eprintln!("{}", summary(&view, &record, &next(context, args, &dir.id, &view), context.color.1).trim_end());
-    }
-    Ok(exit)
-}
-
-/// What an operator can do now. A new run begins with preflight: it can follow one that stopped there, and not one that has moved
-/// things already.
-fn next(context: &Context, args: &MigrateArgs, run: &str, view: &View) -> Vec<Next> {
-    let mut next = Vec::new();
-    let place = format!("-i {} --state-dir {}", context.inventory.display(), context.state_dir.display());
-    let waiting: Vec<&str> =
-        view.waiting_gates().filter(|gate| is_untouched(view, gate.platform)).map(|gate| gate.id.as_str()).collect();
-    for platform in waiting.iter().filter_map(|gate| gate.split('/').next()).collect::<BTreeSet<_>>() {
-        let own = |gate: &str| gate.split('/').next() == Some(platform);
-        let confirmed = args.confirm.iter().filter(|(gate, _)| own(gate)).map(|(gate, note)| format!(" --confirm {gate}={note:?}"));
-        let open = waiting.iter().filter(|gate| own(gate)).map(|gate| format!(" --confirm {gate}=NOTE"));
-        let confirmations: String = confirmed.chain(open).collect();
-        next.push(Next {
-            when: format!("When that is done on {platform}"),
-            command: format!("caravan {place} migrate --limit platform:{platform}{confirmations}"),
-        });
-    }
-    next.push(Next {
-        when: "The record".to_owned(),
-        command: format!("caravan --state-dir {} report {run}", context.state_dir.display()),
-    });
-    next
-}
-
-fn is_untouched(view: &View, platform: Option<usize>) -> bool {
-    let Some(platform) = platform.and_then(|at| view.platforms.get(at)) else { return false };
-    view.stages_of(platform).iter().all(|stage| stage.phase_name == Phase::Preflight || stage.state == Progressed::Waiting)
+    start::drive(context, &site, &args.with, drive).await
 }
 
 /// The plan of a fleet.
 pub(crate) fn build_plan(fleet: &Fleet) -> Result<Plan, Failure> {
     plan::build(fleet, &check::planned_queries).map_err(|errors| Failure::new(Exit::Usage, errors.to_string()))
-}
-
-/// A platform takes part when one of its hosts is inside the limit.
-fn selected_platforms(fleet: &Fleet, limit: Option<&BTreeSet<String>>) -> BTreeSet<String> {
-    let inside = |host: &inventory::Host| limit.is_none_or(|limit| limit.contains(&host.name));
-    fleet.platforms.iter().filter(|platform| platform.hosts.iter().any(inside)).map(|platform| platform.name.clone()).collect()
-}
-
-/// Gates and findings that were named have to exist: a typing error must not be found out at two in the morning.
-fn check_ids(plan: &Plan, fleet: &Fleet, args: &MigrateArgs) -> Result<(), Failure> {
-    let gates: BTreeSet<&str> = steps(plan)
-        .filter_map(|step| match &step.spec.action {
-            Action::Gate { gate, .. } => Some(gate.as_str()),
-            _ => None,
-        })
-        .collect();
-    let mut errors = Vec::new();
-    for (gate, _) in &args.confirm {
-        if !gates.contains(gate.as_str()) {
-            let known = if gates.is_empty() {
-                "this plan has no gates".to_owned()
-            } else {
-                format!("this plan has: {}", gates.iter().copied().collect::<Vec<_>>().join(", "))
-            };
-            errors.push(format!("error: --confirm: there is no gate `{gate}`; {known}"));
-        }
-    }
-    for (id, _) in &args.overrides {
-        if let Err(error) = check::overridable(fleet, id) {
-            errors.push(format!("error: --override: {error}"));
-        }
-    }
-    if errors.is_empty() { Ok(()) } else { Err(Failure::new(Exit::Usage, errors.join("\n"))) }
-}
-
-fn steps(plan: &Plan) -> impl Iterator<Item = &PlannedStep> {
-    plan.platforms.iter().flat_map(|platform| &platform.phases).flat_map(|phase| &phase.stages).flat_map(|stage| &stage.steps)
-}
-
-/// How each host of the selected platforms is reached, with the secrets that its steps name. Asked for before anything starts, so that
-/// nobody has to be awake for a prompt in the middle of the run.
-async fn host_options(
-    fleet: &Fleet,
-    plan: &Plan,
-    platforms: &BTreeSet<String>,
-    secrets: &Secrets,
-) -> Result<BTreeMap<String, HostOptions>, Failure> {
-    let mut named: HashMap<&str, BTreeSet<String>> = HashMap::new();
-    for step in steps(plan) {
-        if let Action::Command(command) = &step.spec.action {
-            let names = command.secret_files.values().flat_map(|text| secret_names(text));
-            named.entry(&step.host).or_default().extend(names);
-        }
-    }
-    let key = check::passwords::ProofKey::new().map_err(|e| Failure::new(Exit::Internal, format!("error: {e}")))?;
-    let mut options = BTreeMap::new();
-    for platform in fleet.platforms.iter().filter(|platform| platforms.contains(&platform.name)) {
-        for host in &platform.hosts {
-            let mut values: BTreeMap<String, Secret> = BTreeMap::new();
-            values.insert(proto::inspect::FINGERPRINT_KEY.to_owned(), key.secret());
-            for name in named.get(host.name.as_str()).into_iter().flatten() {
-                values.insert(name.clone(), database_password(platform, name, secrets).await?);
-            }
-            let root = host.become_.method != BecomeMethod::None;
-            let run_as = if host.has_root() { RunAs::User(host.campaign.user.clone()) } else { RunAs::Login };
-            let option = HostOptions { host_state: host.host_state.clone(), root, run_as, secrets: values };
-            options.insert(host.name.clone(), option);
-        }
-    }
-    Ok(options)
-}
-
-fn secret_names(text: &str) -> Vec<String> {
-    text.split("{secret:").skip(1).filter_map(|rest| rest.split_once('}').map(|(name, _)| name.to_owned())).collect()
-}
-
-async fn database_password(platform: &inventory::Platform, name: &str, secrets: &Secrets) -> Result<Secret, Failure> {
-    let instance = name.strip_prefix("database/").and_then(|name| platform.instances.iter().find(|i| i.name == name));
-    let reference = instance.and_then(|i| i.database.as_ref().or(platform.database.as_ref())).and_then(|d| d.password.as_ref());
-    match reference {
-        Some(reference) => secrets.resolve(reference, &format!("the password of the {name} of {}", platform.name)).await,
-        None => Err(Failure::new(
-            Exit::Usage,
-            format!(
-                "error: platform `{}`: the backup of `{name}` needs a password; add `password:` to its `database`",
-                platform.name
-            ),
-        )),
-    }
 }
 
 fn ask_to_start(context: &Context, plan: &Plan, platforms: &BTreeSet<String>) -> Result<(), Failure> {
@@ -229,7 +84,7 @@ fn ask_to_start(context: &Context, plan: &Plan, platforms: &BTreeSet<String>) ->
         ..plan.clone()
     };
     eprintln!("{}", plan::render(&shown, context.color.1, width()));
-    let hosts: BTreeSet<&str> = steps(&shown).map(|step| step.host.as_str()).collect();
+    let hosts: BTreeSet<&str> = start::steps(&shown).map(|step| step.host.as_str()).collect();
     eprint!("Migrate {} with {}? Type yes: ", count(shown.platforms.len(), "platform"), count(hosts.len(), "host"));
     let mut answer = String::new();
     let read = std::io::stdin().read_line(&mut answer);
@@ -237,76 +92,4 @@ fn ask_to_start(context: &Context, plan: &Plan, platforms: &BTreeSet<String>) ->
         Ok(_) if answer.trim() == "yes" => Ok(()),
         _ => Err(Failure::new(Exit::Waiting, "Not started; nothing was contacted.")),
     }
-}
-
-/// Evaluates what the hosts answered, with the operator's overrides.
-fn judge(fleet: &Fleet, overrides: BTreeMap<String, String>) -> Box<Judge> {
-    let fleet = fleet.clone();
-    Box::new(move |name, phase, readings| {
-        let Some(platform) = fleet.platforms.iter().find(|platform| platform.name == name) else { return Vec::new() };
-        let states = readings.iter().map(|(host, reading)| (host.clone(), host_state(reading))).collect();
-        let findings = check::evaluate(platform, &states, Point::of(phase));
-        let own: BTreeMap<_, _> = overrides
-            .iter()
-            .filter(|(id, _)| findings.iter().any(|f| f.id == **id))
-            .map(|(id, why)| (id.clone(), why.clone()))
-            .collect();
-        check::apply_overrides(findings.clone(), &own).unwrap_or(findings)
-    })
-}
-
-fn host_state(reading: &HostReading) -> HostState {
-    match reading {
-        HostReading::Away(error) => HostState::from_error(error),
-        HostReading::Read(read) => match Readings::new(read.queries.clone(), read.readings.clone()) {
-            Some(readings) => HostState::Reached(Box::new(Reached {
-                readings,
-                asked_ms: read.asked_ms,
-                answered_ms: read.answered_ms,
-                agent: read.agent.clone(),
-            })),
-            None => HostState::Unreachable {
-                reason: "the agent answered another number of questions than was asked".to_owned(),
-                kind: check::Unreached::Agent,
-            },
-        },
-    }
-}
-
-fn asker(context: &Context, screen: &Screen) -> Option<Box<Asker>> {
-    let at_terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal() && context.format == Format::Text;
-    at_terminal.then(|| screen.asker())
-}
-
-/// First Ctrl-C: pause. Second: detach.
-fn signals(notice: impl Fn(&str) + Send + 'static) -> mpsc::Receiver<Signal> {
-    let (to, signals) = mpsc::channel(2);
-    tokio::spawn(async move {
-        for signal in [Signal::Pause, Signal::Detach] {
-            if tokio::signal::ctrl_c().await.is_err() || to.send(signal).await.is_err() {
-                return;
-            }
-            if signal == Signal::Pause {
-                notice(
-                    "pausing: what has not begun is taken back, what runs may end. Ctrl-C again leaves at once; granted steps go on.",
-                );
-            }
-        }
-    });
-    signals
-}
-
-/// Who runs this: account and workstation, for the record.
-pub(crate) fn operator() -> String {
-    let account = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
-    let account = account.or_else(account_by_id).unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
-    let machine = rustix::system::uname();
-    format!("{account}@{}", machine.nodename().to_string_lossy())
-}
-
-/// The account's name as the system knows it: cron and containers often leave `USER` out.
-fn account_by_id() -> Option<String> {
-    let output = std::process::Command::new("id").arg("-un").output().ok()?;
-    let name = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-    (output.status.success() && !name.is_empty()).then_some(name)
 }

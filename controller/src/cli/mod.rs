@@ -13,9 +13,12 @@ mod page;
 pub mod passwords;
 pub mod plan;
 pub mod report;
+pub mod resume;
 pub mod runs;
+pub mod saved;
 mod screen;
 mod site;
+pub mod start;
 pub mod status;
 
 use args::{Cli, Command};
@@ -110,6 +113,7 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
             exec::exec(&context, args, &site.fleet, &selected, &site.hosts, &mut std::io::stdout(), &mut std::io::stderr()).await
         }
         Command::Migrate(args) => migrate::run(&context, args).await,
+        Command::Resume(args) => resume::run(&context, args).await,
         Command::Status(args) => status::run(&context, args).await,
         Command::Runs(args) => runs::run(&context, args).await,
         Command::Report(args) => report::run(&context, args, cli.format).await,

@@ -38,6 +38,11 @@ impl Screen {
         Self { progress, shown, writer }
     }
 
+    /// What happened before this display: it counts, and is not shown again.
+    pub(super) fn catch_up(&self, events: &[Event]) {
+        self.progress.catch_up(events);
+    }
+
     /// Shows what is left and takes the display away; answers all that is known of the run.
     pub(super) fn finish(self) -> View {
         drop(self.shown);

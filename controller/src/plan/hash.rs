@@ -8,9 +8,13 @@ use sha2::{Digest, Sha256};
 /// SHA-256, lower-case hex, of the canonical JSON of the resolved inventory (which holds no secret, only where secrets are) and of all
 /// steps.
 pub(super) fn plan_hash(fleet: &Fleet, platforms: &[PlatformPlan]) -> Result<String, serde_json::Error> {
-    let content = serde_json::json!({ "inventory": serde_json::to_value(fleet)?, "platforms": serde_json::to_value(platforms)? });
+    digest(&serde_json::json!({ "inventory": serde_json::to_value(fleet)?, "platforms": serde_json::to_value(platforms)? }))
+}
+
+/// SHA-256, lower-case hex, of the canonical JSON of a value.
+pub(crate) fn digest(value: &Value) -> Result<String, serde_json::Error> {
     let mut canonical = String::new();
-    write_canonical(&content, &mut canonical)?;
+    write_canonical(value, &mut canonical)?;
     Ok(Sha256::digest(canonical.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

@@ -24,6 +24,7 @@ pub use error::{PlanError, PlanErrors};
 pub use expand::Queries;
 pub use explain::{UnknownStep, explain, select};
 pub use files::FileCheck;
+pub(crate) use hash::digest;
 pub use model::*;
 pub use render::render;
 pub use template::TemplateError;

@@ -104,6 +104,12 @@ impl Progress {
         progress
     }
 
+    /// Takes in what happened before, without showing it.
+    pub fn catch_up(&self, events: &[Event]) {
+        let mut state = lock(&self.shared);
+        events.iter().for_each(|event| state.view.apply(event));
+    }
+
     /// The display on another terminal, with another clock: for tests.
     pub fn on_terminal<T: TermLike + Clone + Send + 'static>(
         plan: &Plan,

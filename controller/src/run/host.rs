@@ -33,14 +33,18 @@ const LINE_EVERY: Duration = Duration::from_millis(100);
 pub(crate) enum Order {
     /// Read facts.
     Inspect { id: u32, queries: Vec<Query> },
-    /// Carry steps out. `outputs` says where the output of each goes.
-    Grant { steps: Vec<Granted>, outputs: Vec<(StepId, PathBuf)>, head: String },
+    /// Take the host's lock, and have the host keep these lines.
+    Claim { keep: Vec<String> },
+    /// Carry steps out. `outputs` says where the output of each goes, `keep` is for the host to keep first.
+    Grant { steps: Vec<Granted>, outputs: Vec<(StepId, PathBuf)>, head: String, keep: Vec<String> },
+    /// End a running step.
+    Stop(Attempt),
     /// Everything up to this `host_seq` is durable.
     Ack { host_seq: u64 },
     /// Take back what has not begun.
     Revoke,
-    /// The run is over.
-    Finish,
+    /// The controller is done with the host; with `release` the run is.
+    Finish { release: bool },
 }
 
 /// What a host's task reports.
@@ -48,6 +52,8 @@ pub(crate) enum Order {
 pub(crate) enum Report {
     /// The answer to an inspection.
     Inspected { id: u32, readings: Vec<Reading>, agent: AgentHello },
+    /// The host's lock is this controller's.
+    Claimed { token: u64 },
     /// An entry of the host's journal. Its output up to there is on the disk.
     Event(HostEvent),
     /// A line of output, for the display alone.
@@ -64,6 +70,8 @@ pub(crate) enum Report {
     GaveUp(String),
     /// Another run or a newer token holds the host.
     Refused(String),
+    /// The run's lock on the host could not be released.
+    StillLocked(String),
     /// The host's output could not be written on the workstation.
     Broken(String),
     /// The answer to [`Order::Finish`].
@@ -84,6 +92,12 @@ pub(crate) struct Settings {
     pub(crate) patience: Duration,
     /// Who the controller is, for the host's lock.
     pub(crate) claim: Claim,
+    /// The newest event of the host that is durable, and how far back the supervisor has to begin so that it shows where the output of
+    /// the step that runs comes from.
+    pub(crate) seen: u64,
+    pub(crate) replay_from: u64,
+    /// A controller before this one worked with the host: it gets time to come back.
+    pub(crate) known: bool,
 }
 
 struct Task<H> {
@@ -93,6 +107,14 @@ struct Task<H> {
     link: Option<Link>,
     /// Attach was sent on this link.
     attaching: bool,
+    /// The engine wants the host's lock and has not heard of it.
+    claiming: bool,
+    /// The lock is ours.
+    claimed: bool,
+    /// What the supervisor said on this link that it has, and up to which event that holds: what is not in it never arrived there.
+    listed: Option<(u64, Vec<Attempt>)>,
+    /// Lines that the host may not have yet: those of the claim, and those of each grant by its first step.
+    unkept: Vec<(Option<StepId>, Vec<String>)>,
     /// The supervisor has answered an attach at least once: something may have begun.
     was_attached: bool,
     /// A conversation was opened at least once.
@@ -101,6 +123,10 @@ struct Task<H> {
     fatal: Option<String>,
     /// The host is held by another run: nothing more is said about it.
     refused: bool,
+    /// It is ours, and a step of the run that held it before still runs: why.
+    busy: Option<String>,
+    /// The engine was told that the connection dropped.
+    lost: bool,
     /// What has not begun is taken back, also after a reconnect.
     revoking: bool,
     /// The newest event that the engine made durable.
@@ -126,19 +152,26 @@ pub(crate) async fn run<H: Hosts>(
     mut orders: mpsc::UnboundedReceiver<Order>,
     reports: mpsc::UnboundedSender<(String, Report)>,
 ) {
+    let (seen, acked, was_reached) = (settings.seen, settings.replay_from, settings.known);
     let mut task = Task {
         hosts,
         settings,
         reports,
         link: None,
         attaching: false,
+        claiming: false,
+        claimed: false,
+        listed: None,
+        unkept: Vec::new(),
         was_attached: false,
-        was_reached: false,
+        was_reached,
         fatal: None,
         refused: false,
+        busy: None,
+        lost: false,
         revoking: false,
-        acked: 0,
-        seen: 0,
+        acked,
+        seen,
         open: Vec::new(),
         outputs: Outputs::default(),
         inspecting: BTreeMap::new(),
@@ -156,7 +189,12 @@ pub(crate) async fn run<H: Hosts>(
             },
             incoming = next_incoming(&mut task.link) => match incoming {
                 Incoming::Closed { reason } => task.closed(reason, &mut orders).await,
-                incoming => task.take(incoming).await,
+                incoming => {
+                    task.take(incoming).await;
+                    if task.busy.is_some() {
+                        task.come_back(&mut orders).await;
+                    }
+                }
             },
         }
     }
@@ -190,12 +228,27 @@ impl<H: Hosts> Task<H> {
                     self.inspect(id, queries).await;
                 }
             }
-            Order::Grant { steps, outputs, head } => {
+            Order::Claim { keep } => {
+                self.claiming = true;
+                self.unkept.push((None, keep));
+                if self.connect().await {
+                    self.attach().await;
+                }
+            }
+            Order::Grant { steps, outputs, head, keep } => {
                 self.head = head;
                 self.outputs.expect(outputs);
+                if !keep.is_empty() {
+                    self.unkept.push((steps.first().map(|granted| granted.spec.id.clone()), keep.clone()));
+                }
                 self.open.extend(steps);
                 if self.connect().await {
-                    self.attach_and_grant().await;
+                    self.attach_and_grant(keep).await;
+                }
+            }
+            Order::Stop(attempt) => {
+                if self.attaching {
+                    self.send(ToAgent::Stop { attempt }).await;
                 }
             }
             Order::Ack { host_seq } => {
@@ -211,8 +264,22 @@ impl<H: Hosts> Task<H> {
                     self.send(ToAgent::Revoke).await;
                 }
             }
-            Order::Finish if self.attaching && self.link.is_some() => self.send(ToAgent::Finish { release: true }).await,
-            Order::Finish => self.report(Report::Finished),
+            Order::Finish { release } => self.finish(release).await,
+        }
+    }
+
+    /// Ends the supervisor. A lock that is to be released is worth another connection: it would keep the next run out.
+    async fn finish(&mut self, release: bool) {
+        if self.claimed && release && !self.attaching {
+            let opened = if self.link.is_some() { Ok(()) } else { self.open_link().await };
+            if let Err(error) = opened {
+                return self.report(Report::StillLocked(error.to_string()));
+            }
+            self.attach().await;
+        }
+        match self.attaching && self.link.is_some() {
+            true => self.send(ToAgent::Finish { release }).await,
+            false => self.report(Report::Finished),
         }
     }
 
@@ -254,27 +321,35 @@ impl<H: Hosts> Task<H> {
         Ok(())
     }
 
-    /// Attaches where that has not been done on this link, and grants what is open, in its order. One write: no round trip is waited for.
-    async fn attach_and_grant(&mut self) {
-        let token = self.token;
-        if !self.attaching {
-            self.attaching = true;
-            let output = self.outputs.held(self.open.iter().map(|granted| &granted.spec.id));
-            let (run, host_state) = (self.settings.run.clone(), self.settings.host_state.clone());
-            let claim = self.settings.claim.clone();
-            self.send(ToAgent::Attach { run, host_state, claim, acked: self.acked, output, keep: Vec::new() }).await;
+    /// Attaches where that has not been done on this link, with everything that the host may not have yet.
+    async fn attach(&mut self) {
+        if std::mem::replace(&mut self.attaching, true) {
+            return;
         }
+        let output = self.outputs.held(self.open.iter().map(|granted| &granted.spec.id));
+        let (run, host_state) = (self.settings.run.clone(), self.settings.host_state.clone());
+        let claim = self.settings.claim.clone();
+        let keep = self.unkept.iter().flat_map(|(_, lines)| lines).cloned().collect();
+        self.send(ToAgent::Attach { run, host_state, claim, acked: self.acked, output, keep }).await;
+    }
+
+    /// Attaches, and grants what is open, in its order. One write: no round trip is waited for, since the host's token is known from
+    /// its claim and stays the same for this controller.
+    async fn attach_and_grant(&mut self, keep: Vec<String>) {
+        let keep = if self.attaching { keep } else { Vec::new() };
+        self.attach().await;
         if self.revoking {
             self.send(ToAgent::Revoke).await;
-        } else {
-            let (steps, head) = (self.open.clone(), self.head.clone());
-            self.send(ToAgent::Grant { steps, head, token, keep: Vec::new() }).await;
+        } else if !self.open.is_empty() {
+            let (steps, head, token) = (self.open.clone(), self.head.clone(), self.token);
+            self.send(ToAgent::Grant { steps, head, token, keep }).await;
         }
     }
 
     /// What was to be done on the host was not begun, and will not be.
     fn not_begun(&mut self, error: OpenError) {
         self.open.clear();
+        self.claiming = false;
         self.inspecting.clear();
         self.report(Report::Unreachable(error));
     }
@@ -289,10 +364,7 @@ impl<H: Hosts> Task<H> {
 
     async fn take_message(&mut self, message: FromAgent) {
         match message {
-            FromAgent::Attached { host_seq, open, token } => {
-                self.token = token;
-                self.attached(host_seq, &open);
-            }
+            FromAgent::Attached { host_seq, open, token } => self.attached(host_seq, open, token),
             FromAgent::Inspected { id, readings } => {
                 if self.inspecting.remove(&id).is_some() {
                     let agent = self.link.as_ref().map(|link| link.agent.clone()).unwrap_or_default();
@@ -301,12 +373,21 @@ impl<H: Hosts> Task<H> {
             }
             FromAgent::Event(event) => self.take_event(event).await,
             FromAgent::Revoked { steps } => {
+                steps.iter().for_each(|revoked| self.has_kept(&revoked.step));
                 self.open.retain(|granted| !steps.contains(&attempt(granted)));
                 self.report(Report::Revoked(steps));
             }
-            FromAgent::Refused { reason } | FromAgent::Busy { reason } => {
+            // Not now: as if the connection had dropped, it is tried again until patience ends.
+            FromAgent::Busy { reason } => {
+                self.busy = Some(reason);
+                self.link = None;
+                self.attaching = false;
+            }
+            FromAgent::Refused { reason } => {
                 self.open.clear();
                 self.attaching = false;
+                self.claiming = false;
+                self.claimed = false;
                 // The grant behind a refused attach is refused as well; the first reason is the one that says who holds the host.
                 if !std::mem::replace(&mut self.refused, true) {
                     self.report(Report::Refused(reason));
@@ -323,18 +404,39 @@ impl<H: Hosts> Task<H> {
     }
 
     /// The supervisor says where it stands.
-    fn attached(&mut self, host_seq: u64, open: &[Attempt]) {
+    fn attached(&mut self, host_seq: u64, open: Vec<Attempt>, token: u64) {
         self.was_attached = true;
         self.fatal = None;
+        self.token = token;
+        self.unkept.retain(|(step, _)| step.is_some());
+        self.claimed = true;
+        if std::mem::take(&mut self.claiming) {
+            self.report(Report::Claimed { token });
+        }
         if host_seq < self.seen {
             return self
                 .give_up("its journal of this run begins anew: the host was restored, or Caravan's directory there was removed");
         }
-        if self.revoking && host_seq <= self.seen {
-            // Nothing more is known there: what it does not list never began, or was taken back already.
-            let gone: Vec<Attempt> = self.open.iter().map(attempt).filter(|attempt| !open.contains(attempt)).collect();
-            self.open.retain(|granted| !gone.contains(&attempt(granted)));
-            self.report(Report::Revoked(gone));
+        self.listed = Some((host_seq, open));
+        self.take_back_what_never_arrived();
+    }
+
+    /// Once everything that happened on the host is known here, what it does not list as open never arrived there. That is sent again,
+    /// unless the run is being paused.
+    fn take_back_what_never_arrived(&mut self) {
+        let Some((_, listed)) = self.listed.take_if(|(host_seq, _)| *host_seq <= self.seen) else { return };
+        if !self.revoking {
+            return;
+        }
+        let gone: Vec<Attempt> = self.open.iter().map(attempt).filter(|attempt| !listed.contains(attempt)).collect();
+        self.open.retain(|granted| !gone.contains(&attempt(granted)));
+        self.report(Report::Revoked(gone));
+    }
+
+    /// The host has seen a grant, and with it what it was to keep.
+    fn has_kept(&mut self, step: &StepId) {
+        if let Some(at) = self.unkept.iter().position(|(of, _)| of.as_ref() == Some(step)) {
+            self.unkept.drain(..=at);
         }
     }
 
@@ -349,6 +451,7 @@ impl<H: Hosts> Task<H> {
             return self.give_up("it does not keep to the protocol");
         }
         self.seen = event.host_seq;
+        self.has_kept(&event.step);
         self.outputs.map(&event);
         if matches!(event.what, Happened::Finished { .. }) {
             self.open.retain(|granted| granted.spec.id != event.step);
@@ -357,6 +460,7 @@ impl<H: Hosts> Task<H> {
             }
         }
         self.report(Report::Event(event));
+        self.take_back_what_never_arrived();
     }
 
     fn keep_output(&mut self, stream: u32, offset: u64, bytes: &[u8]) {
@@ -401,7 +505,8 @@ impl<H: Hosts> Task<H> {
     async fn closed(&mut self, reason: String, orders: &mut mpsc::UnboundedReceiver<Order>) {
         self.link = None;
         self.attaching = false;
-        if !self.open.is_empty() {
+        if self.needs_supervisor() {
+            self.lost = true;
             self.report(Report::Lost(self.fatal.clone().unwrap_or(reason)));
             return self.come_back(orders).await;
         }
@@ -423,11 +528,15 @@ impl<H: Hosts> Task<H> {
         }
     }
 
-    /// Reconnects while steps are open on the host, until the supervisor has answered or patience ends.
+    fn needs_supervisor(&self) -> bool {
+        self.claiming || !self.open.is_empty()
+    }
+
+    /// Reconnects while steps are open on the host or its lock is wanted, until the supervisor has answered or patience ends.
     async fn come_back(&mut self, orders: &mut mpsc::UnboundedReceiver<Order>) {
         let end = Instant::now() + self.settings.patience;
         let mut pause = PAUSES.0;
-        while !self.open.is_empty() {
+        while self.needs_supervisor() {
             if let (Some(message), false) = (&self.fatal, self.was_attached) {
                 // The agent cannot work there at all, and never did: waiting would not help.
                 let (seen, next) = (message.clone(), "Mend it, then start again".to_owned());
@@ -436,7 +545,17 @@ impl<H: Hosts> Task<H> {
             if Instant::now() + pause > end {
                 let waited = self.settings.patience.as_secs();
                 let why = self.fatal.take().map(|message| format!(" ({message})")).unwrap_or_default();
-                return self.give_up(&format!("it did not come back within {waited} s{why}"));
+                if let Some(reason) = self.busy.take() {
+                    (self.claiming, self.refused) = (false, true);
+                    self.open.clear();
+                    return self.report(Report::Refused(reason));
+                }
+                let text = format!("it did not come back within {waited} s{why}");
+                if std::mem::take(&mut self.claiming) && self.open.is_empty() {
+                    let next = "Nothing was granted to it; `resume` when it is back".to_owned();
+                    return self.not_begun(OpenError::Unreachable { host: self.settings.host.clone(), seen: text, next });
+                }
+                return self.give_up(&text);
             }
             pause = wait(pause).await;
             // A pause that was asked for meanwhile decides what is said on the new connection.
@@ -450,9 +569,10 @@ impl<H: Hosts> Task<H> {
             if self.link.is_none() && self.open_link().await.is_err() {
                 continue;
             }
-            self.attach_and_grant().await;
+            self.attach_and_grant(Vec::new()).await;
             if self.wait_until_attached().await {
-                if !self.refused {
+                self.busy = None;
+                if std::mem::take(&mut self.lost) && !self.refused {
                     self.report(Report::Reattached);
                 }
                 return;
@@ -470,14 +590,15 @@ impl<H: Hosts> Task<H> {
                 return false;
             };
             let answered = matches!(incoming, Incoming::Message(FromAgent::Attached { .. } | FromAgent::Refused { .. }));
+            let busy = matches!(incoming, Incoming::Message(FromAgent::Busy { .. }));
             if matches!(incoming, Incoming::Closed { .. }) {
                 self.link = None;
                 self.attaching = false;
                 return false;
             }
             self.take(incoming).await;
-            if answered {
-                return true;
+            if answered || busy {
+                return answered;
             }
         }
     }

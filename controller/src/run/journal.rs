@@ -5,8 +5,8 @@
 
 use proto::event::{EVENT_VERSION, Event, Kind, Scope};
 use sha2::{Digest, Sha256};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -35,6 +35,24 @@ pub enum JournalError {
         path: PathBuf,
         /// What the system said.
         error: String,
+    },
+    /// Another controller has it open.
+    #[error(
+        "the run is driven by another controller on this workstation (it has {path} locked). `caravan attach` shows it, `caravan pause` stops it"
+    )]
+    Held {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The chain does not hold.
+    #[error(
+        "line {line} of {path} does not follow from the line before it: lines were changed or removed. The hosts have their own record: `caravan resume --from-hosts` goes on from there"
+    )]
+    Broken {
+        /// The file.
+        path: PathBuf,
+        /// The first line, from 1, that does not fit.
+        line: usize,
     },
     /// A line that is not the last cannot be understood.
     #[error("line {line} of {path} cannot be understood: {error}. The journal was edited or damaged; the lines before it are good")]
@@ -175,7 +193,42 @@ impl Journal {
         let file = open
             .and_then(|file| dir.map(|()| file))
             .map_err(|e| JournalError::Write { path: path.to_owned(), error: e.to_string() })?;
+        lock(&file, path)?;
         Ok(Self::start(Writer::new(Box::new(file), path, run)))
+    }
+
+    /// Goes on with the journal of a run that another controller left. What a write that was cut off left behind its last line is cut
+    /// away ([`Chain::torn`] says how much): nothing was ever done for it.
+    ///
+    /// # Errors
+    /// Another controller has it, it cannot be read or written, or it was edited or damaged.
+    pub fn reopen(path: &Path, run: &str) -> Result<(Self, Chain), JournalError> {
+        let read_error = |e: io::Error| JournalError::Read { path: path.to_owned(), error: e.to_string() };
+        let write_error = |e: io::Error| JournalError::Write { path: path.to_owned(), error: e.to_string() };
+        let mut file = OpenOptions::new().read(true).append(true).open(path).map_err(read_error)?;
+        lock(&file, path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(read_error)?;
+        let chain = parse(&bytes, path)?;
+        if let Some(line) = chain.broken_at {
+            return Err(JournalError::Broken { path: path.to_owned(), line });
+        }
+        if chain.torn > 0 {
+            file.set_len((bytes.len() - chain.torn) as u64).and_then(|()| file.sync_all()).map_err(write_error)?;
+        }
+        Ok((Self::start(Writer::new(Box::new(file), path, run).behind(&chain)), chain))
+    }
+
+    /// Whether a controller has a journal open now. False where it cannot be looked at.
+    pub fn is_driven(path: &Path) -> bool {
+        File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Goes on behind what was read from storage that does not block (a simulation's).
+    pub fn continue_over(storage: impl Storage, run: &str, chain: &Chain) -> Self {
+        let path = PathBuf::from("(memory)");
+        let writer = Writer::new(Box::new(storage), &path, run).behind(chain);
+        Self { queue: Queue::Inline(Arc::new(Mutex::new(writer))), path }
     }
 
     /// A journal over storage that does not block (a simulation's).
@@ -215,6 +268,20 @@ impl Journal {
     }
 }
 
+/// One controller has a journal at a time; the lock lives as long as the file is open. Whoever only looks whether it is there
+/// ([`Journal::is_driven`]) holds it for a moment.
+fn lock(file: &File, path: &Path) -> Result<(), JournalError> {
+    for _ in 0..20 {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(std::time::Duration::from_millis(25)),
+            // A file system without locks (some network mounts): its operators have to take care themselves.
+            Err(TryLockError::Error(_)) => return Ok(()),
+        }
+    }
+    Err(JournalError::Held { path: path.to_owned() })
+}
+
 struct Writer {
     storage: Box<dyn Storage>,
     path: PathBuf,
@@ -227,6 +294,10 @@ struct Writer {
 impl Writer {
     fn new(storage: Box<dyn Storage>, path: &Path, run: &str) -> Self {
         Self { storage, path: path.to_owned(), run: run.to_owned(), seq: 0, prev: GENESIS.to_owned(), broken: None }
+    }
+
+    fn behind(self, chain: &Chain) -> Self {
+        Self { seq: chain.events.last().map_or(0, |event| event.seq), prev: chain.head.clone(), ..self }
     }
 
     fn commit(&mut self, batches: Vec<Batch>) {

@@ -4,14 +4,20 @@
 //! The order of things is always: decide (pure) -> write the decision durably -> act. The journal is the single source of truth:
 //! [`state::RunState`] is a fold over its events, and so is everything that is ever shown.
 
+pub mod decide;
 pub mod engine;
+mod fold;
 mod host;
 pub mod journal;
+pub mod kept;
+mod next;
 pub mod options;
 mod output;
+mod prepare;
+mod reports;
 mod stage;
 pub mod state;
 pub mod store;
 
 pub use engine::Engine;
-pub use options::{Ended, EngineError, HostReading, Observer, Options, Signal};
+pub use options::{Command, Ended, EngineError, HostReading, Observer, Options, Signal};

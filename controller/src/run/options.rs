@@ -5,12 +5,14 @@ use super::state::Bounds;
 use crate::hosts::{AgentHello, OpenError};
 use crate::plan::Phase;
 use proto::event::{Finding, RunOutcome};
+use proto::message::Claim;
 use proto::{Event, Query, Reading, RunAs, Secret, StepId};
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// What was read from a host in this run. Kept in memory only.
 #[derive(Debug, Clone)]
@@ -50,13 +52,71 @@ pub trait Observer: Send {
     fn line(&mut self, host: &str, step: &StepId, text: &str);
 }
 
-/// What the operator's keyboard says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a person wants of a run: from the keyboard, or from another terminal.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signal {
     /// Revoke what has not begun, wait for what runs, stop there.
     Pause,
     /// Leave at once; granted steps go on.
     Detach,
+    /// Pause, and end the run for good.
+    Abort {
+        /// Who.
+        operator: String,
+        /// Why.
+        reason: String,
+    },
+    /// Start a failed or unknown step again. One that runs is ended first.
+    Retry {
+        /// The step's id.
+        step: String,
+        /// Who.
+        operator: String,
+        /// Why.
+        reason: String,
+    },
+    /// Do not carry a failed or unknown step out: its probe alone decides.
+    Skip {
+        /// The step's id.
+        step: String,
+        /// Who.
+        operator: String,
+        /// Why.
+        reason: String,
+    },
+    /// Let a skipped step count although its probe does not show the effect.
+    Accept {
+        /// The step's id.
+        step: String,
+        /// Who.
+        operator: String,
+        /// Why.
+        reason: String,
+    },
+    /// Confirm a gate.
+    Confirm {
+        /// The gate's id.
+        gate: String,
+        /// The person's note.
+        note: String,
+        /// Who.
+        operator: String,
+    },
+}
+
+/// A [`Signal`] on its way to the engine.
+#[derive(Debug)]
+pub struct Command {
+    /// What is wanted.
+    pub what: Signal,
+    /// Where the answer goes: what was done, or why it was not.
+    pub reply: Option<oneshot::Sender<Result<String, String>>>,
+}
+
+impl From<Signal> for Command {
+    fn from(what: Signal) -> Self {
+        Self { what, reply: None }
+    }
 }
 
 /// How a host is reached, as far as the engine has to know.
@@ -78,8 +138,8 @@ pub struct Options {
     pub command: String,
     /// The run's id.
     pub run: String,
-    /// Who runs it: account and workstation.
-    pub operator: String,
+    /// Who runs it, and from where: what its hosts' locks say.
+    pub claim: Claim,
     /// What takes part and how much at once.
     pub bounds: Bounds,
     /// The text of `--limit`, for the record.
@@ -92,8 +152,12 @@ pub struct Options {
     pub dir: PathBuf,
     /// Gates confirmed beforehand: gate id to note.
     pub confirmed: BTreeMap<String, String>,
+    /// Skipped steps that may count without proof: step id to reason.
+    pub accepted: BTreeMap<String, String>,
     /// How long a host may stay away while its steps are open.
     pub patience: Duration,
+    /// The run is only taken up to be ended for good, for this reason.
+    pub abort: Option<String>,
     /// Evaluates readings.
     pub judge: Box<Judge>,
     /// Asks at the terminal; without it gates that are not confirmed make the run wait.
@@ -115,6 +179,12 @@ pub enum EngineError {
     /// The record cannot be kept.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// Plan or events have no form in which hosts could keep them.
+    #[error("plan or record cannot be written down for the hosts: {error}")]
+    Kept {
+        /// What is wrong.
+        error: String,
+    },
     /// Output of a host cannot be kept.
     #[error("the record of {host} cannot be kept: {error}. Nothing further was granted; steps that run go on")]
     Output {
@@ -123,4 +193,11 @@ pub enum EngineError {
         /// What the system said.
         error: String,
     },
+}
+
+impl EngineError {
+    /// The run cannot be written down for its hosts.
+    pub(super) fn kept(error: serde_json::Error) -> Self {
+        Self::Kept { error: error.to_string() }
+    }
 }

@@ -40,6 +40,14 @@ impl StepStatus {
     pub(super) fn is_open(self) -> bool {
         matches!(self, Self::Granted | Self::Running)
     }
+
+    pub(super) fn is_proven(self) -> bool {
+        matches!(self, Self::Ended(outcome) if outcome.is_proof())
+    }
+
+    pub(super) fn is_bad(self) -> bool {
+        matches!(self, Self::Ended(outcome) if !outcome.is_proof())
+    }
 }
 
 #[derive(Debug)]
@@ -49,6 +57,10 @@ pub(super) struct StepState {
     pub(super) stage: usize,
     pub(super) wave: usize,
     pub(super) queue: usize,
+    /// Its end is what the controller assumed of a host that stayed away: the host itself may know better.
+    pub(super) assumed: bool,
+    /// A person decided that it is not carried out: only its probe counts.
+    pub(super) skipped: bool,
 }
 
 /// The steps of one host in one wave.
@@ -56,12 +68,20 @@ pub(super) struct StepState {
 pub(super) struct Queue {
     pub(super) host: String,
     pub(super) steps: Vec<usize>,
-    /// Steps before this position were granted.
+    /// Steps before this position are granted or over.
     pub(super) next: usize,
-    /// Granted and not ended.
+    /// Granted or at a gate, and not ended.
     pub(super) open: usize,
-    /// A step ended without proof.
-    pub(super) bad: bool,
+    /// Ended without proof.
+    pub(super) bad: usize,
+    /// Without proof.
+    pub(super) left: usize,
+}
+
+impl Queue {
+    fn can_go_on(&self) -> bool {
+        self.open == 0 && self.bad == 0 && self.next < self.steps.len()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -80,12 +100,15 @@ pub(super) struct Stage {
     pub(super) phase_begins: bool,
     pub(super) phase_ends: bool,
     pub(super) judged: bool,
+    /// A host that fails drops out, and the others go on ([`crate::plan::StagePlan::tolerant`]).
+    pub(super) tolerant: bool,
     pub(super) entered: bool,
     /// The index of its first step: those of a stage are consecutive.
     pub(super) first_step: usize,
     pub(super) waves: Vec<Wave>,
-    /// Granted or waiting for a person, and not ended.
+    /// Granted, and not ended.
     pub(super) open: usize,
+    /// Waiting for a person.
     pub(super) gates: usize,
     /// Ended without proof.
     pub(super) bad: usize,
@@ -110,37 +133,76 @@ impl Room {
     }
 }
 
+/// What is granted where.
+pub(super) struct Terms<'a> {
+    pub(super) platform: usize,
+    pub(super) plan: &'a Plan,
+    pub(super) steps: &'a [StepState],
+    /// Hosts that nothing is granted to: away, or dropped out.
+    pub(super) without: &'a BTreeSet<String>,
+    /// Every host of the platform is this controller's: agents may be granted steps.
+    pub(super) claimed: bool,
+}
+
 impl Stage {
     pub(super) fn left(&self) -> usize {
         self.waves.iter().map(|wave| wave.left).sum()
     }
 
+    /// Counts a step of this stage for what it is now and no longer for what it was. Answers the queue's host when it has become or
+    /// ceased to be open.
+    pub(super) fn recount(&mut self, step: usize, at: &StepState, was: StepStatus) {
+        let now = at.status;
+        let Some(wave) = self.waves.get_mut(at.wave) else { return };
+        let Some(queue) = wave.queues.get_mut(at.queue) else { return };
+        let change = |count: &mut usize, was: bool, now: bool| *count = (*count + usize::from(now)) - usize::from(was);
+        let held = |status: StepStatus| status.is_open() || status == StepStatus::Gate;
+        change(&mut self.open, was.is_open(), now.is_open());
+        change(&mut self.gates, was == StepStatus::Gate, now == StepStatus::Gate);
+        change(&mut self.bad, was.is_bad(), now.is_bad());
+        change(&mut queue.open, held(was), held(now));
+        change(&mut queue.bad, was.is_bad(), now.is_bad());
+        change(&mut queue.left, !was.is_proven(), !now.is_proven());
+        change(&mut wave.left, !was.is_proven(), !now.is_proven());
+        let position = queue.steps.iter().position(|s| *s == step).unwrap_or_default();
+        queue.next = if now == StepStatus::Planned { queue.next.min(position) } else { queue.next.max(position + 1) };
+        // Nothing more goes to a host after a step of it that did not end in proof.
+        if queue.can_go_on() && !wave.ready.contains(&at.queue) {
+            wave.ready.push_back(at.queue);
+        }
+    }
+
+    /// The wave that is under way: the first one with something left. Of a tolerant stage, hosts that dropped out are not waited for.
+    fn wave(&self, without: &BTreeSet<String>) -> Option<usize> {
+        let waits = |queue: &Queue| queue.left > 0 && queue.bad == 0 && !without.contains(&queue.host);
+        self.waves.iter().position(|wave| wave.left > 0 && (!self.tolerant || wave.queues.iter().any(waits)))
+    }
+
     /// Grants what the current wave has ready.
-    pub(super) fn grant(
-        &mut self,
-        platform: usize,
-        plan: &Plan,
-        away: &BTreeSet<String>,
-        room: &mut Room,
-        decisions: &mut Vec<Decision>,
-    ) {
-        let planned = plan.platforms[platform].phases.iter().find(|phase| phase.name == self.phase);
+    pub(super) fn grant(&mut self, terms: &Terms<'_>, room: &mut Room, decisions: &mut Vec<Decision>) {
+        let planned = terms.plan.platforms[terms.platform].phases.iter().find(|phase| phase.name == self.phase);
         let Some(planned) = planned.and_then(|phase| phase.stages.iter().find(|stage| stage.name == self.name)) else { return };
-        let first = self.first_step;
-        let Some(wave) = self.waves.iter_mut().find(|wave| wave.left > 0) else { return };
+        let (first, platform) = (self.first_step, terms.platform);
+        let Some(wave) = self.wave(terms.without).and_then(|at| self.waves.get_mut(at)) else { return };
         for _ in 0..wave.ready.len() {
             let Some(number) = wave.ready.pop_front() else { return };
             let queue = &wave.queues[number];
-            if queue.open > 0 || queue.bad || queue.next >= queue.steps.len() {
+            if !queue.can_go_on() {
                 continue;
             }
             let rest = &queue.steps[queue.next..];
             let who = executor(&planned.steps[rest[0] - first]);
-            if away.contains(&queue.host) || (who != Executor::Person && room.hosts == 0) {
+            let must_wait = terms.without.contains(&queue.host)
+                || (who != Executor::Person && room.hosts == 0)
+                || (who == Executor::Agent && !terms.claimed);
+            if must_wait {
                 wave.ready.push_back(number);
                 continue;
             }
-            let steps: Vec<usize> = rest.iter().copied().take_while(|step| executor(&planned.steps[step - first]) == who).collect();
+            let alike = |step: &&usize| {
+                executor(&planned.steps[**step - first]) == who && terms.steps[**step].status == StepStatus::Planned
+            };
+            let steps: Vec<usize> = rest.iter().take_while(alike).copied().collect();
             let host = queue.host.clone();
             decisions.push(match who {
                 Executor::Agent => Decision::Grant { platform, host, steps },
@@ -151,12 +213,16 @@ impl Stage {
         }
     }
 
-    /// Whether the current wave has something to grant to a host that is there.
-    pub(super) fn has_ready(&self, away: &BTreeSet<String>) -> bool {
-        let wave = self.waves.iter().find(|wave| wave.left > 0);
-        wave.is_some_and(|wave| {
-            wave.queues.iter().any(|q| q.open == 0 && !q.bad && q.next < q.steps.len() && !away.contains(&q.host))
-        })
+    /// Whether the current wave has something for a host that is there; and whether some of it is for an agent.
+    pub(super) fn has_ready(&self, plan: &Plan, platform: usize, without: &BTreeSet<String>) -> (bool, bool) {
+        let planned = plan.platforms[platform].phases.iter().find(|phase| phase.name == self.phase);
+        let planned = planned.and_then(|phase| phase.stages.iter().find(|stage| stage.name == self.name));
+        let (Some(wave), Some(planned)) = (self.wave(without).and_then(|at| self.waves.get(at)), planned) else {
+            return (false, false);
+        };
+        let ready = || wave.queues.iter().filter(|q| q.can_go_on() && !without.contains(&q.host));
+        let for_agent = |queue: &Queue| executor(&planned.steps[queue.steps[queue.next] - self.first_step]) == Executor::Agent;
+        (ready().next().is_some(), ready().any(for_agent))
     }
 
     /// Whether steps remain for a host that is away.
@@ -165,17 +231,27 @@ impl Stage {
             && self.waves.iter().flat_map(|w| &w.queues).any(|queue| queue.next < queue.steps.len() && away.contains(&queue.host))
     }
 
+    /// The hosts with a step that is not proven.
+    pub(super) fn hosts_left(&self) -> impl Iterator<Item = &String> {
+        self.waves.iter().flat_map(|wave| &wave.queues).filter(|queue| queue.left > 0).map(|queue| &queue.host)
+    }
+
     pub(super) fn why_stopped(&self, steps: &[StepState], away: &BTreeSet<String>) -> String {
         let queues = || self.waves.iter().flat_map(|wave| &wave.queues);
         let hosts: BTreeSet<&str> = queues().map(|queue| queue.host.as_str()).collect();
-        let bad: BTreeSet<&str> = queues()
-            .filter(|queue| queue.steps.iter().any(|s| matches!(steps[*s].status, StepStatus::Ended(o) if !o.is_proof())))
-            .map(|queue| queue.host.as_str())
-            .collect();
+        let hosts_with = |wanted: &dyn Fn(StepStatus) -> bool| -> BTreeSet<&str> {
+            let has = |queue: &&Queue| queue.steps.iter().any(|step| wanted(steps[*step].status));
+            queues().filter(has).map(|queue| queue.host.as_str()).collect()
+        };
+        let unknown = hosts_with(&|status| status == StepStatus::Ended(Outcome::Unknown));
+        let failed = hosts_with(&|status| status == StepStatus::Ended(Outcome::Failed));
         let gone = hosts.iter().filter(|host| away.contains(**host)).count();
         let mut parts = Vec::new();
-        if !bad.is_empty() {
-            parts.push(format!("{} of {} hosts failed", bad.len(), hosts.len()));
+        if !failed.is_empty() {
+            parts.push(format!("{} of {} hosts failed", failed.len(), hosts.len()));
+        }
+        if !unknown.is_empty() {
+            parts.push(format!("on {} of {} hosts nobody can tell what a step did", unknown.len(), hosts.len()));
         }
         if gone > 0 {
             parts.push(format!("{gone} of {} hosts cannot be reached", hosts.len()));

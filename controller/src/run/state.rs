@@ -1,12 +1,14 @@
-//! What may happen next. Pure: a fold over events ([`RunState::apply`]) and a function of it ([`RunState::next`]); no I/O, no clock.
+//! Where a run stands: a pure fold over its events ([`RunState::apply`], in `fold`); what may happen next is a function of it
+//! ([`RunState::decide`], in `next`). No I/O, no clock.
 //!
 //! This is where the order is kept (invariants 1 and 2): a stage is entered only when the barrier of the one before it was opened,
 //! a barrier opens only when every step of the stage ended in proof, and one step that did not closes the platform for everything
 //! that was not granted yet.
 
-use super::stage::{Executor, Queue, Room, Stage, StepState, StepStatus, Wave, executor};
+use super::stage::{Executor, Queue, Stage, StepState, StepStatus, Wave, executor};
 use crate::plan::{Phase, Plan, PlannedStep};
-use proto::event::{Event, Finding, Kind, RunOutcome, Status};
+use proto::event::{Event, Finding, Kind, Outcome, RunOutcome, Status};
+use proto::step::Repeat;
 use proto::{Action, StepId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -24,9 +26,40 @@ pub struct Bounds {
     pub parallel_hosts: usize,
 }
 
+impl Bounds {
+    /// What a run was started with, from the first of its events: a run that goes on acts where it acted before. How much may happen
+    /// at once is not in the record.
+    pub fn recorded(events: &[Event], plan: &Plan, parallel_platforms: usize, parallel_hosts: usize) -> Self {
+        let started = events.iter().find_map(|event| match &event.kind {
+            Kind::RunStarted { platforms, limit_hosts, .. } => Some((platforms, limit_hosts)),
+            _ => None,
+        });
+        let (platforms, limit) = started.map(|(platforms, limit)| (platforms.clone(), limit.clone())).unwrap_or_default();
+        let all = || plan.platforms.iter().map(|platform| platform.name.clone()).collect();
+        let platforms = if platforms.is_empty() { all() } else { platforms.into_iter().collect() };
+        Self { platforms, limit: limit.map(|hosts| hosts.into_iter().collect()), parallel_platforms, parallel_hosts }
+    }
+}
+
 /// Something that may happen now. Decisions of one call are independent of each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
+    /// Take the lock of hosts, and attach to the run's supervisor there.
+    Claim {
+        /// Platform index.
+        platform: usize,
+        /// The hosts.
+        hosts: Vec<String>,
+    },
+    /// Tell a host's agent again what it was granted by a controller before this one: it says what became of it.
+    Attach {
+        /// Platform index.
+        platform: usize,
+        /// The host.
+        host: String,
+        /// Step indices, in order.
+        steps: Vec<usize>,
+    },
     /// Enter the platform's next stage.
     Enter {
         /// Platform index.
@@ -69,6 +102,11 @@ pub enum Decision {
         /// Platform index.
         platform: usize,
     },
+    /// Go on from a tolerant stage without the hosts that failed in it.
+    Pass {
+        /// Platform index.
+        platform: usize,
+    },
     /// The platform is over.
     End {
         /// Platform index.
@@ -81,31 +119,51 @@ pub enum Decision {
 }
 
 #[derive(Debug)]
-struct PlatformState {
-    name: String,
-    stages: Vec<Stage>,
+pub(super) struct PlatformState {
+    pub(super) name: String,
+    pub(super) stages: Vec<Stage>,
     /// The stage whose barrier is closed.
-    at: usize,
-    steps: Vec<StepState>,
-    end: Option<RunOutcome>,
-    findings: Vec<Finding>,
+    pub(super) at: usize,
+    pub(super) steps: Vec<StepState>,
+    pub(super) end: Option<RunOutcome>,
+    pub(super) findings: Vec<Finding>,
     /// Answers of people are awaited for this many gates (not journaled: a question does not outlive its terminal).
-    asking: usize,
+    pub(super) asking: usize,
+    /// The hosts that have steps for an agent. Their locks are this run's before any of them is granted something.
+    pub(super) agents: BTreeSet<String>,
+    /// Those whose lock this controller has.
+    pub(super) claimed: BTreeSet<String>,
+    /// Those that were asked for it and have not answered (not journaled: it does not outlive its controller).
+    pub(super) claiming: BTreeSet<String>,
+    /// Those whose lock some controller of this run had.
+    pub(super) held: BTreeSet<String>,
+    /// Hosts that failed in a tolerant stage.
+    pub(super) dropped: BTreeSet<String>,
+    /// Open steps that this controller has not told their hosts of yet.
+    pub(super) unsent: BTreeSet<usize>,
 }
 
 /// Where a run stands.
 #[derive(Debug)]
 pub struct RunState {
-    plan: Arc<Plan>,
-    bounds: Bounds,
-    platforms: Vec<PlatformState>,
-    names: HashMap<String, usize>,
+    pub(super) plan: Arc<Plan>,
+    pub(super) bounds: Bounds,
+    pub(super) platforms: Vec<PlatformState>,
+    pub(super) names: HashMap<String, usize>,
     index: HashMap<StepId, (usize, usize)>,
-    away: BTreeSet<String>,
-    unreachable: BTreeSet<String>,
-    locked: bool,
-    paused: bool,
-    busy: BTreeMap<String, usize>,
+    pub(super) away: BTreeSet<String>,
+    pub(super) unreachable: BTreeSet<String>,
+    pub(super) locked: bool,
+    pub(super) paused: bool,
+    pub(super) aborted: bool,
+    /// Hosts with granted steps that have not ended, and how many.
+    pub(super) busy: BTreeMap<String, usize>,
+    /// The newest event of each host that is in the journal.
+    pub(super) host_seqs: HashMap<String, u64>,
+    /// The newest event of each host with which a step began.
+    pub(super) begun: HashMap<String, u64>,
+    /// Findings that were overridden, with the reason.
+    pub(super) overridden: BTreeMap<String, String>,
 }
 
 impl RunState {
@@ -125,6 +183,12 @@ impl RunState {
                 end: (!bounds.platforms.contains(&platform.name)).then_some(RunOutcome::Ok),
                 findings: Vec::new(),
                 asking: 0,
+                agents: BTreeSet::new(),
+                claimed: BTreeSet::new(),
+                claiming: BTreeSet::new(),
+                held: BTreeSet::new(),
+                dropped: BTreeSet::new(),
+                unsent: BTreeSet::new(),
             };
             for phase in &platform.phases {
                 for (position, stage) in phase.stages.iter().enumerate() {
@@ -138,10 +202,15 @@ impl RunState {
                         let step_index = state.steps.len();
                         let queue = wave.queues.iter().position(|queue| queue.host == step.host).unwrap_or_else(|| {
                             wave.ready.push_back(wave.queues.len());
-                            wave.queues.push(Queue { host: step.host.clone(), steps: Vec::new(), next: 0, open: 0, bad: false });
+                            let (host, steps) = (step.host.clone(), Vec::new());
+                            wave.queues.push(Queue { host, steps, next: 0, open: 0, bad: 0, left: 0 });
                             wave.queues.len() - 1
                         });
                         wave.queues[queue].steps.push(step_index);
+                        wave.queues[queue].left += 1;
+                        if executor(step) == Executor::Agent {
+                            state.agents.insert(step.host.clone());
+                        }
                         wave.left += 1;
                         index.insert(step.id.clone(), (number, step_index));
                         state.steps.push(StepState {
@@ -150,6 +219,8 @@ impl RunState {
                             stage: stage_index,
                             wave: wave_index,
                             queue,
+                            assumed: false,
+                            skipped: false,
                         });
                     }
                     // Facts and fingerprints mean nothing until they are evaluated.
@@ -160,6 +231,7 @@ impl RunState {
                         phase_begins: position == 0,
                         phase_ends: position + 1 == phase.stages.len(),
                         judged,
+                        tolerant: stage.tolerant,
                         entered: false,
                         first_step,
                         waves,
@@ -181,7 +253,11 @@ impl RunState {
             unreachable: BTreeSet::new(),
             locked: false,
             paused: false,
+            aborted: false,
             busy: BTreeMap::new(),
+            host_seqs: HashMap::new(),
+            begun: HashMap::new(),
+            overridden: BTreeMap::new(),
         }
     }
 
@@ -229,7 +305,7 @@ impl RunState {
     /// own directories are pushed everywhere: they touch nothing.
     pub fn acts(&self, step: &PlannedStep) -> bool {
         let own = matches!(step.spec.action, Action::PushFile { .. } | Action::Download { .. });
-        step.skip.is_none() && (own || self.bounds.limit.as_ref().is_none_or(|limit| limit.contains(&step.host)))
+        !self.is_skipped(step) && (own || self.bounds.limit.as_ref().is_none_or(|limit| limit.contains(&step.host)))
     }
 
     /// No new grants from now on (Ctrl-C). Not an event: it is recorded when the run has come to rest.
@@ -245,7 +321,19 @@ impl RunState {
 
     /// Whether every platform is over, or the run was paused and nothing is open any more.
     pub fn at_rest(&self) -> bool {
-        self.platforms.iter().all(|p| p.end.is_some()) || (self.paused && self.busy.is_empty())
+        let idle = |p: &PlatformState| p.claiming.is_empty() && p.stages.get(p.at).is_none_or(|stage| stage.open == 0);
+        self.platforms.iter().all(|p| p.end.is_some() || (self.paused && idle(p)))
+    }
+
+    /// The run ends once it is at rest, and cannot be resumed.
+    pub fn abort(&mut self) {
+        self.paused = true;
+        self.aborted = true;
+    }
+
+    /// Whether a person ended the run.
+    pub fn was_aborted(&self) -> bool {
+        self.aborted
     }
 
     /// Whether the run was paused before its end.
@@ -285,6 +373,123 @@ impl RunState {
         found.into_iter().map(|(_, _, id)| id).collect()
     }
 
+    /// The newest event of a host that is in the journal; 0 when there is none.
+    pub fn host_seq(&self, host: &str) -> u64 {
+        self.host_seqs.get(host).copied().unwrap_or_default()
+    }
+
+    /// From behind which event a host's supervisor has to show again what happened, so that the output of the step that runs there can
+    /// be told apart.
+    pub fn replay_from(&self, host: &str) -> u64 {
+        let begun = self.begun.get(host).filter(|_| self.busy.contains_key(host));
+        begun.map_or(self.host_seq(host), |seq| seq.saturating_sub(1))
+    }
+
+    /// Whether a controller of this run ever had the lock of a host.
+    pub fn was_held(&self, host: &str) -> bool {
+        self.platforms.iter().any(|platform| platform.held.contains(host))
+    }
+
+    /// A step by its id's text.
+    pub fn find_text(&self, id: &str) -> Option<&PlannedStep> {
+        let (platform, index) = self.find(&StepId(id.to_owned()))?;
+        self.step(platform, index)
+    }
+
+    /// Whether nothing more is granted.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Hosts of a platform that were not brought to its end, by name.
+    pub fn failed_hosts(&self, platform: usize) -> Vec<String> {
+        let state = &self.platforms[platform];
+        let last = state.stages.get(state.at).filter(|stage| stage.tolerant);
+        let here = last.into_iter().flat_map(|stage| stage.hosts_left());
+        let failed: BTreeSet<&String> = state.dropped.iter().chain(here).collect();
+        failed.into_iter().cloned().collect()
+    }
+
+    /// The newest attempt at a step that was granted; 0 when there is none.
+    pub fn attempt(&self, id: &StepId) -> u32 {
+        self.find(id).map_or(0, |(platform, step)| self.platforms[platform].steps[step].attempt)
+    }
+
+    /// How a step ended, if it did.
+    pub fn ended(&self, id: &StepId) -> Option<Outcome> {
+        let (platform, step) = self.find(id)?;
+        match self.platforms[platform].steps[step].status {
+            StepStatus::Ended(outcome) => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// Whether a step is granted and has not ended.
+    pub fn is_open(&self, id: &StepId) -> bool {
+        self.find(id).is_some_and(|(platform, step)| self.platforms[platform].steps[step].status.is_open())
+    }
+
+    /// Whether a platform is past its preflight, and not over well: then its hosts stay this run's.
+    pub fn keeps_locks(&self, platform: usize) -> bool {
+        let state = &self.platforms[platform];
+        !self.aborted && state.end != Some(RunOutcome::Ok) && state.has_been_touched()
+    }
+
+    /// The platform of a host that agents work on.
+    pub fn platform_of(&self, host: &str) -> Option<usize> {
+        self.platforms.iter().position(|platform| platform.agents.contains(host))
+    }
+
+    /// The hosts of a platform that an agent has steps for.
+    pub fn agent_hosts(&self, platform: usize) -> &BTreeSet<String> {
+        &self.platforms[platform].agents
+    }
+
+    /// Whether a person decided that the step is not carried out.
+    pub fn is_skipped(&self, step: &PlannedStep) -> bool {
+        let decided = self.find(&step.id).is_some_and(|(platform, at)| self.platforms[platform].steps[at].skipped);
+        decided || step.skip.is_some()
+    }
+
+    /// Gates that wait for a person, by platform and step.
+    pub fn waiting_gates(&self) -> Vec<(usize, usize)> {
+        let platforms = self.platforms.iter().enumerate();
+        let of = |(number, platform): (usize, &PlatformState)| -> Vec<(usize, usize)> {
+            let waiting = platform.steps.iter().enumerate().filter(|(_, at)| at.status == StepStatus::Gate);
+            waiting.map(|(index, _)| (number, index)).collect()
+        };
+        platforms.flat_map(of).collect()
+    }
+
+    /// Phase and name of the stage that a step stands in.
+    pub fn place(&self, step: &PlannedStep) -> (Phase, &str) {
+        let at = self.find(&step.id).and_then(|(platform, index)| {
+            let platform = &self.platforms[platform];
+            platform.stages.get(platform.steps[index].stage)
+        });
+        at.map_or((Phase::Preflight, ""), |stage| (stage.phase, stage.name.as_str()))
+    }
+
+    /// Findings that were overridden so far, with their reasons.
+    pub fn overrides(&self) -> &BTreeMap<String, String> {
+        &self.overridden
+    }
+
+    /// Steps that failed and may be started again without asking: those that a resumed run retries.
+    pub fn repeatable(&self) -> Vec<(usize, usize)> {
+        let mut found = Vec::new();
+        for (number, platform) in self.platforms.iter().enumerate().filter(|(_, platform)| platform.end.is_none()) {
+            for (index, at) in platform.steps.iter().enumerate() {
+                let failed = at.status == StepStatus::Ended(Outcome::Failed);
+                let planned = || self.step(number, index);
+                if failed && planned().is_some_and(|step| step.spec.repeat == Repeat::Allowed || !self.acts(step)) {
+                    found.push((number, index));
+                }
+            }
+        }
+        found
+    }
+
     fn on_host(&self, platform: usize, step: &StepState, host: &str) -> bool {
         self.platforms[platform].stages[step.stage].waves[step.wave].queues[step.queue].host == host
     }
@@ -302,10 +507,12 @@ impl RunState {
                 }
         };
         let failed = selected().any(|p| {
-            p.findings.iter().any(finding_holds)
-                || p.steps.iter().any(|s| matches!(s.status, StepStatus::Ended(o) if !o.is_proof()))
+            let failed = |s: &StepState| s.status.is_bad() && (s.assumed || s.status == StepStatus::Ended(Outcome::Failed));
+            p.findings.iter().any(finding_holds) || p.steps.iter().any(failed)
         });
-        if self.locked {
+        if self.aborted {
+            (RunOutcome::Aborted, if self.locked { 4 } else { 1 })
+        } else if self.locked {
             (RunOutcome::Stopped, 4)
         } else if failed {
             (RunOutcome::Stopped, 1)
@@ -321,207 +528,5 @@ impl RunState {
     fn any_unreachable(&self, platform: &str) -> bool {
         let hosts = self.plan.platforms.iter().filter(|p| p.name == platform).flat_map(|p| &p.phases);
         hosts.flat_map(|phase| &phase.stages).flat_map(|stage| &stage.hosts).any(|host| self.unreachable.contains(host))
-    }
-
-    /// Takes an event in. Events about things that this plan does not have are ignored.
-    pub fn apply(&mut self, event: &Event) {
-        let scope = &event.scope;
-        if let (Some(host), kind) = (&scope.host, &event.kind) {
-            match kind {
-                Kind::HostUnreachable { .. } => {
-                    self.away.insert(host.clone());
-                    self.unreachable.insert(host.clone());
-                }
-                Kind::HostLocked { .. } => {
-                    self.away.insert(host.clone());
-                    self.locked = true;
-                }
-                Kind::HostReattached => {
-                    self.away.remove(host);
-                    self.unreachable.remove(host);
-                }
-                _ => {}
-            }
-        }
-        if let Some((platform, step)) = scope.step.as_ref().and_then(|id| self.find(&StepId(id.clone()))) {
-            self.apply_to_step(platform, step, event);
-        }
-        let Some(platform) = scope.platform.as_ref().and_then(|name| self.names.get(name)) else { return };
-        let platform = &mut self.platforms[*platform];
-        match &event.kind {
-            Kind::StageStarted => {
-                if let Some(stage) = platform.stages.get_mut(platform.at) {
-                    stage.entered = true;
-                }
-            }
-            Kind::Finding { finding } => platform.findings.push(finding.clone()),
-            Kind::StageFinished => platform.at += 1,
-            Kind::PlatformFinished { outcome, .. } => platform.end = Some(*outcome),
-            _ => {}
-        }
-    }
-
-    fn apply_to_step(&mut self, platform: usize, step: usize, event: &Event) {
-        let state = &mut self.platforms[platform];
-        let at = &mut state.steps[step];
-        let stage = &mut state.stages[at.stage];
-        let wave = &mut stage.waves[at.wave];
-        let queue = &mut wave.queues[at.queue];
-        let was = at.status;
-        let status = match &event.kind {
-            Kind::StepGranted { .. } => {
-                at.attempt = event.scope.attempt.unwrap_or(at.attempt + 1);
-                StepStatus::Granted
-            }
-            Kind::StepStarted => StepStatus::Running,
-            Kind::GateWaiting { .. } => StepStatus::Gate,
-            Kind::StepRevoked => StepStatus::Planned,
-            Kind::StepFinished { outcome, .. } => StepStatus::Ended(*outcome),
-            _ => return,
-        };
-        if was == status {
-            return;
-        }
-        at.status = status;
-        let position = queue.steps.iter().position(|s| *s == step).unwrap_or_default();
-        match was {
-            _ if was.is_open() && status.is_open() => return,
-            StepStatus::Granted | StepStatus::Running => {
-                stage.open -= 1;
-                queue.open -= 1;
-                if let Some(count) = self.busy.get_mut(&queue.host) {
-                    *count -= 1;
-                    if *count == 0 {
-                        self.busy.remove(&queue.host);
-                    }
-                }
-            }
-            StepStatus::Gate => {
-                stage.gates -= 1;
-                queue.open -= 1;
-            }
-            StepStatus::Ended(outcome) => {
-                wave.left += usize::from(outcome.is_proof());
-                stage.bad -= usize::from(!outcome.is_proof());
-            }
-            StepStatus::Planned => {}
-        }
-        match status {
-            StepStatus::Granted | StepStatus::Running => {
-                stage.open += 1;
-                queue.open += 1;
-                queue.next = queue.next.max(position + 1);
-                *self.busy.entry(queue.host.clone()).or_default() += 1;
-            }
-            StepStatus::Gate => {
-                stage.gates += 1;
-                queue.open += 1;
-                queue.next = queue.next.max(position + 1);
-            }
-            StepStatus::Ended(outcome) => {
-                wave.left -= usize::from(outcome.is_proof());
-                stage.bad += usize::from(!outcome.is_proof());
-                queue.bad |= !outcome.is_proof();
-                queue.next = queue.next.max(position + 1);
-            }
-            StepStatus::Planned => queue.next = queue.next.min(position),
-        }
-        // Nothing more goes to a host after a step of it that did not end in proof.
-        if queue.open == 0 && !queue.bad && queue.next < queue.steps.len() && !wave.ready.contains(&at.queue) {
-            wave.ready.push_back(at.queue);
-        }
-    }
-
-    /// What may happen now. Each decision has to be journaled, applied and carried out before the next call.
-    pub fn decide(&mut self) -> Vec<Decision> {
-        let mut room = Room {
-            preflight_over: self.platforms.iter().all(|p| p.end.is_some() || !p.is_in_preflight()),
-            platforms: self.bounds.parallel_platforms.saturating_sub(self.platforms.iter().filter(|p| p.is_touched()).count()),
-            hosts: self.bounds.parallel_hosts.saturating_sub(self.busy.len()),
-        };
-        let mut decisions = Vec::new();
-        for platform in 0..self.platforms.len() {
-            let state = &self.platforms[platform];
-            let Some(stage) = state.stages.get(state.at).filter(|_| state.end.is_none()) else { continue };
-            if stage.entered {
-                self.decide_in_stage(platform, &mut room, &mut decisions);
-            } else if !self.paused && room.admits(state.is_about_to_be_touched()) {
-                decisions.push(Decision::Enter { platform, phase_begins: stage.phase_begins });
-            }
-        }
-        decisions
-    }
-
-    /// What may happen in a stage that was entered: grant what is ready; and once nothing is open any more, open its barrier or end the
-    /// platform.
-    fn decide_in_stage(&mut self, platform: usize, room: &mut Room, decisions: &mut Vec<Decision>) {
-        let state = &mut self.platforms[platform];
-        let stage = &mut state.stages[state.at];
-        let away = stage.is_waiting_for(&self.away);
-        // Hosts of a judged stage are read to the end even if one fails: the operator wants all findings at once.
-        let closed = !stage.judged && (stage.bad > 0 || away);
-        if !closed && !self.paused {
-            let before = decisions.len();
-            stage.grant(platform, &self.plan, &self.away, room, decisions);
-            if decisions.len() > before {
-                return;
-            }
-        }
-        if stage.open > 0 || state.asking > 0 || (self.paused && stage.left() > 0) {
-            return;
-        }
-        let starved = !closed && stage.has_ready(&self.away);
-        let decision = if starved {
-            return; // It waits for a place among the hosts that work at once.
-        } else if stage.judged {
-            Decision::Judge { platform }
-        } else if stage.bad > 0 || away {
-            Decision::End { platform, outcome: RunOutcome::Stopped, message: stage.why_stopped(&state.steps, &self.away) }
-        } else if stage.gates > 0 {
-            let message = format!("{} {} waits for a person", stage.phase, stage.name);
-            Decision::End { platform, outcome: RunOutcome::Waiting, message }
-        } else {
-            Decision::Open { platform }
-        };
-        decisions.push(decision);
-    }
-
-    /// Whether every step of the current stage ended in proof. The engine asks again right before it opens a barrier.
-    pub fn proven(&self, platform: usize) -> bool {
-        let platform = &self.platforms[platform];
-        platform.stages.get(platform.at).is_some_and(|stage| stage.left() == 0 && stage.bad == 0 && stage.open == 0)
-    }
-
-    /// Whether gates are all that keeps the current stage from being proven.
-    pub fn waits_for_a_person(&self, platform: usize) -> bool {
-        let platform = &self.platforms[platform];
-        platform.stages.get(platform.at).is_some_and(|s| s.gates > 0 && s.bad == 0 && s.open == 0 && !s.is_waiting_for(&self.away))
-    }
-
-    /// Why the current stage cannot open, in one line for people.
-    pub fn why_stopped(&self, platform: usize) -> String {
-        let platform = &self.platforms[platform];
-        platform.stages.get(platform.at).map(|stage| stage.why_stopped(&platform.steps, &self.away)).unwrap_or_default()
-    }
-}
-
-impl PlatformState {
-    fn phase_at(&self, stage: usize) -> Option<Phase> {
-        self.stages.get(stage).map(|stage| stage.phase)
-    }
-
-    fn is_in_preflight(&self) -> bool {
-        self.phase_at(self.at) == Some(Phase::Preflight)
-    }
-
-    /// Whether the stage it has not entered yet is the first one after preflight.
-    fn is_about_to_be_touched(&self) -> bool {
-        !self.is_in_preflight() && self.at.checked_sub(1).is_none_or(|before| self.phase_at(before) == Some(Phase::Preflight))
-    }
-
-    /// Whether it left preflight and is not over.
-    fn is_touched(&self) -> bool {
-        let entered = self.stages.get(self.at).is_some_and(|stage| stage.entered);
-        self.end.is_none() && !self.is_in_preflight() && (entered || !self.is_about_to_be_touched())
     }
 }

@@ -112,6 +112,27 @@ impl Store {
         }
     }
 
+    /// The id of this state directory, made where it is missing: hosts know by it whose runs may be gone on with from here.
+    ///
+    /// # Errors
+    /// The state directory cannot be read or written.
+    pub fn seat(&self) -> Result<String, StoreError> {
+        private_dir(&self.runs)?;
+        let path = self.runs.parent().unwrap_or(&self.runs).join("seat");
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Written beside and linked under its name: of two controllers that begin at once, one gives the id.
+                let own = path.with_extension(random_id());
+                write_durably(&own, random_id().as_bytes())?;
+                let _ = fs::hard_link(&own, &path);
+                let _ = fs::remove_file(&own);
+                fs::read_to_string(&path).map_err(io_error("read", &path))?
+            }
+            other => other.map_err(io_error("read", &path))?,
+        };
+        Ok(text.trim().to_owned())
+    }
+
     /// All runs, oldest first.
     ///
     /// # Errors
@@ -214,4 +235,15 @@ fn suffix() -> String {
         bytes.copy_from_slice(&std::process::id().to_le_bytes()[..3]);
     }
     bytes.iter().map(|b| char::from(ALPHABET[usize::from(b & 31)])).collect()
+}
+
+/// 128 random bits in lower-case hex.
+pub fn random_id() -> String {
+    let mut bytes = [0u8; 16];
+    if getrandom::fill(&mut bytes).is_err() {
+        let now = jiff::Timestamp::now().as_nanosecond().to_le_bytes();
+        bytes.copy_from_slice(&now);
+        bytes.iter_mut().zip(std::process::id().to_le_bytes()).for_each(|(byte, id)| *byte ^= id);
+    }
+    journal::hex(&bytes)
 }

@@ -272,6 +272,11 @@ impl Sim {
         }
     }
 
+    /// The same hosts in other platforms.
+    pub(crate) fn of(self, platforms: &[Platform]) -> Self {
+        Self { platforms: platforms.to_vec(), ..self }
+    }
+
     pub(crate) fn at(&mut self, host: &str) -> &mut SimHost {
         self.hosts.get_mut(host).unwrap()
     }

@@ -36,7 +36,13 @@ pub(crate) fn platform(name: &str, topology: Topology, mta: usize, tracking: usi
         };
         stages.insert(
             0,
-            StagePlan { name: "vendor".to_owned(), roles: vec![], hosts: vec![marketing[0].clone()], tolerant: false, steps: vec![gate] },
+            StagePlan {
+                name: "vendor".to_owned(),
+                roles: vec![],
+                hosts: vec![marketing[0].clone()],
+                tolerant: false,
+                steps: vec![gate],
+            },
         );
     }
     let mut backup = make.stage(Phase::Backup, "all", &[], &all, &["backup.tree"]);
@@ -181,6 +187,9 @@ pub(crate) fn run(plan: &Plan, faults: &Faults) -> Vec<Event> {
         version: "0.1.0".to_owned(),
         plan: plan.hash.clone(),
         limit: None,
+        platforms: plan.platforms.iter().map(|platform| platform.name.clone()).collect(),
+        limit_hosts: None,
+        undoes: None,
     };
     story.events.push((0, Scope::default(), started));
     let ends: Vec<(i64, RunOutcome)> = plan.platforms.iter().map(|platform| story.platform(platform)).collect();
@@ -340,7 +349,7 @@ impl Story<'_> {
         let file = format!("output/{}/0001.log", step.host);
         self.events.push((*clock - 1, scope.clone(), Kind::StepOutput { file, offset: 0, length: 812 }));
         let exit_code = Some(if outcome == Outcome::Ok { 0 } else { 1 });
-        let kind = Kind::StepFinished { outcome, exit_code, duration_ms: duration as u64, message };
+        let kind = Kind::StepFinished { outcome, exit_code, duration_ms: duration as u64, message, died: false };
         self.events.push((*clock, scope.clone(), kind));
         if outcome.is_proof() { RunOutcome::Ok } else { RunOutcome::Stopped }
     }

@@ -96,7 +96,8 @@ fn a_retry_is_another_attempt_of_the_same_step() {
     let stage = view.stages.iter().find(|stage| stage.label == "4.3 tracking").unwrap();
     assert_eq!((stage.state, stage.counts.running, stage.counts.failed), (Progressed::Running, 1, 0));
     let late = Scope { attempt: Some(1), ..scope };
-    let failed = Kind::StepFinished { outcome: Outcome::Failed, exit_code: Some(1), duration_ms: 1, message: String::new() };
+    let failed =
+        Kind::StepFinished { outcome: Outcome::Failed, exit_code: Some(1), duration_ms: 1, message: String::new(), died: false };
     view.apply(&fleet::event(9002, 8_000_020, late, failed));
     let step = view.step(id).unwrap();
     assert_eq!((step.state, step.attempt, step.earlier.len()), (StepState::Running, 2, 1), "an old attempt changes nothing");
@@ -196,7 +197,7 @@ fn kind() -> impl Strategy<Value = Kind> {
         Just(Kind::StepRevoked),
         Just(Kind::StepStarted),
         (outcome, any::<Option<i32>>(), any::<u64>(), ".{0,8}").prop_map(|(outcome, exit_code, duration_ms, message)| {
-            Kind::StepFinished { outcome, exit_code, duration_ms, message }
+            Kind::StepFinished { outcome, exit_code, duration_ms, message, died: false }
         }),
         Just(Kind::BarrierOpened),
         Just(Kind::StageFinished),

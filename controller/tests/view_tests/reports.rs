@@ -98,7 +98,13 @@ fn eventful() -> (Plan, View) {
     view.apply(&fleet::event(901, 5_100_000, Scope::default(), decide("retry", step)));
     view.apply(&fleet::event(902, 5_100_001, retry.clone(), Kind::StepGranted { action: "verify".to_owned(), prove: false }));
     view.apply(&fleet::event(903, 5_100_002, retry.clone(), Kind::StepStarted));
-    let unknown = Kind::StepFinished { outcome: Outcome::Unknown, exit_code: None, duration_ms: 900, message: "lost".to_owned() };
+    let unknown = Kind::StepFinished {
+        outcome: Outcome::Unknown,
+        exit_code: None,
+        duration_ms: 900,
+        message: "lost".to_owned(),
+        died: false,
+    };
     view.apply(&fleet::event(904, 5_101_000, retry, unknown));
     view.apply(&fleet::event(905, 5_200_000, Scope::default(), decide("acceptance", step)));
     (plan, view)

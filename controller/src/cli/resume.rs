@@ -1,0 +1,150 @@
+//! `caravan resume`: takes a run up where a controller left it.
+
+use super::site::Site;
+use super::start::{self, Drive, RunArgs};
+use super::{Context, Exit, Failure};
+use crate::plan::Plan;
+use crate::run::journal::{Chain, Journal};
+use crate::run::state::{Bounds, RunState};
+use crate::run::store::{RunDir, Store};
+use inventory::Fleet;
+use proto::event::{Kind, RunOutcome};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Arguments of `resume`.
+#[derive(Debug, clap::Args)]
+pub struct ResumeArgs {
+    /// The run: its id, or the beginning or end of it [default: the newest].
+    run: Option<String>,
+    #[command(flatten)]
+    with: RunArgs,
+}
+
+/// Runs `resume`.
+///
+/// # Errors
+/// There is nothing to resume, another controller drives the run, its record was edited or damaged, or it cannot be kept.
+pub async fn run(context: &Context, args: &ResumeArgs) -> Result<Exit, Failure> {
+    let site = Site::open(context)?;
+    let dir = Store::new(&context.state_dir).find(args.run.as_deref()).map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
+    let left = Left::open(context, dir)?;
+    if let Some(done) = left.over(context)? {
+        eprintln!("{done}");
+        return Ok(Exit::Ok);
+    }
+    start::check_ids(&left.plan, &site.fleet, &args.with)?;
+    left.drive(context, &site, "resume", &args.with, None).await
+}
+
+/// Ends a run for good: takes back what has not begun, waits for what runs, and releases the locks of its hosts.
+///
+/// # Errors
+/// As [`run`].
+pub(super) async fn abort(context: &Context, run: Option<&str>, reason: &str) -> Result<Exit, Failure> {
+    let site = Site::open(context)?;
+    let dir = Store::new(&context.state_dir).find(run).map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
+    let left = Left::open(context, dir)?;
+    if let Some(done) = left.over(context)? {
+        return Err(Failure::new(Exit::Usage, format!("error: {done}")));
+    }
+    match left.drive(context, &site, "abort", &RunArgs::default(), Some(reason.to_owned())).await? {
+        Exit::Failed => Ok(Exit::Ok),
+        other => Ok(other),
+    }
+}
+
+/// A run as a controller left it. Its record is ours as long as this lives.
+struct Left {
+    dir: RunDir,
+    plan: Plan,
+    journal: Journal,
+    chain: Chain,
+    from_hosts: bool,
+}
+
+impl Left {
+    fn open(context: &Context, dir: RunDir) -> Result<Self, Failure> {
+        let plan = dir.plan().map_err(|e| start::internal(&e))?;
+        let (journal, chain) = Journal::reopen(&dir.path.join("journal.jsonl"), &dir.id).map_err(|e| start::journal_failure(&e))?;
+        if chain.torn > 0 && context.verbosity >= 0 {
+            eprintln!(
+                "notice: the last {} bytes of the journal were a write that was cut off; they were removed, nothing was done for them",
+                chain.torn
+            );
+        }
+        Ok(Self { dir, plan, journal, chain, from_hosts: false })
+    }
+
+    /// What there is to say when nothing is left to be done.
+    fn over(&self, context: &Context) -> Result<Option<String>, Failure> {
+        let place = format!("-i {} --state-dir {}", context.inventory.display(), context.state_dir.display());
+        if self.chain.events.is_empty() {
+            let text = format!(
+                "error: run {} never began: its controller ended before the first line of its record was durable, so nothing was done. Start it again: caravan {place} migrate",
+                self.dir.id
+            );
+            return Err(Failure::new(Exit::Usage, text));
+        }
+        match self.chain.events.iter().rev().find_map(|event| match event.kind {
+            Kind::RunFinished { outcome, .. } => Some(Some(outcome)),
+            Kind::RunResumed { .. } => Some(None),
+            _ => None,
+        }) {
+            Some(Some(RunOutcome::Ok)) => Ok(Some(format!("run {} finished well: there is nothing left to do", self.dir.id))),
+            Some(Some(RunOutcome::Aborted)) => {
+                let text = format!(
+                    "error: run {} was aborted; it cannot be resumed. `rollback {}` undoes what it did",
+                    self.dir.id, self.dir.id
+                );
+                Err(Failure::new(Exit::Usage, text))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn drive(
+        self,
+        context: &Context,
+        site: &Site,
+        command: &'static str,
+        args: &RunArgs,
+        abort: Option<String>,
+    ) -> Result<Exit, Failure> {
+        let Self { dir, plan, journal, chain, from_hosts } = self;
+        let fleet = &site.fleet;
+        let bounds = Bounds::recorded(&chain.events, &plan, fleet.parallel.platforms, fleet.parallel.hosts);
+        known_hosts(&plan, fleet, &bounds)?;
+        let hosts = start::host_options(fleet, &plan, &bounds.platforms, &site.secrets).await?;
+        let mut state = RunState::new(Arc::new(plan.clone()), bounds.clone());
+        chain.events.iter().for_each(|event| state.apply(event));
+        let (limit_text, undoes) = chain.events.iter().find_map(started).unwrap_or_default();
+        let overridden = state.overrides().clone();
+        let left = Some((chain, from_hosts));
+        let drive = Drive { command, dir, plan, journal, hosts, left, bounds, limit_text, overridden, undoes, abort };
+        start::drive(context, site, args, drive).await
+    }
+}
+
+fn started(event: &proto::Event) -> Option<(Option<String>, Option<String>)> {
+    match &event.kind {
+        Kind::RunStarted { limit, undoes, .. } => Some((limit.clone(), undoes.clone())),
+        _ => None,
+    }
+}
+
+/// A run goes on with its own plan; the inventory only says how its hosts are reached.
+fn known_hosts(plan: &Plan, fleet: &Fleet, bounds: &Bounds) -> Result<(), Failure> {
+    let known: BTreeSet<&str> = fleet.platforms.iter().flat_map(|p| &p.hosts).map(|host| host.name.as_str()).collect();
+    let selected = plan.platforms.iter().filter(|platform| bounds.platforms.contains(&platform.name));
+    let missing: BTreeSet<&str> =
+        selected.flat_map(|p| p.steps()).map(|step| step.host.as_str()).filter(|host| !known.contains(host)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.into_iter().collect::<Vec<_>>().join(", ");
+    let text = format!(
+        "error: the run's plan has hosts that the inventory does not know: {names}. Give the inventory that the run was started with (-i)"
+    );
+    Err(Failure::new(Exit::Usage, text))
+}

@@ -1,0 +1,334 @@
+//! What every command that drives a run has in common: how its hosts are reached, who drives it, how people are asked and heard.
+
+use super::screen::Screen;
+use super::site::Site;
+use super::{Context, Exit, Failure, Format};
+use crate::check::{self, HostState, Point, Reached, Readings};
+use crate::plan::{Phase, Plan, PlannedStep};
+use crate::report::{Next, Record, summary};
+use crate::run::journal::{Chain, Journal, JournalError};
+use crate::run::options::{Asker, HostOptions, HostReading, Judge};
+use crate::run::state::Bounds;
+use crate::run::store::{RunDir, Store};
+use crate::run::{Command, Engine, Options, Signal};
+use crate::secrets::Secrets;
+use crate::view::{Progressed, View};
+use inventory::{BecomeMethod, Fleet};
+use proto::message::Claim;
+use proto::{Action, RunAs, Secret};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// What a person can say beforehand, whether a run is started or taken up again.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct RunArgs {
+    /// Set a failing finding aside, with the reason. Can be given several times.
+    #[arg(long = "override", value_name = "FINDING=REASON", value_parser = pair)]
+    pub(super) overrides: Vec<(String, String)>,
+    /// Confirm a gate beforehand, with a note for the record. Can be given several times.
+    #[arg(long = "confirm", value_name = "GATE=NOTE", value_parser = pair)]
+    pub(super) confirm: Vec<(String, String)>,
+    /// Let a skipped step count although its probe does not show the effect, with the reason; every report shows it. Can be given
+    /// several times.
+    #[arg(long = "accept-unproven", value_name = "STEP=REASON", value_parser = pair)]
+    pub(super) accept_unproven: Vec<(String, String)>,
+    /// Take hosts from another run or operator that holds them, with the reason. Nothing is granted before every host of a platform has
+    /// agreed.
+    #[arg(long, value_name = "REASON")]
+    pub(super) take_over: Option<String>,
+    /// How long a host may stay away while its steps run, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(super) patience: u64,
+}
+
+/// A run that is about to be driven.
+pub(super) struct Drive {
+    /// As recorded: `migrate`, `resume`, ...
+    pub(super) command: &'static str,
+    pub(super) dir: RunDir,
+    pub(super) plan: Plan,
+    pub(super) journal: Journal,
+    /// How its hosts are reached.
+    pub(super) hosts: BTreeMap<String, HostOptions>,
+    /// What is in the journal, and whether it was rebuilt from the hosts; nothing for a new run.
+    pub(super) left: Option<(Chain, bool)>,
+    pub(super) bounds: Bounds,
+    pub(super) limit_text: Option<String>,
+    /// Findings that were overridden earlier in the run, with the reasons.
+    pub(super) overridden: BTreeMap<String, String>,
+    /// The run that this one undoes.
+    pub(super) undoes: Option<String>,
+    /// The run is only taken up to be ended, for this reason.
+    pub(super) abort: Option<String>,
+}
+
+/// Drives a run to its end, or to where it has to wait, and says how it ended.
+///
+/// # Errors
+/// A record that cannot be kept.
+pub(super) async fn drive(context: &Context, site: &Site, args: &RunArgs, drive: Drive) -> Result<Exit, Failure> {
+    let Drive { command, dir, plan, journal, left, hosts, bounds, limit_text, overridden, undoes, abort } = drive;
+    let Site { fleet, hosts: ssh, .. } = site;
+    let claim = Claim {
+        seat: Store::new(&context.state_dir).seat().map_err(|e| internal(&e))?,
+        controller: crate::run::store::random_id(),
+        operator: operator(),
+        take_over: args.take_over.clone(),
+        succeeds: undoes,
+    };
+    let overrides = overridden.into_iter().chain(args.overrides.iter().cloned()).collect();
+    let mut screen = Screen::new(context, &plan);
+    let options = Options {
+        command: command.to_owned(),
+        run: dir.id.clone(),
+        claim,
+        bounds,
+        limit_text,
+        hosts,
+        files: plan.files.iter().map(|file| (file.sha256.clone(), fleet.base.join(&file.path))).collect(),
+        dir: dir.path.clone(),
+        confirmed: args.confirm.iter().cloned().collect(),
+        accepted: args.accept_unproven.iter().cloned().collect(),
+        patience: Duration::from_secs(args.patience),
+        abort,
+        judge: judge(fleet, overrides),
+        asker: asker(context, &screen),
+    };
+    let (to, commands) = mpsc::channel(8);
+    keyboard(to, screen.notice());
+    let plan = Arc::new(plan);
+    let engine = match &left {
+        None => Engine::new(plan, ssh.clone(), options, journal, &mut screen),
+        Some((chain, from_hosts)) => {
+            screen.catch_up(&chain.events);
+            Engine::resume(plan, ssh.clone(), options, (journal, chain), *from_hosts, &mut screen)
+        }
+    };
+    let ended = engine.map_err(|e| internal(&e))?.run(commands).await;
+    let view = screen.finish();
+    let exit = Exit::from_code(ended.map_err(|e| internal(&e))?.exit_code);
+    if context.format == Format::Text && (context.verbosity >= 0 || exit != Exit::Ok) {
+        let record = Record { dir: dir.path.display().to_string(), chain: None };
+        eprintln!("{}", summary(&view, &record, &next(context, args, &dir.id, &view), context.color.1).trim_end());
+    }
+    Ok(exit)
+}
+
+/// What an operator can do now. A new run begins with preflight: it can follow one that stopped there, and not one that has moved
+/// things already.
+fn next(context: &Context, args: &RunArgs, run: &str, view: &View) -> Vec<Next> {
+    let mut next = Vec::new();
+    let place = format!("-i {} --state-dir {}", context.inventory.display(), context.state_dir.display());
+    let waiting: Vec<&str> =
+        view.waiting_gates().filter(|gate| is_untouched(view, gate.platform)).map(|gate| gate.id.as_str()).collect();
+    for platform in waiting.iter().filter_map(|gate| gate.split('/').next()).collect::<BTreeSet<_>>() {
+        let own = |gate: &str| gate.split('/').next() == Some(platform);
+        let confirmed = args.confirm.iter().filter(|(gate, _)| own(gate)).map(|(gate, note)| format!(" --confirm {gate}={note:?}"));
+        let open = waiting.iter().filter(|gate| own(gate)).map(|gate| format!(" --confirm {gate}=NOTE"));
+        let confirmations: String = confirmed.chain(open).collect();
+        next.push(Next {
+            when: format!("When that is done on {platform}"),
+            command: format!("caravan {place} migrate --limit platform:{platform}{confirmations}"),
+        });
+    }
+    next.push(Next {
+        when: "The record".to_owned(),
+        command: format!("caravan --state-dir {} report {run}", context.state_dir.display()),
+    });
+    next
+}
+
+fn is_untouched(view: &View, platform: Option<usize>) -> bool {
+    let Some(platform) = platform.and_then(|at| view.platforms.get(at)) else { return false };
+    view.stages_of(platform).iter().all(|stage| stage.phase_name == Phase::Preflight || stage.state == Progressed::Waiting)
+}
+
+/// A failure of the record.
+pub(super) fn internal(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(Exit::Internal, format!("error: {error}"))
+}
+
+/// Why a journal cannot be used, with the exit code that goes with it.
+pub(super) fn journal_failure(error: &JournalError) -> Failure {
+    let exit = if matches!(error, JournalError::Held { .. }) { Exit::Locked } else { Exit::Internal };
+    Failure::new(exit, format!("error: {error}"))
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((id, reason)) if !id.trim().is_empty() && !reason.trim().is_empty() => {
+            Ok((id.trim().to_owned(), reason.trim().to_owned()))
+        }
+        _ => Err("expected ID=TEXT, with a text: it goes into the record".to_owned()),
+    }
+}
+
+/// A platform takes part when one of its hosts is inside the limit.
+pub(super) fn selected_platforms(fleet: &Fleet, limit: Option<&BTreeSet<String>>) -> BTreeSet<String> {
+    let inside = |host: &inventory::Host| limit.is_none_or(|limit| limit.contains(&host.name));
+    fleet.platforms.iter().filter(|platform| platform.hosts.iter().any(inside)).map(|platform| platform.name.clone()).collect()
+}
+
+/// Gates and findings that were named have to exist: a typing error must not be found out at two in the morning.
+pub(super) fn check_ids(plan: &Plan, fleet: &Fleet, args: &RunArgs) -> Result<(), Failure> {
+    let gates: BTreeSet<&str> = steps(plan)
+        .filter_map(|step| match &step.spec.action {
+            Action::Gate { gate, .. } => Some(gate.as_str()),
+            _ => None,
+        })
+        .collect();
+    let mut errors = Vec::new();
+    for (gate, _) in &args.confirm {
+        if !gates.contains(gate.as_str()) {
+            let known = if gates.is_empty() {
+                "this plan has no gates".to_owned()
+            } else {
+                format!("this plan has: {}", gates.iter().copied().collect::<Vec<_>>().join(", "))
+            };
+            errors.push(format!("error: --confirm: there is no gate `{gate}`; {known}"));
+        }
+    }
+    for (id, _) in &args.overrides {
+        if let Err(error) = check::overridable(fleet, id) {
+            errors.push(format!("error: --override: {error}"));
+        }
+    }
+    let known: BTreeSet<&str> = steps(plan).map(|step| step.id.0.as_str()).collect();
+    for (step, _) in &args.accept_unproven {
+        if !known.contains(step.as_str()) {
+            errors
+                .push(format!("error: --accept-unproven: the plan has no step `{step}`; `caravan plan --format json` lists them"));
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Failure::new(Exit::Usage, errors.join("\n"))) }
+}
+
+pub(super) fn steps(plan: &Plan) -> impl Iterator<Item = &PlannedStep> {
+    plan.platforms.iter().flat_map(|platform| &platform.phases).flat_map(|phase| &phase.stages).flat_map(|stage| &stage.steps)
+}
+
+/// How each host of the selected platforms is reached, with the secrets that its steps name. Asked for before anything starts, so that
+/// nobody has to be awake for a prompt in the middle of the run.
+pub(super) async fn host_options(
+    fleet: &Fleet,
+    plan: &Plan,
+    platforms: &BTreeSet<String>,
+    secrets: &Secrets,
+) -> Result<BTreeMap<String, HostOptions>, Failure> {
+    let mut named: HashMap<&str, BTreeSet<String>> = HashMap::new();
+    for step in steps(plan) {
+        if let Action::Command(command) = &step.spec.action {
+            let names = command.secret_files.values().flat_map(|text| secret_names(text));
+            named.entry(&step.host).or_default().extend(names);
+        }
+    }
+    let key = check::passwords::ProofKey::new().map_err(|e| Failure::new(Exit::Internal, format!("error: {e}")))?;
+    let mut options = BTreeMap::new();
+    for platform in fleet.platforms.iter().filter(|platform| platforms.contains(&platform.name)) {
+        for host in &platform.hosts {
+            let mut values: BTreeMap<String, Secret> = BTreeMap::new();
+            values.insert(proto::inspect::FINGERPRINT_KEY.to_owned(), key.secret());
+            for name in named.get(host.name.as_str()).into_iter().flatten() {
+                values.insert(name.clone(), database_password(platform, name, secrets).await?);
+            }
+            let root = host.become_.method != BecomeMethod::None;
+            let run_as = if host.has_root() { RunAs::User(host.campaign.user.clone()) } else { RunAs::Login };
+            let option = HostOptions { host_state: host.host_state.clone(), root, run_as, secrets: values };
+            options.insert(host.name.clone(), option);
+        }
+    }
+    Ok(options)
+}
+
+fn secret_names(text: &str) -> Vec<String> {
+    text.split("{secret:").skip(1).filter_map(|rest| rest.split_once('}').map(|(name, _)| name.to_owned())).collect()
+}
+
+async fn database_password(platform: &inventory::Platform, name: &str, secrets: &Secrets) -> Result<Secret, Failure> {
+    let instance = name.strip_prefix("database/").and_then(|name| platform.instances.iter().find(|i| i.name == name));
+    let reference = instance.and_then(|i| i.database.as_ref().or(platform.database.as_ref())).and_then(|d| d.password.as_ref());
+    match reference {
+        Some(reference) => secrets.resolve(reference, &format!("the password of the {name} of {}", platform.name)).await,
+        None => Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "error: platform `{}`: the backup of `{name}` needs a password; add `password:` to its `database`",
+                platform.name
+            ),
+        )),
+    }
+}
+
+/// Evaluates what the hosts answered, with the operator's overrides.
+fn judge(fleet: &Fleet, overrides: BTreeMap<String, String>) -> Box<Judge> {
+    let fleet = fleet.clone();
+    Box::new(move |name, phase, readings| {
+        let Some(platform) = fleet.platforms.iter().find(|platform| platform.name == name) else { return Vec::new() };
+        let states = readings.iter().map(|(host, reading)| (host.clone(), host_state(reading))).collect();
+        let findings = check::evaluate(platform, &states, Point::of(phase));
+        let own: BTreeMap<_, _> = overrides
+            .iter()
+            .filter(|(id, _)| findings.iter().any(|f| f.id == **id))
+            .map(|(id, why)| (id.clone(), why.clone()))
+            .collect();
+        check::apply_overrides(findings.clone(), &own).unwrap_or(findings)
+    })
+}
+
+fn host_state(reading: &HostReading) -> HostState {
+    match reading {
+        HostReading::Away(error) => HostState::from_error(error),
+        HostReading::Read(read) => match Readings::new(read.queries.clone(), read.readings.clone()) {
+            Some(readings) => HostState::Reached(Box::new(Reached {
+                readings,
+                asked_ms: read.asked_ms,
+                answered_ms: read.answered_ms,
+                agent: read.agent.clone(),
+            })),
+            None => HostState::Unreachable {
+                reason: "the agent answered another number of questions than was asked".to_owned(),
+                kind: check::Unreached::Agent,
+            },
+        },
+    }
+}
+
+fn asker(context: &Context, screen: &Screen) -> Option<Box<Asker>> {
+    let at_terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal() && context.format == Format::Text;
+    at_terminal.then(|| screen.asker())
+}
+
+/// First Ctrl-C: pause. Second: detach.
+fn keyboard(to: mpsc::Sender<Command>, notice: impl Fn(&str) + Send + 'static) {
+    tokio::spawn(async move {
+        for signal in [Signal::Pause, Signal::Detach] {
+            let pauses = signal == Signal::Pause;
+            if tokio::signal::ctrl_c().await.is_err() || to.send(signal.into()).await.is_err() {
+                return;
+            }
+            if pauses {
+                notice(
+                    "pausing: what has not begun is taken back, what runs may end. Ctrl-C again leaves at once; granted steps go on.",
+                );
+            }
+        }
+    });
+}
+
+/// Who runs this: account and workstation, for the record.
+pub(crate) fn operator() -> String {
+    let account = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+    let account = account.or_else(account_by_id).unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
+    let machine = rustix::system::uname();
+    format!("{account}@{}", machine.nodename().to_string_lossy())
+}
+
+/// The account's name as the system knows it: cron and containers often leave `USER` out.
+fn account_by_id() -> Option<String> {
+    let output = std::process::Command::new("id").arg("-un").output().ok()?;
+    let name = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (output.status.success() && !name.is_empty()).then_some(name)
+}

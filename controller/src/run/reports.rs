@@ -1,0 +1,177 @@
+//! From what hosts report to entries of the record.
+
+use super::decide::Decided;
+use super::engine::{Effect, Engine, Inspection, host_scope, now_ms, output_file};
+use super::host::Report;
+use super::journal::{Draft, Origin};
+use super::options::{EngineError, HostReading, Read};
+use crate::hosts::{AgentHello, Hosts, OpenError};
+use crate::plan::PlannedStep;
+use proto::Reading;
+use proto::event::{Kind, Outcome, Scope};
+use proto::message::{Happened, HostEvent};
+use proto::step::Repeat;
+
+/// How often a step that is killed is started, all in all, before a person has to look.
+const ATTEMPTS: u32 = 3;
+
+impl<H: Hosts> Engine<'_, H> {
+    /// Takes in what hosts reported: one write for all of it.
+    pub(super) async fn take_reports(&mut self, batch: Vec<(String, Report)>) -> Result<(), EngineError> {
+        let (mut drafts, mut effects) = (Vec::new(), Vec::new());
+        for (host, report) in batch {
+            match report {
+                Report::Claimed { token } => drafts.push(Draft::new(self.claim_scope(&host), Kind::HostClaimed { token })),
+                Report::Event(event) => self.take_event(host, event, &mut drafts, &mut effects),
+                Report::Inspected { id, readings, agent } => self.take_readings(&host, id, readings, agent, &mut drafts),
+                Report::Line { step, text } => self.observer.line(&host, &step, &text),
+                Report::Revoked(steps) => {
+                    for revoked in steps.iter().filter(|r| self.state.awaits(&r.step, &host, Some(r.attempt))) {
+                        drafts.extend(self.draft_for(&revoked.step, Kind::StepRevoked));
+                    }
+                }
+                Report::Unreachable(error) => self.take_unreachable(&host, error, &mut drafts),
+                Report::Lost(reason) => drafts.push(Draft::new(host_scope(&host), Kind::HostUnreachable { reason })),
+                Report::Reattached => drafts.push(Draft::new(host_scope(&host), Kind::HostReattached)),
+                Report::GaveUp(reason) => {
+                    self.state.not_claimed(&host);
+                    let message = format!(
+                        "the connection was lost and {reason}; what the step did is not known. Look at the host, then decide"
+                    );
+                    for step in self.open_steps(&host) {
+                        let kind = Kind::StepFinished {
+                            outcome: Outcome::Unknown,
+                            exit_code: None,
+                            duration_ms: 0,
+                            message: message.clone(),
+                            died: false,
+                        };
+                        drafts.extend(self.draft_for(&step, kind));
+                    }
+                }
+                Report::Refused(reason) => {
+                    for step in self.open_steps(&host) {
+                        let kind = match self.state.has_begun(&step) {
+                            false => Kind::StepRevoked,
+                            true => Kind::StepFinished {
+                                outcome: Outcome::Unknown,
+                                exit_code: None,
+                                duration_ms: 0,
+                                message: format!("the host is no longer this run's: {reason}"),
+                                died: false,
+                            },
+                        };
+                        drafts.extend(self.draft_for(&step, kind));
+                    }
+                    drafts.push(Draft::new(host_scope(&host), Kind::HostLocked { reason }));
+                }
+                Report::Broken(error) => return Err(EngineError::Output { host, error }),
+                Report::Finished | Report::StillLocked(_) => {}
+            }
+        }
+        self.commit(drafts).await?;
+        effects.into_iter().for_each(|effect| self.act(effect));
+        Ok(())
+    }
+
+    fn take_event(&mut self, host: String, event: HostEvent, drafts: &mut Vec<Draft>, effects: &mut Vec<Effect>) {
+        let origin = Origin { time_ms: event.host_time_ms, boot_id: event.boot_id, seq: event.host_seq };
+        // A host speaks for its own open steps and for nothing else.
+        if !self.state.awaits(&event.step, &host, Some(event.attempt)) {
+            tracing::warn!("{host} reports on {}, which it was not granted or which is over; ignored", event.step);
+            return;
+        }
+        let Some((platform, index)) = self.state.find(&event.step) else { return };
+        let Some(step) = self.state.step(platform, index) else { return };
+        let mut follow_up = None;
+        let ack = Effect::Ack { host, host_seq: event.host_seq };
+        let scope = self.step_scope(platform, step, event.attempt);
+        let kinds = match event.what {
+            Happened::Started { .. } => vec![Kind::StepStarted],
+            Happened::Alert { message, ask } => vec![Kind::StepAlert { message, ask }],
+            Happened::Finished { outcome, exit_code, duration_ms, message, output_len, died } => {
+                let output = Kind::StepOutput { file: output_file(step, index), offset: 0, length: output_len };
+                let finished = Kind::StepFinished { outcome, exit_code, duration_ms, message, died };
+                // Only what ended is acknowledged: one acknowledgement covers everything before it.
+                effects.push(ack);
+                follow_up = self.follow_up(step, event.attempt, outcome, died);
+                if output_len > 0 { vec![output, finished] } else { vec![finished] }
+            }
+        };
+        drafts.extend(kinds.into_iter().map(|kind| Draft { scope: scope.clone(), kind, origin: Some(origin.clone()) }));
+        drafts.extend(follow_up.map(|(decision, operator, reason)| {
+            Decided { decision, about: &step.id.0, operator: &operator, reason: &reason }.draft(scope)
+        }));
+        if let Some(step) = self.state.step(platform, index).map(|step| step.id.clone()) {
+            self.retrying.retain(|wanted, _| *wanted != step || self.state.is_open(wanted));
+        }
+    }
+
+    /// What follows from the end of a step that did not end in proof: decided by the runbook, or by a person beforehand. Decision, who,
+    /// why.
+    fn follow_up(&self, step: &PlannedStep, attempt: u32, outcome: Outcome, died: bool) -> Option<(&'static str, String, String)> {
+        if outcome.is_proof() {
+            return None;
+        }
+        let own = || self.options.claim.operator.clone();
+        if let Some((operator, reason)) = self.retrying.get(&step.id) {
+            return Some(("retry", operator.clone(), reason.clone()));
+        }
+        if self.state.is_skipped(step) {
+            let reason = self.options.accepted.get(&step.id.0)?;
+            return Some(("acceptance", own(), reason.clone()));
+        }
+        // Not for ever: what is killed again and again wants a person.
+        let may_repeat = died && outcome == Outcome::Failed && step.spec.repeat == Repeat::Allowed && attempt < ATTEMPTS;
+        may_repeat.then(|| {
+            let reason = format!(
+                "attempt {attempt} was killed and provably did not reach its end; the runbook allows this step to be started again ({})",
+                step.source
+            );
+            ("repeat", "caravan".to_owned(), reason)
+        })
+    }
+
+    fn claim_scope(&self, host: &str) -> Scope {
+        let platform = self.state.platform_of(host).map(|platform| self.state.platform_name(platform).to_owned());
+        Scope { platform, ..host_scope(host) }
+    }
+
+    fn take_readings(&mut self, host: &str, id: u32, readings: Vec<Reading>, agent: AgentHello, drafts: &mut Vec<Draft>) {
+        if self.inspections.get(&id).is_none_or(|inspection| inspection.host != host) {
+            return;
+        }
+        let Some(inspection) = self.inspections.remove(&id) else { return };
+        let answered = readings.len() == inspection.queries.len();
+        let duration_ms = inspection.began.elapsed().as_millis() as u64;
+        for index in &inspection.steps {
+            let Some(step) = self.state.step(inspection.platform, *index) else { continue };
+            let scope = self.step_scope(inspection.platform, step, self.state.next_attempt(inspection.platform, *index) - 1);
+            let (outcome, message) = match answered {
+                true => (Outcome::Ok, String::new()),
+                false => (Outcome::Failed, "the agent answered another number of questions than was asked".to_owned()),
+            };
+            drafts.push(Draft::new(scope.clone(), Kind::StepStarted));
+            drafts.push(Draft::new(scope, Kind::StepFinished { outcome, exit_code: None, duration_ms, message, died: false }));
+        }
+        let Inspection { platform, queries, asked_ms, .. } = inspection;
+        let read = Read { queries, readings, asked_ms, answered_ms: now_ms(), agent };
+        self.readings.entry(platform).or_default().insert(host.to_owned(), HostReading::Read(read));
+    }
+
+    fn take_unreachable(&mut self, host: &str, error: OpenError, drafts: &mut Vec<Draft>) {
+        drafts.push(Draft::new(host_scope(host), Kind::HostUnreachable { reason: error.to_string() }));
+        self.state.not_claimed(host);
+        // Nothing was sent: what was meant for it was taken back before it began.
+        for step in self.open_steps(host) {
+            drafts.extend(self.draft_for(&step, Kind::StepRevoked));
+        }
+        let gone: Vec<u32> = self.inspections.iter().filter(|(_, i)| i.host == host).map(|(id, _)| *id).collect();
+        for id in gone {
+            if let Some(inspection) = self.inspections.remove(&id) {
+                let readings = self.readings.entry(inspection.platform).or_default();
+                readings.insert(host.to_owned(), HostReading::Away(error.clone()));
+            }
+        }
+    }
+}
