@@ -19,7 +19,7 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new(name: &str) -> Self {
-        let disk = Disk { host: name.to_owned(), ..Disk::default() };
+        let disk = Disk::new(name);
         Self { disk, supervisors: BTreeMap::new(), bridges: BTreeMap::new() }
     }
 
