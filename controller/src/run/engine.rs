@@ -484,6 +484,6 @@ pub(super) fn host_scope(host: &str) -> Scope {
 }
 
 /// Where a step's output is kept, relative to the run's directory. Host names are checked by the inventory to be plain names.
-pub(super) fn output_file(step: &PlannedStep, index: usize) -> String {
+pub(crate) fn output_file(step: &PlannedStep, index: usize) -> String {
     format!("output/{}/{index:04}.log", step.host)
 }

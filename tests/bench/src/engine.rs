@@ -55,7 +55,12 @@ async fn carry_out(files: &Files, work: Workload) -> anyhow::Result<u8> {
     let options = Options {
         command: "bench".to_owned(),
         run: dir.id.clone(),
-        operator: "bench".to_owned(),
+        claim: proto::message::Claim {
+            seat: "bench".to_owned(),
+            controller: dir.id.clone(),
+            operator: "bench".to_owned(),
+            ..Default::default()
+        },
         bounds: Bounds {
             platforms: [PLATFORM.to_owned()].into(),
             limit: None,
@@ -67,6 +72,8 @@ async fn carry_out(files: &Files, work: Workload) -> anyhow::Result<u8> {
         files: plan.files.iter().map(|file| (file.sha256.clone(), file.path.clone().into())).collect::<HashMap<_, _>>(),
         dir: dir.path.clone(),
         confirmed: BTreeMap::new(),
+        accepted: BTreeMap::new(),
+        abort: None,
         patience: Duration::from_secs(60),
         judge: Box::new(|_, _, _| Vec::new()),
         asker: None,
@@ -75,7 +82,7 @@ async fn carry_out(files: &Files, work: Workload) -> anyhow::Result<u8> {
     let mut screen = Screen(Progress::new(&plan, shown));
     // Nobody pauses it.
     let (_keyboard, signals) = tokio::sync::mpsc::channel(1);
-    let ended = Engine::new(Arc::new(plan), Arc::new(hosts), options, journal, &mut screen).run(signals).await;
+    let ended = Engine::new(Arc::new(plan), Arc::new(hosts), options, journal, &mut screen)?.run(signals).await;
     screen.0.finish();
     Ok(ended.context("the engine")?.exit_code)
 }
