@@ -17,7 +17,14 @@ impl RunState {
         let mut decisions = Vec::new();
         for platform in 0..self.platforms.len() {
             let state = &self.platforms[platform];
-            let Some(stage) = state.stages.get(state.at).filter(|_| state.end.is_none()) else { continue };
+            if state.end.is_some() {
+                continue;
+            }
+            let Some(stage) = state.stages.get(state.at) else {
+                // The record was cut off between the end of its last stage and its own.
+                decisions.push(Decision::End { platform, outcome: RunOutcome::Ok, message: String::new() });
+                continue;
+            };
             if self.aborted {
                 self.decide_abort(platform, &mut decisions);
             } else if stage.entered {

@@ -81,6 +81,10 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
+    pub(crate) fn new(host: &str) -> Self {
+        Self { host: host.to_owned(), ..Self::default() }
+    }
+
     /// A durable write. It happens whole, unless something strikes: then a part of it may be there, and nobody knows.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new(name: &str) -> Self {
-        let disk = Disk { host: name.to_owned(), ..Disk::default() };
+        let disk = Disk::new(name);
         Self { disk, supervisors: BTreeMap::new(), bridges: BTreeMap::new() }
     }
 
@@ -60,7 +60,7 @@ impl Host {
         }
         self.bridges.insert(link, run.clone());
         self.supervisors.entry(run.clone()).or_insert_with(|| Supervisor::start(&self.disk, &run));
-        self.with(net, &run, |supervisor, on| supervisor.attach(on, link, acked, keep));
+        self.with(net, &run, |supervisor, on| supervisor.attach(on, link, claim, acked, keep));
     }
 
     /// Lets a supervisor do something, and then whatever it can go on with.
@@ -69,23 +69,23 @@ impl Host {
         let mut on = Around { disk: &mut self.disk, net };
         let done = act(supervisor, &mut on).and_then(|()| supervisor.go_on(&mut on));
         let over = supervisor.is_over();
-        let attached = supervisor.attached;
-        match (done, over) {
-            (Err(stop), _) => self.stopped(net, run, attached, stop),
-            (Ok(()), Some(release)) => self.over(net, run, release),
-            (Ok(()), None) => {}
+        let attached = supervisor.link();
+        match done {
+            Err(stop) => self.stopped(net, run, attached, stop),
+            Ok(()) if over => self.over(net, run),
+            Ok(()) => {}
         }
     }
 
     /// The controller is done with this host, and nothing runs.
-    fn over(&mut self, net: &mut Net, run: &str, release: bool) {
+    fn over(&mut self, net: &mut Net, run: &str) {
         let Some(supervisor) = self.supervisors.get(run) else { return };
-        let attached = supervisor.attached;
-        let own = supervisor.is_ours(&self.disk);
-        if release && own
-            && let Err(stop) = self.disk.set_lock(net, &self.disk.lock.released())
+        let released = self.disk.lock.released();
+        if supervisor.releases(&self.disk)
+            && let Err(stop) = self.disk.set_lock(net, &released)
         {
-            return self.stopped(net, run, attached, stop);
+            let link = supervisor.link();
+            return self.stopped(net, run, link, stop);
         }
         supervisor.say(net, FromAgent::Finished);
         self.end_supervisor(net, run, "the supervisor ended");
@@ -118,7 +118,7 @@ impl Host {
         let runs: Vec<String> = self.supervisors.keys().cloned().collect();
         for run in runs {
             net.trace(|| format!("{}: the supervisor of {run} dies", self.disk.host));
-            let attached = self.supervisors.get(&run).and_then(|supervisor| supervisor.attached);
+            let attached = self.supervisors.get(&run).and_then(Supervisor::link);
             self.stopped(net, &run, attached, Stop::Crash);
         }
     }
@@ -136,10 +136,8 @@ impl Host {
 
     /// A connection is over, as the host sees it.
     pub(crate) fn gone(&mut self, link: u64) {
-        if let Some(supervisor) = self.bridges.remove(&link).and_then(|run| self.supervisors.get_mut(&run))
-            && supervisor.attached == Some(link)
-        {
-            supervisor.attached = None;
+        if let Some(supervisor) = self.bridges.remove(&link).and_then(|run| self.supervisors.get_mut(&run)) {
+            supervisor.gone(link);
         }
     }
 
@@ -153,7 +151,7 @@ impl Host {
 
 /// What a bridge passes on to its supervisor. One that another connection took the place of is not listened to.
 fn pass(supervisor: &mut Supervisor, on: &mut Around, run: &str, link: u64, message: ToAgent) -> Done {
-    if supervisor.attached != Some(link) {
+    if supervisor.link() != Some(link) {
         return Ok(());
     }
     match message {

@@ -1,4 +1,4 @@
-//! The lock of a simulated host: the rules of invariant 6, without files.
+//! The lock of a simulated host: the rules of invariant 6 as the agent has them (`agent/src/host_lock.rs`), without files.
 
 use proto::message::Claim;
 
@@ -48,8 +48,9 @@ impl Lock {
         Self { holder: None, token: self.token }
     }
 
-    /// Whether this controller of this run holds the host with this token.
-    pub fn is_held(&self, run: &str, token: u64) -> bool {
-        self.token == token && self.holder.as_ref().is_some_and(|holder| holder.run == run)
+    /// The token of a run's controller, while it has the host.
+    pub fn token_of(&self, run: &str, controller: &str) -> Option<u64> {
+        let holder = self.holder.as_ref()?;
+        (holder.run == run && holder.controller == controller).then_some(self.token)
     }
 }

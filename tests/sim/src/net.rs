@@ -2,7 +2,7 @@
 
 use crate::faults::Luck;
 use crate::plant::Plant;
-use crate::truth::{Entry, Truth};
+use crate::truth::Truth;
 use controller::hosts::Incoming;
 use proto::ToAgent;
 use std::cmp::{Ordering, Reverse};
@@ -91,7 +91,7 @@ pub(crate) struct Net {
     /// Hosts that no connection reaches, and until when.
     away: BTreeMap<String, u64>,
     pub(crate) luck: Luck,
-    pub(crate) truth: Vec<Entry>,
+    pub(crate) truth: Vec<Truth>,
     pub(crate) plant: Option<Plant>,
     trace: bool,
 }
@@ -121,7 +121,7 @@ impl Net {
 
     pub(crate) fn saw(&mut self, what: Truth) {
         self.trace(|| format!("{what:?}"));
-        self.truth.push(Entry { at_ms: self.now, what });
+        self.truth.push(what);
     }
 
     pub(crate) fn after(&mut self, wait: u64, due: Due) {

@@ -36,11 +36,11 @@ impl<'c> Witness<'c> {
         Self { heads, granted, from_hosts, given_up }
     }
 
-    /// Compares with the journal of one host.
+    /// Compares with the journal of one host. With `done` the run came to its end, and the controller has to know everything.
     ///
     /// # Errors
     /// What is lost, or what nobody bears out.
-    pub(crate) fn compare(&self, host: &str, disk: &RunDisk) -> Result<(), String> {
+    pub(crate) fn compare(&self, host: &str, disk: &RunDisk, done: bool) -> Result<(), String> {
         let mut events = BTreeMap::new();
         let mut seq = 0;
         for record in &disk.records {
@@ -61,7 +61,9 @@ impl<'c> Witness<'c> {
                 _ => {}
             }
         }
-        self.lost(host, &events)?;
+        if done {
+            self.lost(host, &events)?;
+        }
         self.invented(host, &events)
     }
 

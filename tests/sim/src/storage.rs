@@ -54,10 +54,6 @@ impl Paper {
         Ok(chain)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lock().bytes.is_empty()
-    }
-
     /// The workstation goes down: what was not durable is gone, up to any byte.
     pub(crate) fn power_loss(&self, world: &World) {
         let mut paper = self.lock();

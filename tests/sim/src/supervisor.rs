@@ -8,7 +8,7 @@ use crate::truth::Truth;
 use controller::hosts::Incoming;
 use proto::event::Outcome;
 use proto::host::{Next, Record, Standing, State};
-use proto::message::{Attempt, FromAgent, Granted, Happened, HostEvent};
+use proto::message::{Attempt, Claim, FromAgent, Granted, Happened, HostEvent};
 
 /// The host and the world around it, for one call.
 pub(crate) struct Around<'a> {
@@ -22,6 +22,13 @@ struct Running {
     probing: bool,
 }
 
+/// The controller that attached last. Its steps go on when its connection is gone.
+struct Controller {
+    id: String,
+    token: u64,
+    link: Option<u64>,
+}
+
 /// See the module.
 pub(crate) struct Supervisor {
     run: String,
@@ -29,7 +36,7 @@ pub(crate) struct Supervisor {
     /// Events that are in the state and not in the journal yet. Nobody was told of them.
     unwritten: Vec<HostEvent>,
     running: Option<Running>,
-    pub(crate) attached: Option<u64>,
+    controller: Option<Controller>,
     /// A controller said that it is done, and whether the lock is to be released.
     finishing: Option<bool>,
 }
@@ -43,39 +50,59 @@ impl Supervisor {
         let mut state = State::default();
         disk.runs.get(run).into_iter().flat_map(|run| &run.records).for_each(|record| state.apply(record));
         let running = state.standing(Standing::Running).first().map(|index| Running { index: *index, probing: false });
-        Self { run: run.to_owned(), state, unwritten: Vec::new(), running, attached: None, finishing: None }
+        Self { run: run.to_owned(), state, unwritten: Vec::new(), running, controller: None, finishing: None }
     }
 
-    /// Nothing runs any more, and the controller is done.
-    pub(crate) fn is_over(&self) -> Option<bool> {
-        self.finishing.filter(|_| self.running.is_none())
+    /// The controller is done with the host, and nothing runs any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.finishing.is_some() && self.running.is_none()
+    }
+
+    /// The connection of the controller that attached last, while it is there.
+    pub(crate) fn link(&self) -> Option<u64> {
+        self.controller.as_ref()?.link
+    }
+
+    /// A connection is over.
+    pub(crate) fn gone(&mut self, link: u64) {
+        if let Some(controller) = self.controller.as_mut().filter(|controller| controller.link == Some(link)) {
+            controller.link = None;
+        }
     }
 
     pub(crate) fn say(&self, net: &mut Net, message: FromAgent) {
-        if let Some(link) = self.attached {
+        if let Some(link) = self.link() {
             net.to_controller(link, Incoming::Message(message));
         }
     }
 
-    /// A controller is there, and the host's lock is its: it gets everything that it does not have yet.
-    pub(crate) fn attach(&mut self, on: &mut Around, link: u64, acked: u64, keep: Vec<String>) -> Done {
+    /// A controller is there, for which its bridge has taken the host: it gets everything that it does not have yet.
+    pub(crate) fn attach(&mut self, on: &mut Around, link: u64, claim: &Claim, acked: u64, keep: Vec<String>) -> Done {
+        let Some(token) = on.disk.lock.token_of(&self.run, &claim.controller) else {
+            on.net.to_controller(link, Incoming::Message(FromAgent::Refused { reason: "taken since".to_owned() }));
+            return Ok(());
+        };
         let mut records = Vec::new();
-        if on.disk.lock.token != self.state.token() {
-            records.push(Record::Token { token: on.disk.lock.token });
+        if token > self.state.token() {
+            records.push(Record::Token { token });
         }
         if !keep.is_empty() {
             records.push(Record::Kept { lines: keep });
         }
         self.record(on, &records)?;
-        if let Some(before) = self.attached.replace(link).filter(|before| *before != link) {
-            let reason = "another controller has attached to this run on this host".to_owned();
-            on.net.to_controller(before, Incoming::Message(FromAgent::Refused { reason }));
+        let controller = Controller { id: claim.controller.clone(), token, link: Some(link) };
+        if let Some(Controller { id, link: Some(before), .. }) = self.controller.replace(controller)
+            && before != link
+        {
+            if id != claim.controller {
+                let reason = "another controller has attached to this run on this host".to_owned();
+                on.net.to_controller(before, Incoming::Message(FromAgent::Refused { reason }));
+            }
             on.net.close_there(before, "the supervisor ended the connection");
         }
-        self.finishing = None;
         let mut open = self.state.standing(Standing::Running);
         open.extend(self.state.standing(Standing::Waiting));
-        let (host_seq, open, token) = (self.state.host_seq(), self.state.attempts(&open), on.disk.lock.token);
+        let (host_seq, open) = (self.state.host_seq(), self.state.attempts(&open));
         self.say(on.net, FromAgent::Attached { host_seq, open, token });
         let revoked = self.state.standing(Standing::Revoked);
         if !revoked.is_empty() {
@@ -88,13 +115,17 @@ impl Supervisor {
     }
 
     pub(crate) fn grant(&mut self, on: &mut Around, steps: Vec<Granted>, head: String, token: u64, keep: Vec<String>) -> Done {
-        if token < self.state.token() && on.net.plant != Some(Plant::TokenNotChecked) {
-            let reason = format!("a newer controller has taken this run over (its token is {}, this one's {token})", self.state.token());
+        let Some(controller) = &self.controller else { return Ok(()) };
+        let current = on.disk.lock.token_of(&self.run, &controller.id);
+        let reason = match current {
+            _ if self.finishing.is_some() => Some("the run is over on this host".to_owned()),
+            _ if on.net.plant == Some(Plant::TokenNotChecked) => None,
+            Some(current) if current == token && controller.token == token => None,
+            Some(current) => Some(format!("the grant has the token {token}, and this host gave out {current}; attach again")),
+            None => Some("this controller does not hold the host any more".to_owned()),
+        };
+        if let Some(reason) = reason {
             self.say(on.net, FromAgent::Refused { reason });
-            return Ok(());
-        }
-        if self.finishing.is_some() {
-            self.say(on.net, FromAgent::Refused { reason: "the run is over on this host".to_owned() });
             return Ok(());
         }
         let known: Vec<Attempt> =
@@ -175,37 +206,48 @@ impl Supervisor {
                 }
                 continue;
             }
-            if self.finishing.is_some() {
+            if self.controller.is_none() || self.finishing.is_some() {
                 return Ok(());
             }
             match self.state.next() {
                 Next::Wait => return Ok(()),
                 Next::Revoke(indexes) => self.revoke(on, &indexes)?,
-                Next::Start(_) if !self.is_ours(on.disk) && on.net.plant != Some(Plant::TokenNotChecked) => {
-                    // The host was taken from this run: the newer token closes what waits.
-                    let token = on.disk.lock.token;
-                    self.record(on, &[Record::Token { token }])?;
+                Next::Start(index) if self.holds(on) => self.begin(on, index)?,
+                Next::Start(_) => {
+                    // The host was taken: nothing of this controller begins any more, and it is told so.
+                    self.revoke_waiting(on)?;
                     self.say(on.net, FromAgent::Refused { reason: "this host was taken over".to_owned() });
                 }
-                Next::Start(index) => self.begin(on, index)?,
             }
         }
     }
 
-    /// Whether the host is still held by the controller whose token this run knows.
-    pub(crate) fn is_ours(&self, disk: &Disk) -> bool {
-        disk.lock.is_held(&self.run, self.state.token())
+    /// Whether the host is still held by the controller that attached last.
+    fn holds(&self, on: &Around) -> bool {
+        let held = |controller: &Controller| on.disk.lock.token_of(&self.run, &controller.id) == Some(controller.token);
+        self.controller.as_ref().is_some_and(held) || on.net.plant == Some(Plant::TokenNotChecked)
+    }
+
+    /// Whether the lock is to be let go of, and is still this run's.
+    pub(crate) fn releases(&self, disk: &Disk) -> bool {
+        let controller = self.controller.as_ref().filter(|_| self.finishing == Some(true));
+        controller.is_some_and(|controller| disk.lock.token_of(&self.run, &controller.id).is_some())
     }
 
     fn begin(&mut self, on: &mut Around, index: usize) -> Done {
         let late = on.net.plant == Some(Plant::IntentAfterAct);
-        if late {
+        // Only where the journal's last line was lost: nothing begins twice.
+        let left = on.disk.runs.get(&self.run).is_some_and(|run| run.statuses.contains_key(&index));
+        let has_begun = left || on.disk.runner(&self.run, index).is_some();
+        if late && !has_begun {
             self.launch(on, index, false);
         }
         // Durable before anything begins: from here on the step counts as begun, whatever happens to us.
         self.happened(on, index, Happened::Started { stream: State::stream(index) });
         self.write_down(on)?;
-        if !late {
+        if has_begun {
+            self.running = Some(Running { index, probing: false });
+        } else if !late {
             self.launch(on, index, false);
         }
         Ok(())

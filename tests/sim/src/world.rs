@@ -179,4 +179,8 @@ impl Hosts for Way {
             Ok(Link { agent: AgentHello::default(), to, from })
         }
     }
+
+    fn jitter(&self) -> u8 {
+        self.world.with(|w| w.net.luck.rng().below(256) as u8)
+    }
 }
