@@ -1,7 +1,6 @@
 //! `lab sweep`: migrates small fleets over and over, disturbs each migration at another place, and has the hosts' own records say
 //! whether it ended as an undisturbed one does.
 
-mod agent;
 mod case;
 mod fleets;
 mod judge;
@@ -135,16 +134,15 @@ fn work(queue: &Mutex<Queue>, table: &Mutex<table::Table>, clean: &BTreeMap<Topo
 
 /// An undisturbed migration of each topology.
 fn record(topologies: &[Topology], standin: &Path) -> anyhow::Result<BTreeMap<Topology, Clean>> {
-    let clean = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let runs: Vec<_> =
             topologies.iter().map(|topology| (*topology, scope.spawn(|| Clean::record(*topology, standin)))).collect();
         let ended = runs.into_iter().map(|(topology, run)| {
             let clean = run.join().unwrap_or_else(|_| Err(anyhow::anyhow!("an undisturbed migration panicked")));
             Ok((topology, clean?))
         });
-        ended.collect::<anyhow::Result<_>>()
-    });
-    clean
+        ended.collect()
+    })
 }
 
 /// The cases that were asked for.
