@@ -27,7 +27,7 @@ pub(crate) fn run(source: &str, dest: &str, context: &mut Context<'_>) -> Result
     let finished = (|| {
         fs::rename(&part, dest)?;
         let line = format!("{digest}  {}\n", dest.file_name().unwrap_or_default().to_string_lossy());
-        durable::write(&checksum_file(dest), line.as_bytes())
+        durable::write(&checksum_file(dest), line.as_bytes(), 0o600)
     })();
     finished.map_err(|e: io::Error| format!("cannot put {} in place: {e}", dest.display()))?;
     let size = fs::metadata(dest).map(|meta| meta.len()).unwrap_or(0);

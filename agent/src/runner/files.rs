@@ -80,6 +80,12 @@ impl StepFiles {
         }
     }
 
+    /// Whether the step began and has not ended: somebody runs for it, and there is no result. (What outlives a step can go on holding
+    /// its lock: services that a package's scripts started again.)
+    pub(crate) fn is_running(&self) -> bool {
+        !self.status().exists() && self.lock().exists() && !self.is_free()
+    }
+
     fn reserved(&self) -> PathBuf {
         durable::beside(&self.status(), ".tmp")
     }

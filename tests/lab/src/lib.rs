@@ -5,6 +5,7 @@
 //! real ones do, and record what they see, misuse above all: tests hold Caravan's word against the hosts' own [`records`].
 
 pub mod agent;
+mod back;
 mod conf;
 mod faults;
 mod fleet;
@@ -21,6 +22,7 @@ mod spec;
 mod standins;
 mod state;
 
+pub use back::{Snapshot, redirect_build};
 pub use furnish::Secrets;
 pub use lab::{Lab, LabHost};
 pub use layout::{Family, HOST_VARIABLE, Host, Instance, Layout, Platform};

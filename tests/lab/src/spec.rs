@@ -275,12 +275,14 @@ pub mod seconds {
 ///
 /// - `stop`: a module ignores the request to end (fail), or ends late (slow)
 /// - `dump`: `pg_dump`
+/// - `restore`: `pg_restore` into a database
 /// - `remove`, `install`: the package manager
 /// - `postupgrade.check`, `postupgrade`: a `>>>` line, and nothing was migrated
 /// - `apache`: the web server does not start
 /// - `apache.library`: it starts and goes on with the library of the version before
 /// - `module:NAME@INSTANCE` (fail only): the module does not come up
-pub const STEPS: &[&str] = &["stop", "dump", "remove", "install", "postupgrade.check", "postupgrade", "apache", "apache.library"];
+pub const STEPS: &[&str] =
+    &["stop", "dump", "restore", "remove", "install", "postupgrade.check", "postupgrade", "apache", "apache.library"];
 
 /// A host of a lab, as the spec resolves it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -56,6 +56,9 @@ pub(crate) struct SweepArgs {
     jobs: Option<usize>,
 }
 
+/// How much of what is wrong with one run is shown: the first words say most.
+const SHOWN: usize = 6;
+
 /// Prints a line; a reader that has gone away is no reason to leave fleets behind.
 macro_rules! line {
     ($($text:tt)*) => { drop(writeln!(std::io::stdout(), $($text)*)) };
@@ -90,7 +93,10 @@ pub(crate) fn run(args: &SweepArgs) -> anyhow::Result<ExitCode> {
     line!("{:.0} s in all.", begun.elapsed().as_secs_f32());
     for (case, wrong, kept) in table.wrong() {
         line!("\n✗ {case}");
-        wrong.iter().for_each(|text| line!("    {text}"));
+        wrong.iter().take(SHOWN).for_each(|text| line!("    {text}"));
+        if wrong.len() > SHOWN {
+            line!("    ... and {} more that follow from it, most likely", wrong.len() - SHOWN);
+        }
         if let Some(kept) = kept {
             line!("  its fleet: {}", kept.display());
         }
