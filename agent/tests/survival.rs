@@ -2,10 +2,9 @@
 
 mod common;
 
-use common::{Bridge, Host, PATIENCE, exists, shell, wait_until, with_probe};
+use common::{Bridge, Host, PATIENCE, exists, kill, shell, wait_until, with_probe};
 use proto::message::Granted;
 use proto::{FromAgent, Outcome, Probe, StepId};
-use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
@@ -19,12 +18,6 @@ fn patient(host: &Host) -> Granted {
         STEP,
         "echo x >> starts; echo before; echo > began; while [ ! -e go ]; do sleep 0.01; done; echo after; echo > effect",
     )
-}
-
-fn kill(pid: Pid) {
-    // A shell's child bears its name until it has become something else: it may be gone by now.
-    let _ = kill_process(pid, Signal::KILL);
-    wait_until("an end", || rustix::process::test_kill_process(pid).is_err());
 }
 
 fn go(host: &Host) {
@@ -136,51 +129,6 @@ fn a_result_that_nobody_saw_is_found() {
     second.finish();
 }
 
-fn kill_runner(host: &Host) {
-    let runners = host.processes("runner");
-    assert_eq!(runners.len(), 1);
-    kill(runners[0]);
-}
-
-#[test]
-fn a_dead_runner_leaves_the_decision_to_the_probe() {
-    for (probe, outcome) in [(Some("effect"), Outcome::Failed), (Some("began"), Outcome::Ok), (None, Outcome::Unknown)] {
-        let host = Host::new();
-        let mut bridge = Bridge::attach(&host);
-        let mut step = patient(&host);
-        step.spec.probe = probe.map(|file| exists(&host.path(file)));
-        bridge.grant(vec![step]);
-        host.wait_for("began");
-        kill_runner(&host);
-        // What it started still runs: so does the step.
-        while let Ok(message) = bridge.next(Duration::from_millis(300)) {
-            let FromAgent::Event(event) = message else { panic!("{message:?}") };
-            bridge.events.push(event);
-        }
-        assert_eq!(bridge.events.len(), 1, "the step was given up while its program ran");
-        for pid in host.processes("echo before") {
-            kill(pid);
-        }
-        bridge.until_finished(STEP).expect(outcome).says("its runner died");
-        assert_eq!(host.read("starts"), "x\n");
-        bridge.finish();
-    }
-}
-
-#[test]
-fn a_step_that_outlives_its_runner_may_still_take_effect() {
-    let host = Host::new();
-    let mut bridge = Bridge::attach(&host);
-    // It says nothing after its runner is gone: its output has nowhere to go.
-    let quiet = "echo > began; while [ ! -e go ]; do sleep 0.01; done; echo > effect";
-    bridge.grant(vec![with_probe(shell(&host, STEP, quiet), exists(&host.path("effect")))]);
-    host.wait_for("began");
-    kill_runner(&host);
-    go(&host);
-    bridge.until_finished(STEP).expect(Outcome::Ok).says("the effect is there");
-    bridge.finish();
-}
-
 #[test]
 fn a_torn_journal_is_cut_and_gone_on_with() {
     let host = Host::new();
@@ -196,24 +144,6 @@ fn a_torn_journal_is_cut_and_gone_on_with() {
     assert_eq!(again.message(), FromAgent::Attached { host_seq: 2, open: vec![], token: 2 });
     again.perform(shell(&host, "a/a/a/a/y", "echo y >> acted")).expect(Outcome::Ok);
     assert_eq!(host.read("acted"), "x\ny\n");
-    again.finish();
-}
-
-#[test]
-fn a_step_that_began_before_a_power_cut_is_looked_at() {
-    let host = Host::new();
-    let mut bridge = Bridge::attach(&host);
-    bridge.grant(vec![with_probe(patient(&host), exists(&host.path("effect")))]);
-    host.wait_for("began");
-    kill(host.supervisor());
-    // As after a boot: no process, and only what was durable.
-    for pid in host.processes("runner").into_iter().chain(host.processes("echo before")) {
-        kill(pid);
-    }
-    fs::remove_dir_all(host.run_dir().join("steps")).unwrap();
-    let mut again = Bridge::attach(&host);
-    again.until_finished(STEP).expect(Outcome::Failed).says("its runner died");
-    assert_eq!(host.read("starts"), "x\n");
     again.finish();
 }
 
