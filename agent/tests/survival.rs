@@ -5,8 +5,10 @@ mod common;
 use common::{Bridge, Host, PATIENCE, exists, kill, shell, wait_until, with_probe};
 use proto::message::Granted;
 use proto::{FromAgent, Outcome, Probe, StepId};
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const STEP: &str = "p/migrate/s/h/postupgrade";
@@ -194,4 +196,78 @@ fn grants_are_durable_with_their_probes() {
     let grant = journal.lines().find(|line| line.starts_with("{\"record\":\"grant\"")).unwrap();
     assert!(grant.contains("/never"), "{grant}");
     bridge.finish();
+}
+
+/// The control group that a process belongs to in systemd's hierarchy, as its directory.
+fn group_of(pid: Pid) -> PathBuf {
+    let text = fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero())).unwrap();
+    let path =
+        |mark: &str| text.lines().find_map(|line| line.split_once(mark)).map(|(_, path)| path.trim_start_matches('/').to_owned());
+    let systemd = Path::new("/sys/fs/cgroup/systemd");
+    match path(":name=systemd:") {
+        Some(path) if systemd.exists() => systemd.join(path),
+        _ => Path::new("/sys/fs/cgroup").join(path("0::").unwrap_or_default()),
+    }
+}
+
+/// A session as systemd knows it: a control group whose processes are all ended when it is over.
+struct Session(PathBuf);
+
+impl Session {
+    fn begin() -> Option<Self> {
+        let root = ["/sys/fs/cgroup/systemd", "/sys/fs/cgroup"]
+            .map(Path::new)
+            .into_iter()
+            .find(|dir| dir.join("cgroup.procs").exists())?;
+        let session = Self(root.join(format!("caravan-test-session-{}", std::process::id())));
+        fs::create_dir(&session.0).ok().map(|()| session)
+    }
+
+    fn admit(&self, pid: u32) -> bool {
+        fs::write(self.0.join("cgroup.procs"), pid.to_string()).is_ok()
+    }
+
+    fn end(&self) {
+        wait_until("the end of the session", || {
+            let left = fs::read_to_string(self.0.join("cgroup.procs")).unwrap();
+            left.lines().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).for_each(|pid| {
+                let _ = kill_process(pid, Signal::KILL);
+            });
+            left.is_empty()
+        });
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.end();
+        wait_until("an empty group", || fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+#[test]
+fn a_step_outlives_the_session_that_began_it() {
+    let Some(session) = Session::begin() else {
+        return eprintln!("skipped: the control groups of this machine cannot be changed");
+    };
+    let run = format!("session-{}", std::process::id());
+    let host = Host::new();
+    let mut first = Bridge::open();
+    if !session.admit(first.child.id()) {
+        return eprintln!("skipped: the control groups of this machine cannot be changed");
+    }
+    let claim = first.claim.clone();
+    assert!(matches!(first.try_attach(&host, &run, claim.clone()), FromAgent::Attached { .. }));
+    first.grant(vec![patient(&host)]);
+    host.wait_for("began");
+    let own = group_of(host.processes("runner")[0]);
+    assert!(own.ends_with(format!("caravan.{run}")), "{}", own.display());
+    session.end();
+    // The bridge died with it, and nothing else.
+    let mut second = Bridge::open();
+    assert!(matches!(second.try_attach(&host, &run, claim), FromAgent::Attached { host_seq: 1, .. }));
+    go(&host);
+    second.until_finished(STEP).expect(Outcome::Ok);
+    second.finish();
+    assert!(!own.exists(), "the group of a supervisor stayed behind");
 }

@@ -92,12 +92,16 @@ impl Drop for Host {
         for _ in 0..100 {
             let left = self.processes("");
             if left.is_empty() {
-                return;
+                break;
             }
             left.iter().for_each(|pid| {
                 let _ = kill_process(*pid, Signal::KILL);
             });
             std::thread::sleep(Duration::from_millis(10));
+        }
+        // Of supervisors that were killed. Those of other tests are not empty.
+        for hierarchy in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"] {
+            let _ = std::fs::remove_dir(Path::new(hierarchy).join(format!("caravan.{RUN}")));
         }
     }
 }
