@@ -83,6 +83,10 @@ pub enum Command {
     Migrate(super::migrate::MigrateArgs),
     /// Takes a run up again after a crash, a mended failure or a pause.
     Resume(super::resume::ResumeArgs),
+    /// Undoes what a run did, in reverse order, from the backups.
+    Rollback(super::rollback::RollbackArgs),
+    /// Removes what a run that is over left on its hosts; after a second confirmation also the trees that were kept to go back.
+    Cleanup(super::cleanup::CleanupArgs),
     /// Shows where a run stands.
     Status(super::status::StatusArgs),
     /// Lists the runs there were.

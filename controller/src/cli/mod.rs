@@ -4,6 +4,7 @@ pub use crate::exit::{Exit, Failure};
 
 pub mod args;
 pub mod check;
+pub mod cleanup;
 pub mod exec;
 pub mod hosts;
 pub mod init;
@@ -14,6 +15,7 @@ pub mod passwords;
 pub mod plan;
 pub mod report;
 pub mod resume;
+pub mod rollback;
 pub mod runs;
 pub mod saved;
 mod screen;
@@ -114,6 +116,8 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         }
         Command::Migrate(args) => migrate::run(&context, args).await,
         Command::Resume(args) => resume::run(&context, args).await,
+        Command::Rollback(args) => rollback::run(&context, args).await,
+        Command::Cleanup(args) => cleanup::run(&context, args).await,
         Command::Status(args) => status::run(&context, args).await,
         Command::Runs(args) => runs::run(&context, args).await,
         Command::Report(args) => report::run(&context, args, cli.format).await,
