@@ -40,6 +40,12 @@ pub fn draft(state: &RunState, what: &Signal) -> Result<Vec<Draft>, String> {
         }
         Signal::Retry { step, operator, reason } => {
             let planned = bad_step(state, step)?;
+            if state.is_assumed(&planned.id) {
+                return Err(format!(
+                    "{} has not said what became of {step}, which may still run there: `resume` asks it first",
+                    planned.host
+                ));
+            }
             Ok(vec![Decided { decision: "retry", about: step, operator, reason }.draft(scope(state, planned))])
         }
         Signal::Skip { step, operator, reason } => {
