@@ -78,6 +78,13 @@ pub(crate) enum Report {
     Finished,
 }
 
+impl Report {
+    /// Whether what it means depends on which steps of the host are open.
+    pub(crate) fn is_about_open_steps(&self) -> bool {
+        matches!(self, Self::Revoked(_) | Self::Unreachable(_) | Self::GaveUp(_) | Self::Refused(_))
+    }
+}
+
 /// What a host's task needs to know.
 pub(crate) struct Settings {
     pub(crate) host: String,

@@ -20,6 +20,10 @@ impl<H: Hosts> Engine<'_, H> {
     pub(super) async fn take_reports(&mut self, batch: Vec<(String, Report)>) -> Result<(), EngineError> {
         let (mut drafts, mut effects) = (Vec::new(), Vec::new());
         for (host, report) in batch {
+            if report.is_about_open_steps() {
+                // What was said of them before counts.
+                self.commit(std::mem::take(&mut drafts)).await?;
+            }
             match report {
                 Report::Claimed { token } => drafts.push(Draft::new(self.claim_scope(&host), Kind::HostClaimed { token })),
                 Report::Event(event) => self.take_event(host, event, &mut drafts, &mut effects),

@@ -373,7 +373,8 @@ impl RunState {
     pub fn is_assumed(&self, id: &StepId) -> bool {
         self.find(id).is_some_and(|(platform, index)| {
             let step = &self.platforms[platform].steps[index];
-            step.assumed && step.status.is_bad()
+            let of_agent = self.step(platform, index).is_some_and(|planned| executor(planned) == Executor::Agent);
+            step.assumed && step.status.is_bad() && of_agent
         })
     }
 
