@@ -34,7 +34,8 @@ fn back(platform: &Platform, last: &str) -> Rollback {
 }
 
 fn text(rollback: &Rollback) -> String {
-    format!("{}{}", rollback.notes.render(false, 120), render(&rollback.plan, false, 120))
+    let text = format!("{}{}", rollback.notes.render(false, 120), render(&rollback.plan, false, 120));
+    text.replace(&rollback.plan.hash[..12], "HASH")
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn write(source: &Path, part: &Path, context: &mut Context<'_>) -> std::result::
     let mut entries = 0;
     let mut open = vec![(source.to_owned(), PathBuf::from(name))];
     while let Some((path, name)) = open.pop() {
-        context.in_time()?;
+        context.go_on()?;
         let at = |e: io::Error| Trouble::from(format!("cannot archive {}: {e}", path.display()));
         let kind = fs::symlink_metadata(&path).map_err(at)?.file_type();
         if kind.is_socket() {

@@ -2,6 +2,7 @@
 //! lives on when bridges come and go, ends with its run, and everything it knows is in its journal: the next one goes on where
 //! it stopped.
 
+mod cgroup;
 mod feed;
 mod journal;
 mod receive;
@@ -12,6 +13,7 @@ mod talk;
 use crate::bridge::SOCKET;
 use crate::channel::Input;
 use crate::host_lock::HostLock;
+use cgroup::Groups;
 use journal::Journal;
 use proto::frame::Frame;
 use proto::host::State;
@@ -38,7 +40,7 @@ const QUEUE: usize = 16;
 /// The mode `supervisor RUNDIR`. Says one line on standard output once it can be connected to (`ready`), or why it cannot
 /// (`running`, `fatal REASON`), and then has no standard streams any more.
 pub(crate) fn run(dir: &str, idle: Option<&str>) -> ExitCode {
-    // The session that started us ends some day; its signals are not for us.
+    // The session that started us ends some day; its signals are not for us. (Its control group: see `cgroup`.)
     let _ = rustix::process::setsid();
     let idle = idle.and_then(|seconds| seconds.parse().ok()).map_or(IDLE, Duration::from_secs);
     let (word, code) = match start(dir) {
@@ -68,6 +70,7 @@ struct Started {
     run: Run,
     /// Locked as long as the supervisor lives: a run has one on a host. Apart from the host's own lock, which is about runs.
     _only: File,
+    groups: Groups,
 }
 
 fn start(dir: &str) -> Result<Started, NotStarted> {
@@ -85,8 +88,9 @@ fn start(dir: &str) -> Result<Started, NotStarted> {
     let _ = std::fs::remove_file(SOCKET);
     let listener = UnixListener::bind(SOCKET).map_err(|e| fatal("listen in", &e))?;
     rustix::fs::chmod(SOCKET, Mode::RUSR | Mode::WUSR).map_err(|e| fatal("protect the socket in", &e))?;
-    let run = Run::new(&dir_path, HostLock::new(host_state), &run.to_string_lossy(), journal, state);
-    Ok(Started { listener, run, _only: only })
+    let name = run.to_string_lossy();
+    let run = Run::new(&dir_path, HostLock::new(host_state), &name, journal, state);
+    Ok(Started { listener, run, _only: only, groups: cgroup::leave_session(&name) })
 }
 
 /// Nothing where the run's supervisor lives. The file says its process id, for people.
@@ -112,12 +116,13 @@ fn detach() {
 }
 
 fn live(started: Started, idle: Duration) -> ExitCode {
-    let Started { listener, mut run, _only } = started;
+    let Started { listener, mut run, _only, groups } = started;
     let (sender, events) = sync_channel(QUEUE);
     run.connect(sender.clone());
     std::thread::spawn(move || listen(&listener, &sender));
     let ended = serve(&mut run, &events, idle).and_then(|()| run.let_go());
     let _ = std::fs::remove_file(SOCKET);
+    groups.end();
     let code = if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(1) };
     run.part(ended.err());
     code

@@ -74,12 +74,7 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn new(dir: &Path, lock: HostLock, name: &str, journal: Journal, state: State) -> Self {
-        let began = |index: usize| state.events().iter().rev().find(|event| state.find(&event.step, event.attempt) == Some(index));
-        // A step that began and did not end is adopted: its runner may live, may have left a result, or may be dead.
-        let running = state.standing(Standing::Running).first().and_then(|index| {
-            let began_ms = began(*index).map_or_else(now_ms, |event| event.host_time_ms);
-            Some(Running::new(dir, *index, state.entry(*index)?, began_ms))
-        });
+        let running = state.standing(Standing::Running).first().and_then(|index| Running::adopt(dir, *index, &state));
         Self {
             dir: dir.to_owned(),
             name: name.to_owned(),
@@ -187,7 +182,9 @@ impl Run {
     fn go_on_with_steps(&mut self) -> Result<(), String> {
         loop {
             if let Some(mut running) = self.running.take() {
-                match running.look() {
+                let look = running.look(&self.boot_id);
+                running.new_alerts().into_iter().for_each(|alert| self.happened(running.index, alert));
+                match look {
                     Look::Ended(status) => self.ended(&running, status),
                     Look::Runs => {
                         self.running = Some(running);
@@ -247,7 +244,7 @@ impl Run {
     /// Until the step's lock is taken, `guard` keeps others from taking the host.
     fn begin(&mut self, index: usize, guard: File) -> Result<(), String> {
         let Some(entry) = self.state.entry(index).cloned() else { return Ok(()) };
-        let running = Running::new(&self.dir, index, &entry, now_ms());
+        let running = Running::new(&self.dir, index, &entry, &self.boot_id);
         // Only where the journal's last line was lost: nothing begins twice.
         let has_begun = running.files.status().exists() || running.files.is_running();
         let lock = if has_begun { None } else { Some(running.prepare(&entry)) };
@@ -287,18 +284,18 @@ impl Run {
             }
             Err(message) => {
                 let outcome = if probing { Outcome::Unknown } else { Outcome::Failed };
-                self.ended(&running, Status { outcome, exit_code: None, duration_ms: 0, message, output_len: 0 });
+                let status = Status { outcome, exit_code: None, duration_ms: 0, message, output_len: 0, died: probing };
+                self.ended(&running, status);
                 Ok(())
             }
         }
     }
 
     fn ended(&mut self, running: &Running, status: Status) {
-        let Status { outcome, exit_code, duration_ms, message, output_len } = status;
+        let Status { outcome, exit_code, duration_ms, message, output_len, died } = status;
         if let Some(feed) = self.feed() {
             feed.drain(running.stream, output_len);
         }
-        let died = false;
         self.happened(running.index, Happened::Finished { outcome, exit_code, duration_ms, message, output_len, died });
     }
 

@@ -33,7 +33,7 @@ impl Run {
             ToAgent::FileRefused { sha256, reason } => {
                 self.with_files(|receiving, files| receiving.refuse(files, &sha256, &reason))
             }
-            ToAgent::Stop { .. } => {}
+            ToAgent::Stop { attempt } => self.stop(&attempt)?,
             ToAgent::Finish { release } => {
                 let waiting = self.state.standing(Standing::Waiting);
                 if !waiting.is_empty() {
@@ -46,6 +46,15 @@ impl Run {
             ToAgent::Hello { .. } | ToAgent::Inspect { .. } | ToAgent::Exec { .. } => {}
         }
         Ok(())
+    }
+
+    /// Ends the processes of a running step. What then becomes of it is told as for any other.
+    fn stop(&self, attempt: &Attempt) -> Result<(), String> {
+        let Some(running) = &self.running else { return Ok(()) };
+        if self.state.entry(running.index).is_none_or(|entry| entry.attempt() != *attempt) {
+            return Ok(());
+        }
+        running.stop("somebody asked for it to be stopped").map_err(|e| self.full(&e))
     }
 
     fn with_files(&mut self, act: impl FnOnce(&mut Receiving, &StepFiles)) {

@@ -64,6 +64,13 @@ impl Host {
         serde_json::from_str(&self.read("state/lock")).unwrap()
     }
 
+    /// The runner of the step that runs.
+    pub fn runner(&self) -> Pid {
+        let runners = self.processes("runner");
+        assert_eq!(runners.len(), 1);
+        runners[0]
+    }
+
     /// Processes of this host: those that have its directory in their arguments.
     pub fn processes(&self, word: &str) -> Vec<Pid> {
         let mark = self.dir.path().to_string_lossy().into_owned();
@@ -85,14 +92,31 @@ impl Drop for Host {
         for _ in 0..100 {
             let left = self.processes("");
             if left.is_empty() {
-                return;
+                break;
             }
             left.iter().for_each(|pid| {
                 let _ = kill_process(*pid, Signal::KILL);
             });
             std::thread::sleep(Duration::from_millis(10));
         }
+        // Of supervisors that were killed. Those of other tests are not empty.
+        for hierarchy in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"] {
+            let _ = std::fs::remove_dir(Path::new(hierarchy).join(format!("caravan.{RUN}")));
+        }
     }
+}
+
+/// The children of a process.
+pub fn children(parent: Pid) -> Vec<Pid> {
+    let own = parent.as_raw_nonzero().get();
+    let text = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
+}
+
+pub fn kill(pid: Pid) {
+    // A shell's child bears its name until it has become something else: it may be gone by now.
+    let _ = kill_process(pid, Signal::KILL);
+    wait_until("an end", || rustix::process::test_kill_process(pid).is_err());
 }
 
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -251,6 +275,25 @@ impl Bridge {
         }
     }
 
+    /// Takes events until a watchdog speaks: what it says, and whether it asks.
+    pub fn until_alert(&mut self) -> (String, bool) {
+        loop {
+            match self.message() {
+                FromAgent::Event(event) => {
+                    self.events.push(event.clone());
+                    if let Happened::Alert { message, ask } = event.what {
+                        return (message, ask);
+                    }
+                }
+                other => panic!("expected an alert, got {other:?}"),
+            }
+        }
+    }
+
+    pub fn stop(&mut self, id: &str, number: u32) {
+        self.send(&ToAgent::Stop { attempt: attempt(id, number) });
+    }
+
     /// What is known of a step that ended.
     pub fn ended(&self, id: &str, attempt: u32) -> Ended {
         let of_step = || self.events.iter().filter(|e| e.step.0 == id && e.attempt == attempt).map(|e| &e.what);
@@ -310,6 +353,13 @@ impl Ended {
     #[track_caller]
     pub fn expect(self, outcome: Outcome) -> Self {
         assert_eq!(self.outcome, outcome, "{self:?}");
+        self
+    }
+
+    /// Whether it was ended from outside.
+    #[track_caller]
+    pub fn died(self, died: bool) -> Self {
+        assert_eq!(self.died, died, "{self:?}");
         self
     }
 

@@ -61,13 +61,20 @@ impl RunState {
             true => (false, false),
             false => stage.has_ready(&self.plan, platform, &without),
         };
-        let claims = if for_agent || !unsent.is_empty() { state.claims(tolerant, &self.away) } else { Claims::Done };
+        // Before anything is read, too: whoever comes second is told so at once, and not what a platform looks like in the middle of a
+        // migration.
+        let wanted = for_agent || !unsent.is_empty() || (judged && ready);
+        let claims = if wanted { state.claims(tolerant, &self.away) } else { Claims::Done };
+        let locked = state.agents.iter().any(|host| self.away.contains(host) && !self.unreachable.contains(host));
         match claims {
             Claims::Next(hosts) if !self.paused || !unsent.is_empty() => {
                 state.claiming.extend(hosts.iter().cloned());
                 decisions.push(Decision::Claim { platform, hosts });
                 return;
             }
+            Claims::Asked if judged => return,
+            // Hosts that are there are read all the same: the operator wants all findings at once.
+            Claims::Refused if judged && !locked && unsent.is_empty() => {}
             // A host that cannot be had: nothing is granted on this platform, and what other controllers granted stays unknown.
             Claims::Refused if state.claiming.is_empty() && stage.open == state.unsent.len() => {
                 let message = format!("{} {}: not all hosts of the platform can be had for this run", stage.phase, stage.name);

@@ -1,5 +1,6 @@
 //! Where in a run something is to happen: at the first event of a kind about a step, whichever host it is on.
 
+use lab::agent::step_name;
 use proto::Event;
 use std::fmt;
 use std::str::FromStr;
@@ -28,11 +29,6 @@ impl Point {
         };
         Self { kind: kind.unwrap_or_default(), subject }
     }
-}
-
-/// The name in a step's id (`PLATFORM/PHASE/STAGE/HOST[:INSTANCE]/NAME`).
-pub(crate) fn step_name(id: &str) -> &str {
-    id.splitn(5, '/').nth(4).unwrap_or(id)
 }
 
 impl fmt::Display for Point {

@@ -1,7 +1,6 @@
 //! `lab sweep`: migrates small fleets over and over, disturbs each migration at another place, and has the hosts' own records say
 //! whether it ended as an undisturbed one does.
 
-mod agent;
 mod case;
 mod fleets;
 mod judge;
@@ -57,6 +56,9 @@ pub(crate) struct SweepArgs {
     jobs: Option<usize>,
 }
 
+/// How much of what is wrong with one run is shown: the first words say most.
+const SHOWN: usize = 6;
+
 /// Prints a line; a reader that has gone away is no reason to leave fleets behind.
 macro_rules! line {
     ($($text:tt)*) => { drop(writeln!(std::io::stdout(), $($text)*)) };
@@ -91,7 +93,10 @@ pub(crate) fn run(args: &SweepArgs) -> anyhow::Result<ExitCode> {
     line!("{:.0} s in all.", begun.elapsed().as_secs_f32());
     for (case, wrong, kept) in table.wrong() {
         line!("\n✗ {case}");
-        wrong.iter().for_each(|text| line!("    {text}"));
+        wrong.iter().take(SHOWN).for_each(|text| line!("    {text}"));
+        if wrong.len() > SHOWN {
+            line!("    ... and {} more that follow from it, most likely", wrong.len() - SHOWN);
+        }
         if let Some(kept) = kept {
             line!("  its fleet: {}", kept.display());
         }
@@ -135,16 +140,15 @@ fn work(queue: &Mutex<Queue>, table: &Mutex<table::Table>, clean: &BTreeMap<Topo
 
 /// An undisturbed migration of each topology.
 fn record(topologies: &[Topology], standin: &Path) -> anyhow::Result<BTreeMap<Topology, Clean>> {
-    let clean = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let runs: Vec<_> =
             topologies.iter().map(|topology| (*topology, scope.spawn(|| Clean::record(*topology, standin)))).collect();
         let ended = runs.into_iter().map(|(topology, run)| {
             let clean = run.join().unwrap_or_else(|_| Err(anyhow::anyhow!("an undisturbed migration panicked")));
             Ok((topology, clean?))
         });
-        ended.collect::<anyhow::Result<_>>()
-    });
-    clean
+        ended.collect()
+    })
 }
 
 /// The cases that were asked for.

@@ -1,7 +1,6 @@
 //! The agent's processes on a host of the lab, seen as what they are: processes of this machine.
 
-use crate::point::step_name;
-use lab::{Host, Layout};
+use crate::layout::{Host, Layout};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,8 +12,9 @@ use std::time::{Duration, Instant};
 
 /// A process that cannot become another one under our hands.
 #[derive(Debug)]
-pub(super) struct Process {
-    pub(super) pid: u32,
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
     handle: OwnedFd,
 }
 
@@ -25,7 +25,7 @@ impl Process {
     }
 
     /// Sends a signal; false when it is gone.
-    pub(super) fn signal(&self, signal: Signal) -> bool {
+    pub fn signal(&self, signal: Signal) -> bool {
         pidfd_send_signal(&self.handle, signal).is_ok()
     }
 
@@ -50,7 +50,7 @@ fn is_agent(pid: u32, host: &Host, mode: &str) -> bool {
 }
 
 /// The supervisor on a host.
-pub(super) fn supervisor(host: &Host) -> Option<Process> {
+pub fn supervisor(host: &Host) -> Option<Process> {
     let entries = fs::read_dir("/proc").ok()?.flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|pid| is_agent(*pid, host, "supervisor"))
@@ -58,8 +58,18 @@ pub(super) fn supervisor(host: &Host) -> Option<Process> {
         .filter(|found| is_agent(found.pid, host, "supervisor"))
 }
 
+/// Whether a bridge is there, which answers the controller.
+pub fn bridge(host: &Host) -> bool {
+    let Ok(entries) = fs::read_dir("/proc") else { return false };
+    let mut pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.any(|pid| {
+        words(pid).get(1).is_some_and(|mode| mode == b"bridge")
+            && fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program.starts_with(&host.dir))
+    })
+}
+
 /// The runner that a supervisor has started, brought to a halt in the middle of its step. `None` when there is none to be had.
-pub(super) fn stop_runner(host: &Host, supervisor: u32) -> Option<Process> {
+pub fn stop_runner(host: &Host, supervisor: u32) -> Option<Process> {
     let until = Instant::now() + Duration::from_millis(200);
     while Instant::now() < until {
         let children = fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).unwrap_or_default();
@@ -80,10 +90,12 @@ pub(super) fn stop_runner(host: &Host, supervisor: u32) -> Option<Process> {
 }
 
 /// The hosts' own journals, followed as they grow.
-pub(super) struct Journals {
+#[derive(Debug)]
+pub struct Journals {
     hosts: Vec<Followed>,
 }
 
+#[derive(Debug)]
 struct Followed {
     host: Host,
     file: Option<fs::File>,
@@ -93,13 +105,14 @@ struct Followed {
 }
 
 impl Journals {
-    pub(super) fn new(layout: &Layout) -> Self {
+    /// Those of all hosts of a lab, from their beginning.
+    pub fn new(layout: &Layout) -> Self {
         let followed = |host: &Host| Followed { host: host.clone(), file: None, rest: Vec::new(), supervisor: None };
         Self { hosts: layout.hosts().map(followed).collect() }
     }
 
     /// The next host on which this step has just begun, with its supervisor.
-    pub(super) fn begun(&mut self, step: &str) -> Option<(Host, u32)> {
+    pub fn begun(&mut self, step: &str) -> Option<(Host, u32)> {
         self.hosts.iter_mut().find_map(|followed| {
             let begun = followed.begun(step)?;
             Some((followed.host.clone(), begun))
@@ -107,7 +120,7 @@ impl Journals {
     }
 
     /// How often each step began, by its name.
-    pub(super) fn all(layout: &Layout) -> BTreeMap<String, usize> {
+    pub fn all(layout: &Layout) -> BTreeMap<String, usize> {
         let mut begun = BTreeMap::new();
         for host in layout.hosts() {
             let text = journal(host).and_then(|path| fs::read(path).ok()).unwrap_or_default();
@@ -138,6 +151,11 @@ impl Followed {
         let begun = lines.split(|byte| *byte == b'\n').filter_map(started).any(|id| step_name(&id) == step);
         if begun { self.supervisor } else { None }
     }
+}
+
+/// The name in a step's id (`PLATFORM/PHASE/STAGE/HOST[:INSTANCE]/NAME`).
+pub fn step_name(id: &str) -> &str {
+    id.splitn(5, '/').nth(4).unwrap_or(id)
 }
 
 /// The journal of the one run on a host.
