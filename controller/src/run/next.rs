@@ -12,7 +12,7 @@ impl RunState {
         let mut room = Room {
             preflight_over: self.platforms.iter().all(|p| p.end.is_some() || !p.is_in_preflight()),
             platforms: self.bounds.parallel_platforms.saturating_sub(self.platforms.iter().filter(|p| p.is_touched()).count()),
-            hosts: self.bounds.parallel_hosts.saturating_sub(self.busy.len()),
+            hosts: self.bounds.parallel_hosts.saturating_sub(self.busy.len() - self.stranded()),
         };
         let mut decisions = Vec::new();
         for platform in 0..self.platforms.len() {
@@ -36,6 +36,12 @@ impl RunState {
         decisions
     }
 
+    /// Hosts with open steps that nobody waits for: their platform ended before this controller could ask what became of them.
+    fn stranded(&self) -> usize {
+        let ended = self.platforms.iter().filter(|platform| platform.end.is_some() && !platform.unsent.is_empty());
+        ended.map(|platform| platform.unsent().len()).sum::<usize>().min(self.busy.len())
+    }
+
     /// What may happen in a stage that was entered: grant what is ready; and once nothing is open any more, open its barrier or end the
     /// platform.
     fn decide_in_stage(&mut self, platform: usize, room: &mut Room, decisions: &mut Vec<Decision>) {
@@ -45,7 +51,11 @@ impl RunState {
         let away = !tolerant && stage.is_waiting_for(&self.away);
         // Hosts of a judged stage are read to the end even if one fails: the operator wants all findings at once.
         let closed = !tolerant && !judged && (stage.bad > 0 || away);
-        let without: BTreeSet<String> = if tolerant { &self.away | &state.dropped } else { self.away.clone() };
+        let without: BTreeSet<String> = match tolerant {
+            // Whoever failed in one wave has no part in the next one either.
+            true => self.away.iter().chain(&state.dropped).chain(stage.hosts_failed()).cloned().collect(),
+            false => self.away.clone(),
+        };
         let unsent = state.unsent();
         let (ready, for_agent) = match closed || self.paused {
             true => (false, false),
@@ -138,7 +148,14 @@ impl RunState {
             let message = format!("{} {} waits for a person", stage.phase, stage.name);
             return Decision::End { platform, outcome: RunOutcome::Waiting, message };
         }
-        if stage.left() > 0 { Decision::Pass { platform } } else { Decision::Open { platform } }
+        match stage.left() {
+            0 => Decision::Open { platform },
+            _ if stage.tolerant => Decision::Pass { platform },
+            left => {
+                let message = format!("{} {}: {left} steps were not proven and cannot be granted", stage.phase, stage.name);
+                Decision::End { platform, outcome: RunOutcome::Stopped, message }
+            }
+        }
     }
 
     /// Whether unknown outcomes, as their hosts told them, are all that keeps the stage closed: then a person decides.

@@ -43,6 +43,8 @@ pub(crate) struct Judge<'p> {
     /// Platforms that left preflight, or were left by the controller.
     touched: BTreeSet<usize>,
     left: BTreeSet<usize>,
+    /// Hosts that were out of the controller's reach once.
+    lost: BTreeSet<String>,
     names: Vec<&'p str>,
 }
 
@@ -60,7 +62,7 @@ impl<'p> Judge<'p> {
         }
         let known = places.keys().map(|id| (*id, Known::default())).collect();
         let names = plan.platforms.iter().map(|platform| platform.name.as_str()).collect();
-        Self { run, places, limit, known, touched: BTreeSet::new(), left: BTreeSet::new(), names }
+        Self { run, places, limit, known, touched: BTreeSet::new(), left: BTreeSet::new(), lost: BTreeSet::new(), names }
     }
 
     /// Takes in everything that happened, in order.
@@ -114,6 +116,10 @@ impl<'p> Judge<'p> {
                 }
                 Ok(())
             }
+            Truth::Lost { run, host } if run == self.run => {
+                self.lost.insert(host.clone());
+                Ok(())
+            }
             Truth::Left { run, platform } if run == self.run => {
                 self.left.extend(self.names.iter().position(|name| name == platform));
                 Ok(())
@@ -162,13 +168,19 @@ impl<'p> Judge<'p> {
                 continue;
             }
             let known = &self.known[*id];
-            // On the way back a host that fails drops out, and the others go on without it.
-            let dropped = place.tolerant && other.tolerant && !own && !known.running;
+            // On the way back a host that fails or stays away drops out, and the others go on without it.
+            let dropped = place.tolerant && other.tolerant && !own && (self.lost.contains(&other.step.host) || self.failed(other));
             if !known.proven && !dropped {
                 return Err(format!("{} began before {id} was proven", place.step.id));
             }
         }
         Ok(())
+    }
+
+    /// Whether a step of a host failed on the way back.
+    fn failed(&self, of: &Place) -> bool {
+        let same = |place: &Place| place.platform == of.platform && place.tolerant && place.step.host == of.step.host;
+        self.places.iter().any(|(id, place)| same(place) && self.known[*id].bad.is_some())
     }
 
     /// When a platform is touched for the first time, no other is in the middle of its preflight.

@@ -23,7 +23,7 @@ const CALM: u32 = 30;
 /// After this many more the run must have come to its end.
 const ENOUGH: u32 = 25;
 /// No controller lives longer: it hangs.
-const FOREVER: Duration = Duration::from_secs(30 * 24 * 3600);
+const FOREVER: Duration = Duration::from_secs(3 * 24 * 3600);
 
 /// How a run came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +81,9 @@ impl Observer for Watch {
             }
             (Kind::PlatformFinished { .. }, _) => {
                 Truth::Left { run: self.run.clone(), platform: event.scope.platform.clone().unwrap_or_default() }
+            }
+            (Kind::HostUnreachable { .. } | Kind::HostLocked { .. }, _) => {
+                Truth::Lost { run: self.run.clone(), host: event.scope.host.clone().unwrap_or_default() }
             }
             (Kind::StepFinished { outcome, .. }, Some(step)) => {
                 if let (Ok(mut bad), false) = (self.bad.lock(), outcome.is_proof()) {
@@ -162,29 +165,39 @@ impl Seat {
             if state.ended(&step.id).is_none_or(|outcome| outcome.is_proof()) || !self.rng.chance(8500) {
                 continue;
             }
-            let (what, decision) = self.decide(step, state.is_skipped(step));
+            let what = self.decide(step, state.is_skipped(step));
             let Ok(drafts) = decide::draft(&state, &what) else { continue };
             let Ok(written) = journal.append(drafts).await else { break };
             written.events.iter().for_each(|event| state.apply(event));
-            self.decisions += 1;
-            self.world.with(|w| w.net.saw(Truth::Decided { run: self.run.clone(), step: step.id.clone(), what: decision }));
         }
         drop(journal);
-        self.paper.read()
+        // What is durable was decided, whether whoever wrote it lived to see that or not.
+        let decided = self.paper.read()?;
+        for event in decided.events.iter().skip(chain.events.len()) {
+            let Kind::Decision { decision, about, .. } = &event.kind else { continue };
+            let what = match decision.as_str() {
+                "retry" => Decision::Retry,
+                "acceptance" => Decision::Accept,
+                _ => Decision::Skip,
+            };
+            self.decisions += 1;
+            self.world.with(|w| w.net.saw(Truth::Decided { run: self.run.clone(), step: StepId(about.clone()), what }));
+        }
+        Ok(decided)
     }
 
     /// An operator who looks at the host first: what is done is not done again, what is not done is tried again, mostly.
-    fn decide(&mut self, step: &PlannedStep, skipped: bool) -> (Signal, Decision) {
+    fn decide(&mut self, step: &PlannedStep, skipped: bool) -> Signal {
         let done = self.world.with(|w| w.hosts.get(&step.host).is_some_and(|host| host.disk.effects.contains(&step.id)));
         let can_be_seen = matches!(step.spec.probe, Some(Probe::Exists(_)));
         let (step, operator, reason) = (step.id.0.clone(), "op".to_owned(), "looked at it".to_owned());
         if skipped {
-            return (Signal::Accept { step, operator, reason }, Decision::Accept);
+            return Signal::Accept { step, operator, reason };
         }
         if (done && !can_be_seen) || self.rng.chance(1500) {
-            return (Signal::Skip { step, operator, reason }, Decision::Skip);
+            return Signal::Skip { step, operator, reason };
         }
-        (Signal::Retry { step, operator, reason }, Decision::Retry)
+        Signal::Retry { step, operator, reason }
     }
 
     async fn live(&mut self, chain: &Chain, abort: bool) -> Result<End, String> {

@@ -26,6 +26,8 @@ pub(crate) enum Truth {
     Revoked { host: String, run: String, at: Attempt },
     /// A person decided about a step, or confirmed it (a gate).
     Decided { run: String, step: StepId, what: Decision },
+    /// The controller lost a host for a while.
+    Lost { run: String, host: String },
     /// The controller ended a platform's part in a run for now.
     Left { run: String, platform: String },
 }
