@@ -53,7 +53,7 @@ pub async fn run(context: &Context, args: &ReportArgs, format: Option<OutputForm
     let mut chain = chain::look(&recorded.bytes, &recorded.events);
     chain.hosts = ask_hosts(context, args, &found, &recorded).await;
     let sound = chain.is_sound();
-    let record = Record { dir: found.path.display().to_string(), chain: Some(chain) };
+    let record = Record { dir: found.path.display().to_string(), chain: Some(chain), driven: None };
     let text = render(&recorded.view(&found), &record)?;
     let exit = match &args.output {
         None => print(&text)?,

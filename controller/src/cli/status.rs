@@ -1,5 +1,7 @@
 //! `status [RUN]`: where a run stands.
 
+use super::control;
+use super::next::next;
 use super::{Context, Exit, Failure, Format};
 use crate::plan::Plan;
 use crate::report::{self, Record};
@@ -7,6 +9,7 @@ use crate::run::journal;
 use crate::run::store::{RunDir, Store};
 use crate::view::View;
 use jiff::Timestamp;
+use serde_json::json;
 use proto::Event;
 
 /// What `status` takes.
@@ -31,9 +34,14 @@ pub async fn run(context: &Context, args: &StatusArgs) -> Result<Exit, Failure> 
 pub fn page(context: &Context, args: &StatusArgs) -> Result<String, Failure> {
     let found = find(context, args.run.as_deref())?;
     let (view, record) = read(&found)?;
+    let next = next(context, &view, record.driven == Some(true));
     match context.format {
-        Format::Text => Ok(report::status(&view, &record, Timestamp::now(), context.color.0)),
-        Format::Json => pretty(&report::json(&view, &record)),
+        Format::Text => Ok(report::status(&view, &record, &next, Timestamp::now(), context.color.0)),
+        Format::Json => {
+            let mut page = report::json(&view, &record);
+            page["next"] = next.iter().map(|next| json!({ "when": next.when, "command": next.command })).collect();
+            pretty(&page)
+        }
     }
 }
 
@@ -71,10 +79,12 @@ impl Recorded {
 
 /// The view of a run and what is known beside it. No host is asked.
 pub(super) fn read(run: &RunDir) -> Result<(View, Record), Failure> {
+    let driven = control::is_driven(&run.path);
     let recorded = Recorded::read(run)?;
     let mut check = report::chain::look(&recorded.bytes, &recorded.events);
     check.hosts.unasked = Some("only `caravan report` asks them".to_owned());
-    Ok((recorded.view(run), Record { dir: run.path.display().to_string(), chain: Some(check) }))
+    let record = Record { dir: run.path.display().to_string(), chain: Some(check), driven: Some(driven) };
+    Ok((recorded.view(run), record))
 }
 
 /// A wrong name is wrong usage; everything else is about the state directory.

@@ -2,7 +2,7 @@
 
 use super::chain::{ChainCheck, Damage};
 use super::{Record, log};
-use crate::view::{Attempt, FindingView, PlatformView, StageView, StepView, View};
+use crate::view::{Attempt, FindingView, Life, PlatformView, StageView, StepView, View};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -22,10 +22,14 @@ pub fn json(view: &View, record: &Record) -> Value {
         "caravan": run.version,
         "plan_hash": run.plan,
         "limit": run.limit,
+        "undoes": run.undoes,
+        "driven": record.driven,
         "started": time(run.started),
         "finished": time(run.ended),
         "outcome": run.outcome,
         "exit_code": run.exit_code,
+        "worked_ms": view.worked(run.started, run.ended.or(run.last)).map(|worked| i64::try_from(worked.as_millis()).unwrap_or(i64::MAX)),
+        "controllers": view.lives.iter().map(life).collect::<Vec<_>>(),
         "order": {
             "kept": view.breaches.is_empty(),
             "breaches": view.breaches.iter().map(|breach| json!({ "step": breach.step, "time": time(breach.time), "before": breach.before })).collect::<Vec<_>>(),
@@ -52,6 +56,7 @@ pub fn json(view: &View, record: &Record) -> Value {
             "reason": known.reason,
             "locked": known.locked,
         })).collect::<Vec<_>>(),
+        "claims": view.claims.iter().map(|known| json!({ "host": known.host, "time": time(known.time), "token": known.token })).collect::<Vec<_>>(),
         "pauses": view.pauses.iter().map(|(at, reason)| json!({ "time": time(*at), "reason": reason })).collect::<Vec<_>>(),
         "journal": { "events": run.events, "chain": chain },
     })
@@ -95,6 +100,19 @@ fn time(time: Option<Timestamp>) -> Option<String> {
     time.map(|time| time.to_string())
 }
 
+fn life(life: &Life) -> Value {
+    json!({
+        "command": life.command,
+        "operator": life.operator,
+        "caravan": life.version,
+        "from": time(life.from),
+        "until": time(life.until),
+        "ended_by_itself": life.ended,
+        "cut_bytes": life.cut_bytes,
+        "from_hosts": life.from_hosts,
+    })
+}
+
 fn platform(view: &View, record: &Record, platform: &PlatformView) -> Value {
     let phases = platform.phases.iter().map(|phase| {
         let stages = view.stages.get(phase.stages.clone()).unwrap_or_default();
@@ -111,8 +129,10 @@ fn platform(view: &View, record: &Record, platform: &PlatformView) -> Value {
         "topology": platform.topology,
         "source": platform.source,
         "target": platform.target,
+        "selected": platform.selected,
         "outcome": platform.outcome,
         "message": platform.message,
+        "left_behind": platform.dropped,
         "started": time(platform.started),
         "finished": time(platform.ended),
         "phases": phases.collect::<Vec<_>>(),
@@ -127,10 +147,11 @@ fn stage(view: &View, record: &Record, stage: &StageView) -> Value {
         "roles": stage.roles,
         "state": stage.state.as_str(),
         "proven": stage.settled(),
+        "tolerant": stage.tolerant,
         "started": time(stage.started),
         "barrier_opened": time(stage.barrier),
         "finished": time(stage.ended),
-        "counts": { "done": counts.done, "running": counts.running, "failed": counts.failed, "unreachable": counts.unreachable, "waiting": counts.waiting },
+        "counts": { "done": counts.done, "running": counts.running, "failed": counts.failed, "unreachable": counts.unreachable, "left_behind": counts.dropped, "waiting": counts.waiting },
         "hosts": stage.hosts.iter().map(|host| json!({ "name": host.name, "state": host.state.as_str() })).collect::<Vec<_>>(),
         "steps": view.steps_of(stage).iter().map(|known| step(record, known)).collect::<Vec<_>>(),
     })
@@ -154,6 +175,15 @@ fn step(record: &Record, step: &StepView) -> Value {
         "duration_ms": step.duration_ms,
         "exit_code": step.exit_code,
         "message": step.message,
+        "died": step.died,
+        "assumed": step.assumed,
+        "repeat": step.repeat,
+        "alerts": step.alerts.iter().map(|alert| json!({
+            "time": time(alert.time),
+            "attempt": alert.attempt,
+            "message": alert.message,
+            "ask": alert.ask,
+        })).collect::<Vec<_>>(),
         "accepted": step.accepted,
         "skip": step.skip,
         "output": log(record, step),
@@ -164,11 +194,13 @@ fn step(record: &Record, step: &StepView) -> Value {
 fn attempt(known: &Attempt) -> Value {
     json!({
         "attempt": known.number,
-        "state": known.state.as_str(),
+        "state": known.outcome(),
         "started": time(known.started),
         "finished": time(known.ended),
+        "duration_ms": known.duration_ms,
         "exit_code": known.exit_code,
         "message": known.message,
+        "died": known.died,
     })
 }
 

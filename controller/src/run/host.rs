@@ -183,6 +183,7 @@ pub(crate) async fn run<H: Hosts>(
     };
     loop {
         tokio::select! {
+            biased;
             order = orders.recv() => match order {
                 Some(order) => task.carry_out(order).await,
                 None => return,
@@ -305,7 +306,7 @@ impl<H: Hosts> Task<H> {
                 self.not_begun(error);
                 return false;
             }
-            pause = wait(pause).await;
+            pause = self.wait(pause).await;
         }
     }
 
@@ -557,7 +558,7 @@ impl<H: Hosts> Task<H> {
                 }
                 return self.give_up(&text);
             }
-            pause = wait(pause).await;
+            pause = self.wait(pause).await;
             // A pause that was asked for meanwhile decides what is said on the new connection.
             while let Ok(order) = orders.try_recv() {
                 match order {
@@ -603,6 +604,13 @@ impl<H: Hosts> Task<H> {
         }
     }
 
+    /// Waits, and answers the next pause. Up to a quarter longer than asked, so that hosts behind one broken link do not all come back
+    /// in the same moment.
+    async fn wait(&self, pause: Duration) -> Duration {
+        tokio::time::sleep(pause + pause * u32::from(self.hosts.jitter()) / 1024).await;
+        (pause * 2).min(PAUSES.1)
+    }
+
     fn give_up(&mut self, why: &str) {
         self.open.clear();
         self.report(Report::GaveUp(why.to_owned()));
@@ -629,13 +637,4 @@ async fn stream_file(path: &Path, to: &mpsc::Sender<Outgoing>, sha256: &str, str
         offset += length as u64;
     }
     to.send(Outgoing::Message(ToAgent::FileEnd { stream })).await.map_err(gone)
-}
-
-/// Waits, and answers the next pause. Up to a quarter longer than asked, so that hosts behind one broken link do not all come back in
-/// the same moment.
-async fn wait(pause: Duration) -> Duration {
-    let mut byte = [0u8];
-    let _ = getrandom::fill(&mut byte);
-    tokio::time::sleep(pause + pause * u32::from(byte[0]) / 1024).await;
-    (pause * 2).min(PAUSES.1)
 }

@@ -17,7 +17,14 @@ impl RunState {
         let mut decisions = Vec::new();
         for platform in 0..self.platforms.len() {
             let state = &self.platforms[platform];
-            let Some(stage) = state.stages.get(state.at).filter(|_| state.end.is_none()) else { continue };
+            if state.end.is_some() {
+                continue;
+            }
+            let Some(stage) = state.stages.get(state.at) else {
+                // The record was cut off between the end of its last stage and its own.
+                decisions.push(Decision::End { platform, outcome: RunOutcome::Ok, message: String::new() });
+                continue;
+            };
             if self.aborted {
                 self.decide_abort(platform, &mut decisions);
             } else if stage.entered {
@@ -44,13 +51,20 @@ impl RunState {
             true => (false, false),
             false => stage.has_ready(&self.plan, platform, &without),
         };
-        let claims = if for_agent || !unsent.is_empty() { state.claims(tolerant, &self.away) } else { Claims::Done };
+        // Before anything is read, too: whoever comes second is told so at once, and not what a platform looks like in the middle of a
+        // migration.
+        let wanted = for_agent || !unsent.is_empty() || (judged && ready);
+        let claims = if wanted { state.claims(tolerant, &self.away) } else { Claims::Done };
+        let locked = state.agents.iter().any(|host| self.away.contains(host) && !self.unreachable.contains(host));
         match claims {
             Claims::Next(hosts) if !self.paused || !unsent.is_empty() => {
                 state.claiming.extend(hosts.iter().cloned());
                 decisions.push(Decision::Claim { platform, hosts });
                 return;
             }
+            Claims::Asked if judged => return,
+            // Hosts that are there are read all the same: the operator wants all findings at once.
+            Claims::Refused if judged && !locked && unsent.is_empty() => {}
             // A host that cannot be had: nothing is granted on this platform, and what other controllers granted stays unknown.
             Claims::Refused if state.claiming.is_empty() && stage.open == state.unsent.len() => {
                 let message = format!("{} {}: not all hosts of the platform can be had for this run", stage.phase, stage.name);

@@ -18,7 +18,7 @@ fn two() -> Plan {
 fn record() -> Record {
     let hosts = HostHeads { unasked: Some("--offline".to_owned()), ..HostHeads::default() };
     let chain = ChainCheck { head: "c0ffee".repeat(10) + "c0ff", hosts, ..ChainCheck::default() };
-    Record { dir: "~/.local/state/caravan/runs/2026-11-22-q7".to_owned(), chain: Some(chain) }
+    Record { dir: "~/.local/state/caravan/runs/2026-11-22-q7".to_owned(), chain: Some(chain), driven: None }
 }
 
 fn view(plan: &Plan, faults: &Faults) -> View {
@@ -190,7 +190,7 @@ fn status_of_a_running_run() {
     let failed = events.iter().position(|event| matches!(event.kind, Kind::StepFinished { outcome: Outcome::Failed, .. })).unwrap();
     let view = View::of(&plan, &events[..=failed]);
     let now = view.run.last.unwrap().checked_add(jiff::SignedDuration::from_secs(8)).unwrap();
-    insta::assert_snapshot!(report::status(&view, &record(), now, false));
+    insta::assert_snapshot!(report::status(&view, &record(), &next(), now, false));
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn runs_of_all_kinds() {
         View::of(&plan, &events[..100]),
         View::new(&plan),
     ];
-    let mut listed: Vec<Listed> = listed.into_iter().map(|view| Listed::Run(Box::new(view))).collect();
+    let mut listed: Vec<Listed> = listed.into_iter().map(|view| Listed::Run(Box::new(view), false)).collect();
     listed.push(Listed::Unreadable("2026-11-20-aa".to_owned(), "plan.json cannot be understood".to_owned()));
     insta::assert_snapshot!(report::runs(&listed, false));
 }
@@ -220,6 +220,6 @@ fn reports_of_half_runs_never_panic() {
         let text = report::markdown(&view, &record());
         assert!(text.contains("## Platform emea"));
         report::summary(&view, &record(), &[], true);
-        report::status(&view, &record(), fleet::START.parse().unwrap(), true);
+        report::status(&view, &record(), &next(), fleet::START.parse().unwrap(), true);
     }
 }
