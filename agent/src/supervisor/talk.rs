@@ -148,7 +148,8 @@ impl Run {
             self.say(FromAgent::Refused { reason });
             return Ok(());
         }
-        self.journal.reserve().map_err(|e| self.full(&e))?;
+        // Results have to find room on a disk that others fill meanwhile. Who cannot have that does not begin.
+        self.journal.reserve(steps.len() + 1).map_err(|e| self.full(&e))?;
         // What has ended already is not run again; its events may not have arrived.
         let known: Vec<Attempt> =
             steps.iter().map(|granted| Attempt { step: granted.spec.id.clone(), attempt: granted.attempt }).collect();
