@@ -2,22 +2,28 @@
 
 mod plan_fleet;
 
+use controller::plan::rollback::{Done, Forward};
 use controller::plan::runbook::{Family, Runbook, Template};
-use controller::plan::{Phase, Reversibility};
+use controller::plan::{Phase, Plan, PlannedStep, PlatformPlan, Reversibility};
 use inventory::{Backup, InitSystem, Location, SourceVersion};
 use plan_fleet::*;
-use proto::Action;
+use proto::{Action, StepId};
 use std::collections::BTreeSet;
 
 fn runbook() -> Runbook {
     Runbook::for_source(SourceVersion::V6_1).unwrap().unwrap()
 }
 
+fn way_back() -> Runbook {
+    Runbook::back_to(SourceVersion::V6_1).unwrap().unwrap()
+}
+
 #[test]
 fn only_v6_1_has_a_runbook() {
     assert!(Runbook::for_source(SourceVersion::V5_11).unwrap().is_none());
     assert!(Runbook::for_source(SourceVersion::V6_02).unwrap().is_none());
-    assert_eq!(runbook().name, "v6.1-to-v7");
+    assert!(Runbook::back_to(SourceVersion::V6_02).unwrap().is_none());
+    assert_eq!((runbook().name, way_back().name), ("v6.1-to-v7".to_owned(), "rollback-v7-to-v6.1".to_owned()));
 }
 
 #[test]
@@ -29,6 +35,10 @@ fn a_runbook_of_another_shape_is_refused() {
         (
             "name: x\nsource_versions: []\nsteps: [{ name: a, title: t, phase: stop, scope: host, run_as: root, action: verify, reversibility: reversible, source: s, explain: e }]",
             "either `stage` or `at`",
+        ),
+        (
+            "name: x\nsource_versions: []\nsteps: [{ name: a, title: t, phase: rollback, stage: s, scope: host, run_as: root, action: verify, reversibility: reversible, source: s, explain: e }, { name: b, title: t, phase: rollback, stage: s, tolerant: true, scope: host, run_as: root, action: verify, reversibility: reversible, source: s, explain: e }]",
+            "the same of `tolerant`",
         ),
     ] {
         let error = Runbook::parse(text).unwrap_err().to_string();
@@ -50,6 +60,48 @@ fn every_condition() -> Vec<inventory::Platform> {
     bare.hosts.push(windows(host("win-db", &[inventory::Role::Database])));
     platforms.push(bare);
     platforms
+}
+
+/// The ways back of the same fleets, from a run that got to its end, from one that only moved the trees, and from one that nobody can
+/// vouch for.
+fn ways_back() -> Vec<Plan> {
+    let fleet = fleet(every_condition());
+    let forward = plan(&fleet).unwrap();
+    let steps = || forward.platforms.iter().flat_map(PlatformPlan::steps);
+    let ids =
+        |wanted: &dyn Fn(&&PlannedStep) -> bool| steps().filter(wanted).map(|step| step.id.clone()).collect::<BTreeSet<StepId>>();
+    let whole = Done { granted: ids(&|_| true), ..Done::default() };
+    let moved = Done { granted: ids(&|step| step.id.0.contains("/stop/") || step.id.0.contains("/backup/")), ..Done::default() };
+    let accepted = Done { accepted: ids(&|step| step.id.0.contains("/backup/")), ..whole.clone() };
+    let back = |done: &Done| {
+        let forward = Forward { run: "2026-11-22-x7k", plan: &forward, done };
+        controller::plan::rollback::build(&fleet, &forward).unwrap().plan
+    };
+    vec![back(&whole), back(&moved), back(&accepted)]
+}
+
+/// Every step of every plan that the runbooks give.
+fn every_plan() -> Vec<Plan> {
+    let mut plans = ways_back();
+    plans.push(plan(&fleet(every_condition())).unwrap());
+    plans
+}
+
+#[test]
+fn every_step_of_the_way_back_is_planned_somewhere() {
+    let plans = ways_back();
+    let steps = || plans.iter().flat_map(|plan| &plan.platforms).flat_map(PlatformPlan::steps);
+    for template in way_back().steps {
+        let planned = steps().any(|step| step.name == template.name && step.explain == template.explain);
+        assert!(planned, "{} is never planned", template.name);
+        assert_eq!(template.phase, Phase::Rollback, "{}", template.name);
+    }
+    // What is undone are steps that there are.
+    let forward = runbook();
+    for name in way_back().steps.iter().flat_map(|step| step.undoes.iter().chain(&step.when.unless)) {
+        assert!(forward.names().contains(&name.as_str()), "there is no step {name} to undo");
+    }
+    assert!(forward.steps.iter().all(|step| step.undoes.is_empty() && step.when.unless.is_empty() && !step.tolerant));
 }
 
 #[test]
@@ -85,6 +137,7 @@ const WITHOUT_PROBE: &[(&str, &str)] = &[
     ("backup.database", "half a dump can look whole; backup.database-verify proves it"),
     ("conf.reload", "leaves nothing to look at"),
     ("conf.reload-tracking", "leaves nothing to look at"),
+    ("restore.database", "a database does not say which dump it came from"),
 ];
 
 /// Steps whose probe looks at nothing, and why that is right.
@@ -92,12 +145,17 @@ const PROVEN_ELSEWHERE: &[(&str, &str)] = &[
     ("stop.nlserver", "stop.processes proves it"),
     ("postupgrade.check", "changes nothing"),
     ("start.service", "start.verify proves it, as the Campaign account"),
+    ("stop.old-service", "stop.processes proves it"),
+    ("back.daemon-reload", "back.start-service shows whether the old unit is known"),
+    ("back.start-service", "back.start-verify proves it, as the Campaign account"),
 ];
+
+/// What only a backup brings the state before back.
+const ONE_WAY: &[&str] = &["postupgrade", "windows.postupgrade", "restore.database", "restore-by-dba"];
 
 #[test]
 fn what_changes_a_host_can_be_proven_and_has_a_way_back() {
-    let plan = plan(&fleet(every_condition())).unwrap();
-    for step in plan.platforms.iter().flat_map(controller::plan::PlatformPlan::steps) {
+    for step in every_plan().iter().flat_map(|plan| &plan.platforms).flat_map(PlatformPlan::steps) {
         let action = &step.spec.action;
         let excepted = WITHOUT_PROBE.iter().any(|(name, _)| *name == step.name);
         let asks = matches!(action, Action::Gate { .. } | Action::Inspect { .. });
@@ -107,8 +165,7 @@ fn what_changes_a_host_can_be_proven_and_has_a_way_back() {
         if !action.is_read_only() && step.name != "postupgrade.check" {
             assert!(!step.undo.is_empty(), "{} has no undo", step.id);
         }
-        let upgrade = ["postupgrade", "windows.postupgrade"].contains(&step.name.as_str());
-        assert_eq!(step.reversibility == Reversibility::OneWay, upgrade, "{}", step.id);
+        assert_eq!(step.reversibility == Reversibility::OneWay, ONE_WAY.contains(&step.name.as_str()), "{}", step.id);
         assert!(!step.title.is_empty() && !step.source.is_empty() && !step.explain.is_empty(), "{}", step.id);
         assert_eq!(step.command, action.argv(), "{}", step.id);
         assert_eq!(step.action, action.kind(), "{}", step.id);
@@ -117,7 +174,7 @@ fn what_changes_a_host_can_be_proven_and_has_a_way_back() {
 
 #[test]
 fn no_shell_reads_a_value() {
-    for step in runbook().steps {
+    for step in runbook().steps.into_iter().chain(way_back().steps) {
         let Some(argv) = step.action.pointer("/command/argv").and_then(|argv| argv.as_array()) else { continue };
         let program = argv[0].as_str().unwrap();
         if ["/bin/sh", "sh", "bash", "env", "su"].contains(&program) {
@@ -129,11 +186,13 @@ fn no_shell_reads_a_value() {
 
 #[test]
 fn steps_of_one_name_exclude_each_other() {
-    let steps = runbook().steps;
+    let steps: Vec<Template> = runbook().steps.into_iter().chain(way_back().steps).collect();
     let windows = |step: &Template| step.when.family.as_ref().is_some_and(|family| *family == [Family::Windows]);
     for (index, one) in steps.iter().enumerate() {
         for other in steps.iter().skip(index + 1).filter(|other| other.name == one.name && other.phase == one.phase) {
             let apart = windows(one) != windows(other)
+                || one.when.family.is_some() && other.when.family.is_some() && one.when.family != other.when.family
+                || one.undoes.iter().any(|name| other.when.unless.contains(name))
                 || one.when.init.is_some() && one.when.init != other.when.init
                 || one.when.database_password.is_some() && one.when.database_password != other.when.database_password;
             assert!(apart, "{}", one.name);
@@ -154,8 +213,7 @@ fn the_password_of_a_database_without_one_is_not_asked_for() {
 /// `nlserver` and `env.sh` belong to the Campaign account: root never runs or sources what that account can write.
 #[test]
 fn root_runs_nothing_of_the_campaign_account() {
-    let plan = plan(&fleet(every_condition())).unwrap();
-    for step in plan.platforms.iter().flat_map(controller::plan::PlatformPlan::steps) {
+    for step in every_plan().iter().flat_map(|plan| &plan.platforms).flat_map(PlatformPlan::steps) {
         if step.spec.run_as == proto::RunAs::User("root".to_owned()) && !matches!(step.spec.action, Action::Inspect { .. }) {
             let text = serde_json::to_string(&[serde_json::json!(step.spec.action), serde_json::json!(step.spec.probe)]).unwrap();
             assert!(!text.contains("env.sh") && !text.contains("bin/nlserver"), "{}: {text}", step.id);
@@ -168,7 +226,7 @@ fn root_runs_nothing_of_the_campaign_account() {
 fn modules_of_instances_start_only_where_the_configuration_says_so() {
     let plan = plan(&fleet(every_condition())).unwrap();
     let mut seen = 0;
-    for step in plan.platforms.iter().flat_map(controller::plan::PlatformPlan::steps) {
+    for step in plan.platforms.iter().flat_map(PlatformPlan::steps) {
         let module = step.name.strip_prefix("start.").filter(|_| step.instance.is_some());
         assert_eq!(step.spec.only_if.is_some(), module.is_some(), "{}", step.id);
         if let (Some(module), Some(proto::Probe::Xml { file, element, attribute, equals })) = (module, &step.spec.only_if) {

@@ -96,6 +96,10 @@ pub enum Command {
     Skip(super::decide::SkipArgs),
     /// Shows a run as it goes on, from another terminal.
     Attach(super::attach::AttachArgs),
+    /// Undoes what a run did, in reverse order, from the backups.
+    Rollback(super::rollback::RollbackArgs),
+    /// Removes what a run that is over left on its hosts; after a second confirmation also the trees that were kept to go back.
+    Cleanup(super::cleanup::CleanupArgs),
     /// Shows where a run stands.
     Status(super::status::StatusArgs),
     /// Lists the runs there were.

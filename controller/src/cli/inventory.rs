@@ -58,7 +58,9 @@ pub fn load_fleet(context: &Context) -> Result<Fleet, Failure> {
 fn load(context: &Context) -> Result<Result<Loaded, Problems>, Failure> {
     let mut runbooks = Vec::new();
     for version in [SourceVersion::V5_11, SourceVersion::V6_02, SourceVersion::V6_1] {
-        runbooks.extend(Runbook::for_source(version).map_err(|error| Failure::new(Exit::Internal, format!("error: {error}")))?);
+        for runbook in [Runbook::for_source(version), Runbook::back_to(version)] {
+            runbooks.extend(runbook.map_err(|error| Failure::new(Exit::Internal, format!("error: {error}")))?);
+        }
     }
     let steps: Vec<&str> = runbooks.iter().flat_map(Runbook::names).collect();
     Ok(inventory::load_with(&context.inventory, Options { steps: Some(&steps) }))

@@ -85,11 +85,5 @@ fn ask_to_start(context: &Context, plan: &Plan, platforms: &BTreeSet<String>) ->
     };
     eprintln!("{}", plan::render(&shown, context.color.1, width()));
     let hosts: BTreeSet<&str> = start::steps(&shown).map(|step| step.host.as_str()).collect();
-    eprint!("Migrate {} with {}? Type yes: ", count(shown.platforms.len(), "platform"), count(hosts.len(), "host"));
-    let mut answer = String::new();
-    let read = std::io::stdin().read_line(&mut answer);
-    match read {
-        Ok(_) if answer.trim() == "yes" => Ok(()),
-        _ => Err(Failure::new(Exit::Waiting, "Not started; nothing was contacted.")),
-    }
+    start::ask(&format!("Migrate {} with {}? Type yes: ", count(shown.platforms.len(), "platform"), count(hosts.len(), "host")))
 }

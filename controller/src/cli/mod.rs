@@ -7,6 +7,7 @@ pub mod attach;
 pub mod check;
 pub mod control;
 pub mod decide;
+pub mod cleanup;
 pub mod exec;
 mod follow;
 pub mod hosts;
@@ -18,8 +19,10 @@ mod page;
 pub mod passwords;
 pub mod pause;
 pub mod plan;
+pub mod remote;
 pub mod report;
 pub mod resume;
+pub mod rollback;
 pub mod runs;
 pub mod saved;
 mod screen;
@@ -125,6 +128,8 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Retry(args) => decide::retry(&context, args).await,
         Command::Skip(args) => decide::skip(&context, args).await,
         Command::Attach(args) => attach::run(&context, args).await,
+        Command::Rollback(args) => rollback::run(&context, args).await,
+        Command::Cleanup(args) => cleanup::run(&context, args).await,
         Command::Status(args) => status::run(&context, args).await,
         Command::Runs(args) => runs::run(&context, args).await,
         Command::Report(args) => report::run(&context, args, cli.format).await,

@@ -70,7 +70,7 @@ pub fn show(context: &Context, args: &PlanArgs, fleet: &Fleet, width: usize) -> 
     Ok(Outcome { text, exit: Exit::Ok })
 }
 
-fn json<T: serde::Serialize>(value: &T) -> Result<String, Failure> {
+pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<String, Failure> {
     serde_json::to_string_pretty(value)
         .map_err(|error| Failure::new(Exit::Internal, format!("error: the plan has no JSON form: {error}")))
 }

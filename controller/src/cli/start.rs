@@ -278,6 +278,27 @@ fn asker(context: &Context, screen: &Screen) -> Option<Box<Asker>> {
     at_terminal.then(|| screen.asker())
 }
 
+/// Asks whether to start; only `yes` is a yes.
+///
+/// # Errors
+/// It was another answer, or there is no terminal to ask at.
+pub(super) fn ask(question: &str) -> Result<(), Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::new(
+            Exit::Usage,
+            "error: there is no terminal to ask at; look at what would be done, then give --yes",
+        ));
+    }
+    if says_yes(question) { Ok(()) } else { Err(Failure::new(Exit::Waiting, "Not started; nothing was contacted.")) }
+}
+
+/// Asks a question at the terminal; only `yes` is a yes.
+pub(super) fn says_yes(question: &str) -> bool {
+    eprint!("{question}");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).is_ok() && answer.trim() == "yes"
+}
+
 /// First Ctrl-C: pause. Second: detach.
 fn keyboard(to: mpsc::Sender<Command>, notice: impl Fn(&str) + Send + 'static) {
     tokio::spawn(async move {

@@ -162,6 +162,24 @@ pub enum PlanError {
         /// What is wrong.
         problem: TemplateError,
     },
+    /// The run that is to be undone did nothing.
+    #[error("run {run} touched nothing: there is nothing to roll back")]
+    NothingToRollBack {
+        /// The run.
+        run: String,
+    },
+    /// The inventory and the run that is to be undone say different things.
+    #[error(
+        "the inventory does not say any more what run {run} did: `{step}` {seen}; put the inventory back as it was then (the run's plan.json has it)"
+    )]
+    Moved {
+        /// The run.
+        run: String,
+        /// The step, or the platform.
+        step: String,
+        /// What it was and what it would be now.
+        seen: String,
+    },
     /// The runbook itself is broken.
     #[error("step `{step}` of the runbook: {problem}. This is a defect of caravan")]
     Runbook {

@@ -5,11 +5,13 @@ use super::files::Files;
 use super::model::{Phase, PhasePlan, PlannedStep, StagePlan, StepScope};
 use super::order::Stages;
 use super::overrides;
+use super::rollback::Undone;
 use super::runbook::{Account, At, BackupBy, Each, Family, On, PackageFrom, Runbook, Template, Wave, When};
 use super::site::Site;
 use super::template::{Values, fill, fill_text};
 use super::values::{Subject, backup_by, backup_host, carried, values};
 use inventory::{Host, Instance, InstanceKind, Location, Platform, Role, Topology};
+use proto::step::Limits;
 use proto::{Action, Probe, Query, RunAs, StepId, StepSpec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -21,8 +23,8 @@ pub type Queries<'a> = dyn Fn(&Platform, &Host, Phase) -> Vec<Query> + 'a;
 /// The phases that ask.
 pub(super) const ASKING: [Phase; 2] = [Phase::Preflight, Phase::Verify];
 
-/// The phases in order.
-pub(super) const PHASES: [Phase; 6] = [Phase::Preflight, Phase::Stop, Phase::Backup, Phase::Migrate, Phase::Restart, Phase::Verify];
+/// The phases of a migration, in order.
+const PHASES: [Phase; 6] = [Phase::Preflight, Phase::Stop, Phase::Backup, Phase::Migrate, Phase::Restart, Phase::Verify];
 
 /// Applies a runbook to a platform.
 pub(super) struct Expansion<'a> {
@@ -34,6 +36,8 @@ pub(super) struct Expansion<'a> {
     pub(super) files: &'a Files,
     /// The questions of the phases that ask, by host.
     pub(super) queries: &'a BTreeMap<(&'a str, Phase), Value>,
+    /// What is undone, where the runbook is a way back.
+    pub(super) undone: Option<&'a Undone<'a>>,
 }
 
 /// A template applied to one subject, in its stage.
@@ -47,21 +51,28 @@ struct Placed<'a> {
 impl<'a> Expansion<'a> {
     /// All phases with all stages and steps.
     pub(super) fn phases(&self, errors: &mut Vec<PlanError>) -> Vec<PhasePlan> {
-        PHASES.iter().map(|phase| self.phase(*phase, errors)).collect()
+        let phases: &[Phase] = if self.undone.is_some() { &[Phase::Rollback] } else { &PHASES };
+        phases.iter().map(|phase| self.phase(*phase, errors)).collect()
     }
 
     fn phase(&self, phase: Phase, errors: &mut Vec<PlanError>) -> PhasePlan {
-        let by_role = self.by_role(phase);
-        let mut stages: Vec<StagePlan> =
-            by_role.map_or(&[][..], |stages| &stages.list).iter().map(|(name, roles)| stage(name, roles.clone())).collect();
+        let mut stages: Vec<StagePlan> = Vec::new();
+        // The stages by role stand where the first step of one of them does.
+        let mut by_role: Option<(usize, &Stages)> = None;
         for template in self.runbook.steps.iter().filter(|template| template.phase == phase) {
-            for placed in self.places(template, &mut stages) {
+            if template.at.is_some() && by_role.is_none() {
+                by_role = self.by_role(phase).map(|list| (stages.len(), list));
+                stages
+                    .extend(by_role.iter().flat_map(|(_, by_role)| &by_role.list).map(|(name, roles)| stage(name, roles.clone())));
+            }
+            for placed in self.places(template, &mut stages, by_role) {
                 let stage = stages.get(placed.stage).map_or("", |stage| stage.name.as_str());
                 let values = self.values(placed.subject, phase, stage);
                 match self.step(template, &placed, stage, &values) {
                     Ok(step) => {
                         let steps = overrides::apply(self.platform, template, step, &values, errors);
                         if let Some(stage) = stages.get_mut(placed.stage) {
+                            stage.tolerant = template.tolerant;
                             stage.steps.extend(steps);
                         }
                     }
@@ -78,22 +89,23 @@ impl<'a> Expansion<'a> {
 
     fn by_role(&self, phase: Phase) -> Option<&'a Stages> {
         match phase {
-            Phase::Migrate => Some(self.migrate),
+            // On the way back, it is the reverse of it.
+            Phase::Migrate | Phase::Rollback => Some(self.migrate),
             Phase::Restart => Some(self.restart),
             _ => None,
         }
     }
 
     /// Everything that a template is for, with the stage it belongs to.
-    fn places(&self, template: &Template, stages: &mut Vec<StagePlan>) -> Vec<Placed<'a>> {
+    fn places(&self, template: &Template, stages: &mut Vec<StagePlan>, by_role: Option<(usize, &Stages)>) -> Vec<Placed<'a>> {
         let mut found = Vec::new();
         for subject in self.subjects(template) {
-            if !self.applies(&template.when, subject) {
+            if !self.applies(&template.when, subject) || self.undone.is_some_and(|undone| !undone.concerns(template, subject)) {
                 continue;
             }
             let stage_of = match (&template.stage, template.at) {
                 (Some(name), _) => Some(named_stage(stages, name)),
-                (None, Some(at)) => self.by_role(template.phase).and_then(|stages| self.stage_at(stages, at, subject)),
+                (None, Some(at)) => by_role.and_then(|(first, stages)| Some(first + self.stage_at(stages, at, subject)?)),
                 (None, None) => None,
             };
             let Some(stage) = stage_of else { continue };
@@ -176,6 +188,8 @@ impl<'a> Expansion<'a> {
 
     fn stage_at(&self, stages: &Stages, at: At, subject: Subject<'_>) -> Option<usize> {
         match at {
+            // What a host's first stage did is undone in the last one that it is in.
+            At::Host if self.undone.is_some() => stages.of_host(subject.site.host).last().copied(),
             At::Host => stages.of_host(subject.site.host).first().copied(),
             At::Role => stages.of_role(subject.role?),
             At::App => app_role(self.platform, subject.instance?).and_then(|role| stages.of_role(role)).or_else(|| {
@@ -208,11 +222,21 @@ impl<'a> Expansion<'a> {
             && when.backup.is_none_or(|by| subject.instance.is_some_and(|instance| backup_by(self.platform, instance) == by))
             && when.database_password.is_none_or(|given| database.is_some_and(|database| database.password.is_some() == given))
             && when.package.is_none_or(|wanted| from == Some(wanted))
+            && when.old_packages.is_none_or(|wanted| self.has_old_packages(site) == wanted)
+    }
+
+    /// Whether the old packages can be installed again: from files, or in the site's own way.
+    fn has_old_packages(&self, site: &Site<'_>) -> bool {
+        let own_way = self.platform.overrides.get("back.install-packages").is_some_and(|change| change.command.is_some());
+        own_way || !site.old.is_empty()
     }
 
     fn values(&self, subject: Subject<'_>, phase: Phase, stage: &str) -> Values {
         let mut values = values(self.platform, subject, self.files);
         values.insert("stage", Value::from(stage));
+        if let Some(undone) = self.undone {
+            undone.values(subject, &mut values);
+        }
         if let Some(queries) = self.queries.get(&(subject.site.host.name.as_str(), phase)) {
             values.insert("queries", queries.clone());
         }
@@ -235,6 +259,7 @@ impl<'a> Expansion<'a> {
         let id = StepId(format!("{}/{}/{stage}/{}{whose}/{name}", self.platform.name, template.phase, site.host.name));
         let title = text(&template.title)?;
         let run_as = run_as(site.host, template.run_as);
+        let watch = template.limits.watch.iter().map(|pattern| text(pattern)).collect::<Result<_, _>>()?;
         let wave = match template.wave {
             Wave::Fixed(wave) => wave,
             Wave::Named(_) => self.restart.of_host(site.host).last().map_or(0, |stage| u32::try_from(*stage).unwrap_or(u32::MAX)),
@@ -263,7 +288,7 @@ impl<'a> Expansion<'a> {
                 only_if,
                 probe,
                 repeat: template.repeat,
-                limits: template.limits.clone(),
+                limits: Limits { watch, ..template.limits.clone() },
             },
             id,
         })

@@ -13,6 +13,7 @@ pub mod model;
 mod order;
 mod overrides;
 mod render;
+pub mod rollback;
 pub mod runbook;
 mod site;
 mod template;
@@ -93,7 +94,8 @@ fn plan_platform(
     let sites = site::settle(platform, errors, warnings);
     let mut stages = |stages: Result<order::Stages, PlanError>| stages.map_err(|error| errors.push(error)).ok();
     let (migrate, restart) = (stages(order::migrate(platform)), stages(order::restart(platform)));
-    overrides::check(platform, &runbook, errors);
+    let way_back = way_back_of(platform, errors);
+    overrides::check(platform, &runbook, way_back.as_ref(), errors);
     check_targets(platform, errors);
     check_instances(platform, errors);
     let (migrate, restart) = (migrate?, restart?);
@@ -107,8 +109,16 @@ fn plan_platform(
         .collect();
     let asked =
         asked.map_err(|error| errors.push(PlanError::Runbook { step: "facts".to_owned(), problem: error.to_string() })).ok()?;
-    let expansion =
-        Expansion { platform, runbook: &runbook, sites: &sites, migrate: &migrate, restart: &restart, files, queries: &asked };
+    let expansion = Expansion {
+        platform,
+        runbook: &runbook,
+        sites: &sites,
+        migrate: &migrate,
+        restart: &restart,
+        files,
+        queries: &asked,
+        undone: None,
+    };
     let phases = expansion.phases(errors);
     let lead = platform.hosts.iter().find(|host| host.has_campaign()).or(platform.hosts.first())?;
     let build = lead.source.latest_build.map(|build| format!(" ({build})")).unwrap_or_default();
@@ -126,8 +136,15 @@ fn plan_platform(
             .collect(),
         phases,
     };
-    warn(platform, &plan, &migrate, warnings);
+    warn(platform, &plan, &migrate, way_back.as_ref(), warnings);
     Some(plan)
+}
+
+/// The runbook that leads back to a platform's source version: a site can override its steps beforehand.
+fn way_back_of(platform: &Platform, errors: &mut Vec<PlanError>) -> Option<Runbook> {
+    let version = platform.hosts.iter().find(|host| host.has_campaign())?.source.version;
+    let defect = |problem: String| PlanError::Runbook { step: "all".to_owned(), problem };
+    Runbook::back_to(version).map_err(|error| errors.push(defect(error.to_string()))).ok().flatten()
 }
 
 /// The runbook for a platform's source version.
@@ -217,7 +234,7 @@ fn check_instances(platform: &Platform, errors: &mut Vec<PlanError>) {
 }
 
 /// What a person should know before starting.
-fn warn(platform: &Platform, plan: &PlatformPlan, migrate: &order::Stages, warnings: &mut Vec<String>) {
+fn warn(platform: &Platform, plan: &PlatformPlan, migrate: &order::Stages, way_back: Option<&Runbook>, warnings: &mut Vec<String>) {
     let name = &platform.name;
     let mut several: Vec<(Vec<Role>, Role, Vec<String>)> = Vec::new();
     for (host, role) in order::upside_down(platform, migrate) {
@@ -236,9 +253,10 @@ fn warn(platform: &Platform, plan: &PlatformPlan, migrate: &order::Stages, warni
     }
     for (step, change) in &platform.overrides {
         let planned = plan.steps().any(|planned| planned.name == *step);
-        if !planned {
+        let later = way_back.is_some_and(|runbook| runbook.names().contains(&step.as_str()));
+        if !planned && !later {
             warnings.push(format!("{name}: the override of `{step}` changes nothing: the plan of this platform has no such step."));
-        } else if let Some(reason) = &change.skip {
+        } else if let Some(reason) = change.skip.as_ref().filter(|_| planned) {
             warnings.push(format!(
                 "{name}: `{step}` is left out: {reason}. Its barrier opens only if its probe says that the effect is there."
             ));

@@ -24,6 +24,11 @@ impl Stages {
         stages
     }
 
+    /// The same stages from the last to the first.
+    pub(super) fn reversed(&self) -> Self {
+        Self { list: self.list.iter().rev().cloned().collect() }
+    }
+
     /// One stage for each group of roles, without the roles that no host of the platform has. Named after its roles.
     fn grouped(platform: &Platform, groups: &[Vec<Role>]) -> Self {
         let present = groups

@@ -12,8 +12,9 @@ use proto::{Action, RunAs, StepId, StepSpec};
 const SIMILAR: f64 = 0.6;
 
 /// Finds overrides that name no step of the runbook, or replace what cannot be replaced.
-pub(super) fn check(platform: &Platform, runbook: &Runbook, errors: &mut Vec<PlanError>) {
-    let names = runbook.names();
+pub(super) fn check(platform: &Platform, runbook: &Runbook, way_back: Option<&Runbook>, errors: &mut Vec<PlanError>) {
+    let mut names = runbook.names();
+    names.extend(way_back.iter().flat_map(|runbook| runbook.names()));
     for (step, change) in &platform.overrides {
         if !names.contains(&step.as_str()) {
             let similar = names.iter().map(|name| (strsim::jaro_winkler(name, step), *name)).filter(|(score, _)| *score >= SIMILAR);
@@ -28,6 +29,7 @@ pub(super) fn check(platform: &Platform, runbook: &Runbook, errors: &mut Vec<Pla
         let kind = runbook
             .steps
             .iter()
+            .chain(way_back.iter().flat_map(|runbook| &runbook.steps))
             .find(|template| template.name == *step)
             .and_then(|template| template.action.as_object()?.keys().next());
         let what = match kind.map(String::as_str) {

@@ -35,7 +35,8 @@ pub fn render(plan: &Plan, color: bool, width: usize) -> String {
 /// How to see more, in words that work with this plan.
 fn details(plan: &Plan) -> String {
     let staged = |platform: &PlatformPlan| {
-        let (index, phase) = platform.phases.iter().enumerate().find(|(_, phase)| phase.name == Phase::Migrate)?;
+        let shown = |phase: &PhasePlan| matches!(phase.name, Phase::Migrate | Phase::Rollback);
+        let (index, phase) = platform.phases.iter().enumerate().find(|(_, phase)| shown(phase))?;
         let step = phase.stages.first()?.steps.first()?;
         Some(format!(" · details: --explain {}.1 (a stage), --explain {} (a step)", index + 1, step.name))
     };
@@ -54,6 +55,10 @@ fn render_platform(platform: &PlatformPlan, paint: Paint, width: usize) -> Strin
         match phase.name {
             Phase::Migrate => {
                 out.push_str(&format!("{}{}\n", paint.bold(&title), paint.dim("── barrier ──")));
+                out.push_str(&stage_lines(index + 1, phase, paint, width));
+            }
+            Phase::Rollback => {
+                out.push_str(&format!("{}{}\n", paint.bold(&title), count(phase)));
                 out.push_str(&stage_lines(index + 1, phase, paint, width));
             }
             Phase::Restart => out.push_str(&hang(&head, PHASE + 10, &restart_line(phase), width)),
@@ -109,7 +114,12 @@ fn stage_lines(number: usize, phase: &PhasePlan, paint: Paint, width: usize) -> 
     let widest = groups.iter().flat_map(|(_, groups)| groups).map(|row| columns(&row.hosts)).max().unwrap_or_default();
     let hosts_column = widest.min(HOSTS) + 2;
     let mut out = String::new();
-    for (name, groups) in &groups {
+    let first_tolerant = phase.stages.iter().position(|stage| stage.tolerant);
+    for (number, (name, groups)) in groups.iter().enumerate() {
+        if first_tolerant == Some(number) {
+            let text = "── from here on a host that fails does not keep the others ──";
+            out.push_str(&format!("{}{}\n", " ".repeat(PHASE - 11), paint.dim(text)));
+        }
         for (index, Row { hosts, steps, one_way }) in groups.iter().enumerate() {
             let name = pad(if index == 0 { name } else { "" }, title);
             let mark = if *one_way { format!("{FIRM}{FIRM}{ONE_WAY}{FIRM}one-way") } else { String::new() };
@@ -143,7 +153,8 @@ fn host_groups(stage: &StagePlan) -> Vec<Row> {
     let mut groups: Vec<(Kinds<'_>, Vec<String>)> = Vec::new();
     for host in &stage.hosts {
         let of_host = || stage.steps.iter().filter(|step| step.host == *host);
-        let kinds: Vec<(&str, bool)> = of_host().map(|step| (step.short.as_str(), step.skip.is_some())).collect();
+        let told = of_host().filter(|step| !step.short.is_empty());
+        let kinds: Vec<(&str, bool)> = told.map(|step| (step.short.as_str(), step.skip.is_some())).collect();
         match groups.iter_mut().find(|(known, _)| *known == kinds) {
             Some((_, hosts)) => hosts.push(host.clone()),
             None => groups.push((kinds, vec![host.clone()])),
@@ -183,7 +194,12 @@ fn notes(platform: &PlatformPlan, width: usize, paint: Paint) -> String {
         planned.stages.iter().position(one_way).map(|stage| format!("{}.{}", phase + 1, stage + 1))
     });
     if let Some(number) = first_one_way {
-        let text = format!("from {number} on the way back is the backup of the database and nl6.back.");
+        let back = platform.phases.iter().any(|phase| phase.name == Phase::Rollback);
+        let text = if back {
+            format!("{number} puts a backup in the place of the database: what was written since is lost.")
+        } else {
+            format!("from {number} on the way back is the backup of the database and nl6.back.")
+        };
         out.push_str(&hang(&format!("{} ", paint.yellow(ONE_WAY)), 2, &text, width));
     }
     let gates: Vec<&str> = platform

@@ -13,13 +13,16 @@ use serde_json::Value;
 /// The runbooks that this binary carries.
 const EMBEDDED: &[&str] = &[include_str!("runbooks/v6.1-to-v7.yaml")];
 
+/// Their ways back.
+const WAYS_BACK: &[&str] = &[include_str!("runbooks/rollback-v7-to-v6.1.yaml")];
+
 /// A migration procedure.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Runbook {
     /// Its name (`v6.1-to-v7`).
     pub name: String,
-    /// The versions that it starts from.
+    /// The versions that it starts from; of a way back, those that it leads to.
     pub source_versions: Vec<SourceVersion>,
     /// Its steps, in order.
     pub steps: Vec<Template>,
@@ -52,6 +55,12 @@ pub struct Template {
     /// Done once for each of these things of the host.
     #[serde(default)]
     pub each: Option<Each>,
+    /// In a rollback: only where one of these steps of the run that is undone was granted.
+    #[serde(default)]
+    pub undoes: Vec<String>,
+    /// In a rollback: the stage goes on without a host that fails. The same for all steps of a stage.
+    #[serde(default)]
+    pub tolerant: bool,
     /// Its wave in the stage.
     #[serde(default)]
     pub wave: Wave,
@@ -189,6 +198,18 @@ pub struct When {
     /// How the package file gets to the host.
     #[serde(default)]
     pub package: Option<PackageFrom>,
+    /// In a rollback: none of these steps of the run that is undone was granted.
+    #[serde(default)]
+    pub unless: Vec<String>,
+    /// In a rollback: the run made a dump of the instance's database that `pg_restore` can restore.
+    #[serde(default)]
+    pub dump: Option<bool>,
+    /// In a rollback: the host's `nl6.back` is the installation as the run moved it.
+    #[serde(default)]
+    pub tree: Option<bool>,
+    /// The inventory says which packages the host had before, or how the site installs them again.
+    #[serde(default)]
+    pub old_packages: Option<bool>,
 }
 
 /// A family of operating systems.
@@ -238,7 +259,17 @@ impl Runbook {
         let value: Value = serde_yaml::from_str(text).map_err(|error| RunbookError(error.to_string()))?;
         let runbook: Self = serde_json::from_value(value).map_err(|error| RunbookError(error.to_string()))?;
         match runbook.steps.iter().find(|step| step.stage.is_some() == step.at.is_some()) {
-            Some(step) => Err(RunbookError(format!("step `{}` must have either `stage` or `at`", step.name))),
+            Some(step) => return Err(RunbookError(format!("step `{}` must have either `stage` or `at`", step.name))),
+            None => {}
+        }
+        let differs = |step: &&Template| {
+            runbook
+                .steps
+                .iter()
+                .any(|other| (other.phase, &other.stage) == (step.phase, &step.stage) && other.tolerant != step.tolerant)
+        };
+        match runbook.steps.iter().find(differs) {
+            Some(step) => Err(RunbookError(format!("all steps of the stage of `{}` must say the same of `tolerant`", step.name))),
             None => Ok(runbook),
         }
     }
@@ -248,7 +279,19 @@ impl Runbook {
     /// # Errors
     /// An embedded runbook cannot be read.
     pub fn for_source(version: SourceVersion) -> Result<Option<Self>, RunbookError> {
-        for text in EMBEDDED {
+        Self::among(EMBEDDED, version)
+    }
+
+    /// The runbook that leads back to a version, if this binary has one.
+    ///
+    /// # Errors
+    /// An embedded runbook cannot be read.
+    pub fn back_to(version: SourceVersion) -> Result<Option<Self>, RunbookError> {
+        Self::among(WAYS_BACK, version)
+    }
+
+    fn among(texts: &[&str], version: SourceVersion) -> Result<Option<Self>, RunbookError> {
+        for text in texts {
             let runbook = Self::parse(text)?;
             if runbook.source_versions.contains(&version) {
                 return Ok(Some(runbook));

@@ -66,7 +66,7 @@ fn host_values(platform: &Platform, site: &Site<'_>) -> Values {
     let rhel = site.family == Family::Rhel;
     let packages = if rhel { PackageManager::Rpm } else { PackageManager::Dpkg };
     let web_service = host.web.service.as_deref().unwrap_or(if rhel { "httpd" } else { "apache2" });
-    let files: Vec<String> = site.target.iter().map(|package| landing_place(host, package)).collect();
+    let files = |packages: &[&Package]| packages.iter().map(|package| landing_place(host, package)).collect::<Vec<_>>();
     Values::from([
         ("platform", json!(platform.name)),
         ("host", json!(host.name)),
@@ -78,10 +78,11 @@ fn host_values(platform: &Platform, site: &Site<'_>) -> Values {
         ("web.address", json!(host.web.address)),
         ("source.version", json!(host.source.version.as_str())),
         ("source.names", json!(names(&site.old, OLD_NAMES))),
+        ("source.files", json!(files(&site.old))),
         ("windows.stop_modules", json!(stop_modules(platform, host))),
         ("target.build", json!(host.target.build)),
         ("target.build_text", json!(host.target.build.to_string())),
-        ("target.files", json!(files)),
+        ("target.files", json!(files(&site.target))),
         ("target.names", json!(names(&site.target, NEW_NAMES))),
     ])
 }

@@ -1,5 +1,6 @@
 //! The report for programs: the same content as the Markdown one. Versioned by `v`; fields are only ever added.
 
+use super::chain::{ChainCheck, Damage};
 use super::{Record, log};
 use crate::view::{Attempt, FindingView, Life, PlatformView, StageView, StepView, View};
 use jiff::Timestamp;
@@ -11,9 +12,7 @@ const VERSION: u32 = 1;
 /// The record of a run as JSON.
 pub fn json(view: &View, record: &Record) -> Value {
     let run = &view.run;
-    let chain = record.chain.as_ref().map(|chain| {
-        json!({ "intact": chain.broken_at.is_none() && chain.torn == 0, "head": chain.head, "torn_bytes": chain.torn, "broken_at_line": chain.broken_at })
-    });
+    let chain = record.chain.as_ref().map(chain);
     json!({
         "v": VERSION,
         "run": run.id,
@@ -60,6 +59,40 @@ pub fn json(view: &View, record: &Record) -> Value {
         "claims": view.claims.iter().map(|known| json!({ "host": known.host, "time": time(known.time), "token": known.token })).collect::<Vec<_>>(),
         "pauses": view.pauses.iter().map(|(at, reason)| json!({ "time": time(*at), "reason": reason })).collect::<Vec<_>>(),
         "journal": { "events": run.events, "chain": chain },
+    })
+}
+
+fn chain(chain: &ChainCheck) -> Value {
+    let (edited, gap) = match chain.damage {
+        Some(Damage::Edited { line }) => (Some(line), None),
+        Some(Damage::Removed { before }) => (None, Some(before)),
+        None => (None, None),
+    };
+    let heads = &chain.hosts;
+    json!({
+        "intact": chain.damage.is_none() && chain.torn == 0,
+        "sound": chain.is_sound(),
+        "head": chain.head,
+        "torn_bytes": chain.torn,
+        "broken_at_line": chain.broken_at,
+        "edited_line": edited,
+        "removed_before_line": gap,
+        "hosts": {
+            "unasked": heads.unasked,
+            "simple_edits_only": heads.agree.values().all(|heads| *heads == 0) && heads.against.is_empty(),
+            "proven_lines": heads.proven,
+            "accusation": heads.accusation(),
+            "agree": heads.agree.iter().map(|(host, heads)| json!({ "host": host, "heads": heads })).collect::<Vec<_>>(),
+            "against": heads.against.iter().map(|known| json!({
+                "host": known.host,
+                "head": known.head,
+                "step": known.step,
+                "attempt": known.attempt,
+                "up_to_line": known.line,
+            })).collect::<Vec<_>>(),
+            "away": heads.away.iter().map(|(host, reason)| json!({ "host": host, "reason": reason })).collect::<Vec<_>>(),
+            "elsewhere": heads.elsewhere,
+        },
     })
 }
 

@@ -2,12 +2,13 @@
 
 mod steps;
 
+use super::chain::HostHeads;
 use super::{Record, accepted, fared, gone, halted, log, untouched};
 use crate::view::text::{count, date_time, duration, fold_hosts, time_of_day};
 use crate::view::{HostState, HostView, PlatformView, StageView, StepView, View};
 use jiff::{SignedDuration, Timestamp};
 use proto::event::{RunOutcome, Status};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use steps::{alerts, steps, timeline, timings, took};
 
@@ -151,14 +152,43 @@ fn size(number: u64) -> usize {
 
 fn journal(view: &View, record: &Record) -> String {
     let events = count(size(view.run.events), "event");
-    match &record.chain {
-        None => format!("{events}; its chain was not checked"),
-        Some(chain) => match (chain.broken_at, chain.torn) {
-            (Some(line), _) => format!("{events}; THE CHAIN IS BROKEN at line {line}: lines were changed or removed"),
-            (None, 0) => format!("{events}; chain intact, head {} (this alone detects simple edits only)", chain.head),
-            (None, torn) => format!("{events}; chain intact, head {}; a write of {torn} bytes at its end was cut off", chain.head),
-        },
+    let Some(chain) = &record.chain else { return format!("{events}; its chain was not checked") };
+    let torn = if chain.torn > 0 { format!("; a write of {} bytes at its end was cut off", chain.torn) } else { String::new() };
+    let own = chain.damage.map_or_else(|| format!("chain intact, head {}{torn}", chain.head), |damage| damage.to_string());
+    format!("{events}; {own}. {}", by_hosts(&chain.hosts))
+}
+
+/// What the hosts' heads come to, in a few sentences.
+fn by_hosts(heads: &HostHeads) -> String {
+    let mut said = Vec::new();
+    if let Some(accusation) = heads.accusation() {
+        let hosts: BTreeSet<&str> = heads.against.iter().map(|known| known.host.as_str()).collect();
+        said.push(format!("THE HOSTS SPEAK AGAINST IT ({}): {accusation}", fold_hosts(hosts)));
     }
+    let held: usize = heads.agree.values().sum();
+    match (&heads.unasked, held) {
+        (Some(why), _) => said.push(format!("No host was asked ({why}): this alone detects simple edits only")),
+        (None, 0) if heads.against.is_empty() => {
+            said.push("No host holds a head of it: this alone detects simple edits only".to_owned());
+        }
+        (None, 0) => {}
+        (None, held) => {
+            let hosts = count(heads.agree.len(), "host");
+            said.push(format!(
+                "{} of {hosts} are in it: lines 1 to {} are as they were written",
+                count(held, "head"),
+                heads.proven
+            ));
+        }
+    }
+    if !heads.away.is_empty() {
+        said.push(format!("Not asked: {}", fold_hosts(heads.away.keys().map(String::as_str))));
+    }
+    if !heads.elsewhere.is_empty() {
+        let hosts = fold_hosts(heads.elsewhere.iter().map(String::as_str));
+        said.push(format!("On {hosts} the run went on from another workstation, whose journal says the rest"));
+    }
+    said.join(". ")
 }
 
 fn verdict(outcome: Option<RunOutcome>) -> &'static str {

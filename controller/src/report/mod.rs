@@ -1,11 +1,13 @@
 //! The record of a run: the end screen, and reports for a change board. All are made from a [`View`] alone.
 
+pub mod chain;
 mod json;
 mod markdown;
 mod next;
 mod status;
 mod summary;
 
+pub use chain::ChainCheck;
 pub use json::json;
 pub use markdown::markdown;
 pub use next::{Typed, next, word};
@@ -23,17 +25,6 @@ pub struct Record {
     pub chain: Option<ChainCheck>,
     /// Whether a controller drives the run at this moment; `None` where nobody looked.
     pub driven: Option<bool>,
-}
-
-/// What a look at the journal's chain came to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ChainCheck {
-    /// SHA-256 of the last whole line.
-    pub head: String,
-    /// Bytes after the last whole line: a write that was cut off.
-    pub torn: usize,
-    /// The first line (from 1) that does not continue the line before it.
-    pub broken_at: Option<usize>,
 }
 
 /// A command to go on with, and when it is the right one.

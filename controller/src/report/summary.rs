@@ -2,7 +2,7 @@
 
 use super::{Next, Record, accepted, fared, halted, left_behind, log, next_lines, untouched};
 use crate::view::text::{count, duration, fit, fold_hosts};
-use crate::view::{Paint, PlatformView, StageView, Trouble, TroubleKind, View};
+use crate::view::{Paint, PlatformView, Progressed, StageView, Trouble, TroubleKind, View};
 use jiff::SignedDuration;
 use proto::event::RunOutcome;
 use std::collections::BTreeSet;
@@ -22,6 +22,12 @@ pub fn summary(view: &View, record: &Record, next: &[Next], color: bool) -> Stri
     for breach in &view.breaches {
         let warning = format!("‼ {} began before {} was wholly proven", breach.step, breach.before);
         let _ = writeln!(text, "{}", paint.red(&warning));
+    }
+    if let Some(chain) = &record.chain {
+        let damage = chain.damage.map(|damage| damage.to_string());
+        for warning in damage.into_iter().chain(chain.hosts.accusation()) {
+            let _ = writeln!(text, "{}", paint.red(&format!("‼ the journal: {warning}")));
+        }
     }
     if !next.is_empty() && !text.ends_with("\n\n") {
         text.push('\n');
@@ -60,7 +66,10 @@ fn headline(view: &View, platform: &PlatformView, paint: Paint) -> String {
         (Some(RunOutcome::Stopped), None) => format!("{} {name} stopped: {}", paint.red("✗"), platform.message),
         (Some(RunOutcome::Aborted), _) => format!("{} {name} was aborted.{}", paint.red("✗"), rest(view, stage)),
         (None, Some(stage)) => format!("{} {name} is in {}: {}.", paint.cyan("…"), stage.label, fared(view, stage)),
-        (None, None) => format!("{} {name} was not started.", paint.dim("·")),
+        (None, None) => match view.stages_of(platform).iter().rev().find(|stage| stage.state == Progressed::Done) {
+            Some(last) => format!("{} {name} stands behind {}.", paint.cyan("…"), last.label),
+            None => format!("{} {name} was not started.", paint.dim("·")),
+        },
     }
 }
 

@@ -34,7 +34,7 @@ pub struct Engine<'o, H> {
     pub(super) options: Options,
     journal: Journal,
     pub(super) observer: &'o mut dyn Observer,
-    orders: HashMap<String, mpsc::UnboundedSender<Order>>,
+    orders: BTreeMap<String, mpsc::UnboundedSender<Order>>,
     reports: mpsc::UnboundedReceiver<(String, Report)>,
     report_to: mpsc::UnboundedSender<(String, Report)>,
     answers: mpsc::UnboundedReceiver<(usize, usize, Option<String>)>,
@@ -99,7 +99,7 @@ impl<'o, H: Hosts> Engine<'o, H> {
             options,
             journal,
             observer,
-            orders: HashMap::new(),
+            orders: BTreeMap::new(),
             reports,
             report_to,
             answers,
@@ -149,7 +149,15 @@ impl<'o, H: Hosts> Engine<'o, H> {
             if self.state.at_rest() {
                 break;
             }
+            // The order of attention is fixed, so that a simulated history can be replayed. People come first: reports may never end.
             tokio::select! {
+                biased;
+                command = commands.recv(), if commands_open => match command {
+                    Some(Command { what: Signal::Detach, .. }) => return self.detach().await,
+                    Some(command) => self.command(command).await?,
+                    None => commands_open = false,
+                },
+                Some((platform, step, note)) = self.answers.recv() => self.take_answer(platform, step, note).await?,
                 Some(report) = self.reports.recv() => {
                     let mut batch = vec![report];
                     while let Ok(more) = self.reports.try_recv() {
@@ -157,12 +165,6 @@ impl<'o, H: Hosts> Engine<'o, H> {
                     }
                     self.take_reports(batch).await?;
                 }
-                Some((platform, step, note)) = self.answers.recv() => self.take_answer(platform, step, note).await?,
-                command = commands.recv(), if commands_open => match command {
-                    Some(Command { what: Signal::Detach, .. }) => return self.detach().await,
-                    Some(command) => self.command(command).await?,
-                    None => commands_open = false,
-                },
             }
         }
         self.finish().await

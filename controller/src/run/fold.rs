@@ -99,6 +99,7 @@ impl RunState {
         let status = match &event.kind {
             Kind::StepGranted { .. } => {
                 at.attempt = event.scope.attempt.unwrap_or(at.attempt + 1);
+                at.inherited = false;
                 StepStatus::Granted
             }
             Kind::StepStarted => StepStatus::Running,
@@ -179,6 +180,7 @@ impl RunState {
             (_, status) => status,
         };
         if who == Executor::Agent && status.is_open() {
+            at.inherited = true;
             state.unsent.insert(step);
         }
         self.set(platform, step, status);

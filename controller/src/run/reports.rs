@@ -20,6 +20,10 @@ impl<H: Hosts> Engine<'_, H> {
     pub(super) async fn take_reports(&mut self, batch: Vec<(String, Report)>) -> Result<(), EngineError> {
         let (mut drafts, mut effects) = (Vec::new(), Vec::new());
         for (host, report) in batch {
+            if report.is_about_open_steps() {
+                // What was said of them before counts.
+                self.commit(std::mem::take(&mut drafts)).await?;
+            }
             match report {
                 Report::Claimed { token } => drafts.push(Draft::new(self.claim_scope(&host), Kind::HostClaimed { token })),
                 Report::Event(event) => self.take_event(host, event, &mut drafts, &mut effects),
@@ -39,29 +43,14 @@ impl<H: Hosts> Engine<'_, H> {
                         "the connection was lost and {reason}; what the step did is not known. Look at the host, then decide"
                     );
                     for step in self.open_steps(&host) {
-                        let kind = Kind::StepFinished {
-                            outcome: Outcome::Unknown,
-                            exit_code: None,
-                            duration_ms: 0,
-                            message: message.clone(),
-                            died: false,
-                        };
-                        drafts.extend(self.draft_for(&step, kind));
+                        drafts.extend(self.draft_for(&step, not_known(message.clone())));
                     }
                 }
                 Report::Refused(reason) => {
+                    // What was granted may have begun before, while the connection was away.
                     for step in self.open_steps(&host) {
-                        let kind = match self.state.has_begun(&step) {
-                            false => Kind::StepRevoked,
-                            true => Kind::StepFinished {
-                                outcome: Outcome::Unknown,
-                                exit_code: None,
-                                duration_ms: 0,
-                                message: format!("the host is no longer this run's: {reason}"),
-                                died: false,
-                            },
-                        };
-                        drafts.extend(self.draft_for(&step, kind));
+                        let message = format!("the host is no longer this run's: {reason}; what the step did is not known");
+                        drafts.extend(self.draft_for(&step, not_known(message)));
                     }
                     drafts.push(Draft::new(host_scope(&host), Kind::HostLocked { reason }));
                 }
@@ -162,9 +151,13 @@ impl<H: Hosts> Engine<'_, H> {
     fn take_unreachable(&mut self, host: &str, error: OpenError, drafts: &mut Vec<Draft>) {
         drafts.push(Draft::new(host_scope(host), Kind::HostUnreachable { reason: error.to_string() }));
         self.state.not_claimed(host);
-        // Nothing was sent: what was meant for it was taken back before it began.
         for step in self.open_steps(host) {
-            drafts.extend(self.draft_for(&step, Kind::StepRevoked));
+            // What this controller granted was not sent: it is taken back before it began. One before it may have sent it.
+            let kind = match self.state.may_have_begun(&step) {
+                false => Kind::StepRevoked,
+                true => not_known(format!("{error}; what the step did is not known. The host says so once it is back: resume then")),
+            };
+            drafts.extend(self.draft_for(&step, kind));
         }
         let gone: Vec<u32> = self.inspections.iter().filter(|(_, i)| i.host == host).map(|(id, _)| *id).collect();
         for id in gone {
@@ -174,4 +167,9 @@ impl<H: Hosts> Engine<'_, H> {
             }
         }
     }
+}
+
+/// The end of a step that its host did not tell: nobody knows what it did.
+fn not_known(message: String) -> Kind {
+    Kind::StepFinished { outcome: Outcome::Unknown, exit_code: None, duration_ms: 0, message, died: false }
 }

@@ -1,5 +1,6 @@
 //! Views, screens and reports, from hand-made plans and events.
 
+mod chain;
 mod commands;
 mod control;
 mod driver;

@@ -1,5 +1,6 @@
 //! A running lab.
 
+use crate::back::Snapshot;
 use crate::furnish::{self, Secrets};
 use crate::layout::{Host, Layout};
 use crate::processes;
@@ -163,6 +164,14 @@ impl Lab {
     /// When the file cannot be read.
     pub fn records(&self) -> io::Result<Vec<Record>> {
         records::records(self.dir())
+    }
+
+    /// What is on all hosts and in all databases now, to compare with later.
+    ///
+    /// # Errors
+    /// When a host cannot be read.
+    pub fn snapshot(&self) -> io::Result<Snapshot> {
+        Snapshot::take(&self.layout)
     }
 
     /// The rules that the stand-ins saw broken, in order.

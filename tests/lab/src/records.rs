@@ -72,6 +72,12 @@ pub enum Event {
     DumpFailed,
     /// A dump was read back.
     DumpListed,
+    /// A database was restored from a dump.
+    DumpRestored,
+    /// A restore was refused or failed.
+    RestoreFailed,
+    /// `nl6.back` was found to be `nl6` again.
+    TreePutBack,
     /// A rule was broken.
     Violation(Rule),
 }
@@ -104,6 +110,15 @@ pub enum Rule {
     RestartOrder,
     /// A tracking server started without an `internal` password, or with another one than the platform's other tracking servers.
     TrackingPassword,
+    /// A database restored while something of its platform runs, or while its postupgrade does.
+    RestoredWhileRunning,
+    /// A database restored from the dump of another one.
+    RestoredFromAnother,
+    /// v7 packages removed, or old ones installed, while a database of the platform was upgraded and not restored.
+    BackBeforeRestore,
+    /// On the way back: something started while a database was upgraded and not restored, while its own old installation was not
+    /// wholly back, or while v7 still ran on the platform.
+    StartedBeforeBack,
 }
 
 /// A broken rule.

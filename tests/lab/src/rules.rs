@@ -5,6 +5,7 @@ use crate::layout::{Host, Instance, Layout, Platform};
 use crate::processes::{self, Running};
 use crate::records::{Event, Rule, Writer};
 use crate::spec::{Role, Topology};
+use crate::standins::tree;
 use crate::state::{self, Progress};
 use std::io;
 
@@ -36,10 +37,23 @@ impl Site {
         self.writer()?.append(event, subject, detail)
     }
 
-    /// Records the backup tree when it is seen for the first time, and whether something still ran from it.
+    /// Records the backup tree when it is seen for the first time, and whether something still ran from it; and when it is seen in its
+    /// old place again.
     pub(crate) fn notice_move(&self) -> io::Result<()> {
-        let seen = self.host.state().join("backup-seen");
-        if seen.exists() || !self.host.backup().exists() {
+        let [seen, back] = [self.host.state().join("backup-seen"), put_back_file(&self.host)];
+        let is_back = || !self.host.backup().exists() && tree::unpacked(&self.host).is_ok_and(|found| found == self.layout.source);
+        if seen.exists() {
+            if !is_back() {
+                return Ok(());
+            }
+            let mut writer = self.writer()?;
+            if seen.exists() {
+                std::fs::rename(&seen, &back)?;
+                writer.append(Event::TreePutBack, "nl6.back", "")?;
+            }
+            return Ok(());
+        }
+        if !self.host.backup().exists() {
             return Ok(());
         }
         let mut writer = self.writer()?;
@@ -47,6 +61,7 @@ impl Site {
             return Ok(());
         }
         std::fs::write(&seen, b"")?;
+        let _ = std::fs::remove_file(&back);
         writer.append(Event::TreeMoved, "nl6.back", "")?;
         let from_it = processes::running(&self.host)?;
         if !from_it.is_empty() {
@@ -65,6 +80,11 @@ impl Site {
             writer.append(Event::Violation(Rule::PackagesWhileRunning), subject, &detail)?;
         }
         if !target {
+            // Going back: what is upgraded has to be restored before the old version is there again.
+            let upgraded = state::upgraded(&self.layout, &self.platform)?;
+            if !upgraded.is_empty() {
+                writer.append(Event::Violation(Rule::BackBeforeRestore), subject, &upgraded.join(", "))?;
+            }
             return Ok(());
         }
         let mut backup = Vec::new();
@@ -120,8 +140,51 @@ impl Site {
         Ok(())
     }
 
+    /// Judges the restore of a database from a dump of `from`. `upgrading`: its postupgrade runs.
+    pub(crate) fn judge_restore(&self, writer: &mut Writer, name: &str, from: &str, upgrading: bool) -> io::Result<()> {
+        let mut alive = Vec::new();
+        if upgrading {
+            alive.push("its postupgrade runs".to_owned());
+        }
+        for host in &self.platform.hosts {
+            let running = processes::running(host)?;
+            if !running.is_empty() {
+                alive.push(format!("{} runs {}", host.name, names(&running)));
+            }
+        }
+        if !alive.is_empty() {
+            writer.append(Event::Violation(Rule::RestoredWhileRunning), name, &alive.join(", "))?;
+        }
+        if name != from {
+            writer.append(Event::Violation(Rule::RestoredFromAnother), name, &format!("the dump is one of {from}"))?;
+        }
+        Ok(())
+    }
+
+    /// Judges the start of something on a platform that goes back. Hosts that did not come along keep nobody from it.
+    fn judge_start_back(&self, writer: &mut Writer, what: &str) -> io::Result<()> {
+        let mut wrong = state::upgraded(&self.layout, &self.platform)?;
+        if state::progress(&self.layout, &self.host)? != Progress::Old || self.host.backup().exists() {
+            wrong.push("the old installation is not back".to_owned());
+        }
+        for host in &self.platform.hosts {
+            let new: Vec<Running> =
+                processes::running(host)?.into_iter().filter(|entry| entry.build == self.layout.target.build).collect();
+            if !new.is_empty() {
+                wrong.push(format!("{} still runs {} of the new version", host.name, names(&new)));
+            }
+        }
+        if !wrong.is_empty() {
+            writer.append(Event::Violation(Rule::StartedBeforeBack), what, &wrong.join(", "))?;
+        }
+        self.judge_tracking(writer, what)
+    }
+
     /// Judges the start of a module, the service or the web server.
     pub(crate) fn judge_start(&self, writer: &mut Writer, what: &str) -> io::Result<()> {
+        if self.platform.hosts.iter().any(|host| put_back_file(host).exists()) {
+            return self.judge_start_back(writer, what);
+        }
         let missing = state::between(&self.layout, &self.platform)?;
         if !missing.is_empty() {
             writer.append(Event::Violation(Rule::StartedEarly), what, &missing.join(", "))?;
@@ -199,6 +262,11 @@ impl Site {
         }
         needed
     }
+}
+
+/// The file that says that a host's old installation was put back.
+fn put_back_file(host: &Host) -> std::path::PathBuf {
+    host.state().join("put-back")
 }
 
 fn names(running: &[Running]) -> String {

@@ -96,6 +96,13 @@ pub struct Database {
     pub dumps: u32,
 }
 
+impl Database {
+    /// Whether postupgrade began on it, whether or not it ended: the old version refuses it.
+    pub(crate) fn is_upgraded(&self, layout: &Layout) -> bool {
+        self.completed > 0 || self.build != layout.source.build
+    }
+}
+
 fn database_file(layout: &Layout, instance: &str) -> PathBuf {
     layout.dir.join("databases").join(format!("{instance}.json"))
 }
@@ -155,6 +162,17 @@ pub(crate) fn instance_rank(platform: &Platform, instance: &Instance) -> u32 {
 /// Whether postupgrade of an instance has completed.
 pub(crate) fn is_upgraded(layout: &Layout, instance: &str) -> io::Result<bool> {
     Ok(database(layout, instance)?.upgrades > 0)
+}
+
+/// The instances of a platform whose databases the old version cannot work with any more: upgraded, or half of it.
+pub(crate) fn upgraded(layout: &Layout, platform: &Platform) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for instance in &platform.instances {
+        if database(layout, &instance.name)?.is_upgraded(layout) {
+            found.push(format!("the database of {} is not restored", instance.name));
+        }
+    }
+    Ok(found)
 }
 
 /// What is missing until every stage before `rank` is complete.

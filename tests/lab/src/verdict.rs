@@ -1,13 +1,11 @@
 //! What a finished migration looks like from the hosts: read from their records, from their web servers, and from what was left
 //! behind on disk. Nothing here asks Caravan.
 
-use lab::{Event, Host, Lab, Platform, Progress, Record, Role, progress};
+use lab::{Event, Host, Lab, Platform, Progress, Record, Role, progress, redirect_build};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -101,18 +99,6 @@ fn in_order<'a>(platform: &Platform, hosts: impl Iterator<Item = &'a String>) ->
     });
     let text = groups.collect::<Vec<_>>().join(" → ");
     if text.is_empty() { "nothing".to_owned() } else { text }
-}
-
-/// The build that a host's web server answers with.
-fn redirect_build(host: &Host) -> io::Result<String> {
-    let address = (host.address, host.web_port).into();
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(3))?;
-    stream.set_read_timeout(Some(Duration::from_secs(3)))?;
-    write!(stream, "GET /r/test HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", host.address)?;
-    let mut answer = String::new();
-    stream.take(16 * 1024).read_to_string(&mut answer)?;
-    let build = answer.split("build='").nth(1).and_then(|rest| rest.split('\'').next());
-    build.map(str::to_owned).ok_or_else(|| io::Error::other("no build in the answer"))
 }
 
 /// How many files Caravan wrote, here and on the hosts, and which of them hold a password of the lab.

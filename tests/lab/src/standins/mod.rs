@@ -10,7 +10,7 @@ mod password;
 mod postgres;
 mod postupgrade;
 mod services;
-mod tree;
+pub(crate) mod tree;
 mod web;
 
 pub(crate) use modules::{launch, wait_for};

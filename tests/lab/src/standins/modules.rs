@@ -1,10 +1,11 @@
 //! Modules as real background processes.
 
-use super::tree;
+use super::{clock, complain, tree};
 use crate::layout::{HOST_VARIABLE, Host};
 use crate::processes;
 use crate::records::Event;
 use crate::rules::Site;
+use crate::state;
 use std::io;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -62,6 +63,11 @@ pub(super) fn start(site: &Site, module: &str) -> io::Result<bool> {
     }
     let fails = site.meet(&format!("module:{module}"))?;
     site.judge_start(&mut site.writer()?, module)?;
+    if let Some(refused) = refused_database(site, module)? {
+        complain(&format!("{} >>> {refused}", clock()));
+        site.record(Event::ModuleFailed, module, &refused)?;
+        return Ok(false);
+    }
     if fails {
         site.record(Event::ModuleFailed, module, "it did not come up")?;
         return Ok(false);
@@ -71,6 +77,21 @@ pub(super) fn start(site: &Site, module: &str) -> io::Result<bool> {
     let up = wait_for(&site.host, module)?;
     site.record(if up { Event::ModuleStarted } else { Event::ModuleFailed }, module, "")?;
     Ok(up)
+}
+
+/// Why a module of the old version does not come up: a database that it works with belongs to a later build.
+fn refused_database(site: &Site, module: &str) -> io::Result<Option<String>> {
+    if tree::unpacked(&site.host)? != site.layout.source {
+        return Ok(None);
+    }
+    for instance in &site.host.instances {
+        let works = module.ends_with(&format!("@{instance}")) || module == "web@default";
+        let database = state::database(&site.layout, instance)?;
+        if works && database.is_upgraded(&site.layout) {
+            return Ok(Some(format!("The database of instance '{instance}' belongs to a later build ({})", database.build)));
+        }
+    }
+    Ok(None)
 }
 
 /// Stops a module. `false` when it is still there.

@@ -55,11 +55,12 @@ pub(super) fn dpkg_query(site: &Site, arguments: &[String]) -> io::Result<u8> {
     Ok(code)
 }
 
-/// `rpm -Uvh FILE..`, `rpm -ev NAME..`, `rpm -q [--qf FORMAT] NAME..`, `rpm -qa`.
+/// `rpm -Uvh [--replacepkgs] FILE..`, `rpm -ev NAME..`, `rpm -q [--qf FORMAT] NAME..`, `rpm -qa`.
 pub(super) fn rpm(site: &Site, arguments: &[String]) -> io::Result<u8> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
-        ["-Uvh" | "-ivh" | "-U" | "-i", files @ ..] if !files.is_empty() => install(site, Family::Rhel, files),
+        ["-Uvh" | "-U", "--replacepkgs", files @ ..] if !files.is_empty() => install(site, Family::Rhel, files),
+        ["-Uvh" | "-ivh" | "-U" | "-i", files @ ..] if !files.is_empty() => upgrade(site, files),
         ["-ev" | "-e", names @ ..] if !names.is_empty() => erase(site, names),
         ["-qa", ..] => {
             for package in state::packages(&site.host)? {
@@ -74,6 +75,20 @@ pub(super) fn rpm(site: &Site, arguments: &[String]) -> io::Result<u8> {
             Ok(1)
         }
     }
+}
+
+/// `rpm -U` without `--replacepkgs`: what is installed in the same version already is refused, and with it everything else.
+fn upgrade(site: &Site, files: &[&str]) -> io::Result<u8> {
+    let installed = state::packages(&site.host)?;
+    for manifest in files.iter().filter_map(|file| package::read(Path::new(file)).ok()) {
+        let same =
+            |package: &&Package| package.whole && package.release == manifest.release && manifest.names.contains(&package.name);
+        if let Some(there) = installed.iter().find(same) {
+            complain(&format!("\tpackage {}-{}.x86_64 is already installed", there.name, there.release.package_version()));
+            return Ok(1);
+        }
+    }
+    install(site, Family::Rhel, files)
 }
 
 fn query(site: &Site, format: Option<&str>, names: &[&str]) -> io::Result<u8> {

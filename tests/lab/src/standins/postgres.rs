@@ -1,4 +1,4 @@
-//! `pg_dump` and `pg_restore --list`, with libpq's rules for password files.
+//! `pg_dump` and `pg_restore`, with libpq's rules for password files.
 
 use super::{complain, say};
 use crate::package::sha256;
@@ -11,6 +11,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 const MAGIC: &[u8] = b"PGDMP\x01\x0e\x00";
+
+const NO_ARCHIVE: &str = "input file does not appear to be a valid archive";
 
 /// The value of `--name=VALUE`.
 fn option<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
@@ -36,7 +38,7 @@ pub(super) fn dump(site: &Site, arguments: &[String]) -> io::Result<u8> {
     let fails = site.meet("dump")?;
     let state = state::database(&site.layout, name)?;
     let mut content = MAGIC.to_vec();
-    content.extend(serde_json::to_vec(&(name, &state.build, &state.completed))?);
+    content.extend(serde_json::to_vec(&(name, &state.build, &state.completed, &state.upgrades))?);
     content.resize(content.len() + 48 * 1024, b'.');
     let digest = sha256(&content);
     if fails {
@@ -130,38 +132,99 @@ fn split_escaped(line: &str) -> Vec<String> {
     fields
 }
 
+/// `pg_restore --list FILE`, and `pg_restore --clean --if-exists --dbname=NAME .. FILE`.
 pub(super) fn restore(site: &Site, arguments: &[String]) -> io::Result<u8> {
     if arguments.iter().any(|argument| argument == "--version") {
         say("pg_restore (PostgreSQL) 13.21");
         return Ok(0);
     }
-    let file = arguments.iter().find(|argument| !argument.starts_with('-'));
-    let (true, Some(file)) = (arguments.iter().any(|argument| matches!(argument.as_str(), "--list" | "-l")), file) else {
-        complain("pg_restore: error: the lab's stand-in only lists: pg_restore --list FILE");
+    let plain = |argument: &&String| !argument.starts_with('-');
+    let Some(file) = arguments.iter().find(plain) else {
+        complain("pg_restore: error: one of -d/--dbname and -f/--file must be specified");
         return Ok(1);
     };
-    let content = match fs::read(file) {
-        Ok(content) => content,
-        Err(error) => {
-            complain(&format!("pg_restore: error: could not open input file \"{file}\": {error}"));
+    let has = |name: &str| arguments.iter().any(|argument| argument == name);
+    let dump = match read_dump(file) {
+        Ok(dump) => dump,
+        Err(what) => {
+            complain(&format!("pg_restore: error: {what}"));
             return Ok(1);
         }
     };
-    let whole = content.len().checked_sub(64).and_then(|at| content.split_at_checked(at));
-    let whole = whole.is_some_and(|(body, digest)| body.starts_with(MAGIC) && sha256(body).as_bytes() == digest);
-    if !whole {
-        complain(if content.starts_with(MAGIC) {
-            "pg_restore: error: could not read from input file: end of file"
-        } else {
-            "pg_restore: error: input file does not appear to be a valid archive"
-        });
+    if has("--list") || has("-l") {
+        return list(site, file);
+    }
+    let known = ["--clean", "--if-exists", "--single-transaction", "--exit-on-error", "--no-owner", "--no-password"];
+    let values = ["--dbname=", "--host=", "--username="];
+    let unknown = |argument: &&String| {
+        argument.starts_with('-') && !known.contains(&argument.as_str()) && !values.iter().any(|value| argument.starts_with(value))
+    };
+    if let Some(unknown) = arguments.iter().find(unknown) {
+        complain(&format!("pg_restore: unrecognized option '{unknown}'"));
         return Ok(1);
     }
+    let server = option(arguments, "host").unwrap_or("localhost");
+    let (Some(name), Some(user)) = (option(arguments, "dbname"), option(arguments, "username")) else {
+        complain("pg_restore: error: the lab's stand-in needs --dbname= and --username=");
+        return Ok(1);
+    };
+    if let Err(what) = connect(site, server, name, user)? {
+        complain(&format!("pg_restore: error: connection to server at \"{server}\", port 5432 failed: {what}"));
+        site.record(Event::RestoreFailed, name, &what)?;
+        return Ok(1);
+    }
+    if !has("--clean") {
+        complain("pg_restore: error: could not execute query: ERROR:  relation \"xtkoption\" already exists");
+        site.record(Event::RestoreFailed, name, "not cleaned first")?;
+        return Ok(1);
+    }
+    put_back(site, name, &dump, has("--single-transaction"))
+}
+
+/// What is in a dump: of which database, and its state.
+type Dump = (String, u32, u32, u32);
+
+fn read_dump(file: &str) -> Result<Dump, String> {
+    let content = fs::read(file).map_err(|error| format!("could not open input file \"{file}\": {error}"))?;
+    let cut_off = || {
+        let what = if content.starts_with(MAGIC) { "could not read from input file: end of file" } else { NO_ARCHIVE };
+        what.to_owned()
+    };
+    let (body, digest) = content.len().checked_sub(64).and_then(|at| content.split_at_checked(at)).ok_or_else(cut_off)?;
+    let state = body.strip_prefix(MAGIC).filter(|_| sha256(body).as_bytes() == digest).ok_or_else(cut_off)?;
+    let state = state.split(|byte| *byte == b'.').next().unwrap_or_default();
+    serde_json::from_slice(state).map_err(|_| NO_ARCHIVE.to_owned())
+}
+
+fn list(site: &Site, file: &str) -> io::Result<u8> {
     site.record(Event::DumpListed, file, "")?;
     say(";\n; Archive created by the lab\n;     Format: CUSTOM\n;\n; Selected TOC Entries:\n;");
     for (number, table) in ["xtkoption", "xtkoperator", "nmsrecipient", "nmsdelivery"].iter().enumerate() {
         say(&format!("{}; 0 {} TABLE DATA public {table} neolane", 3200 + number, 16400 + number));
     }
+    Ok(0)
+}
+
+/// Gives a database the state that it had when it was dumped. `whole`: in one transaction, so that a failure leaves it as it is.
+fn put_back(site: &Site, name: &str, dump: &Dump, whole: bool) -> io::Result<u8> {
+    let (from, build, completed, upgrades) = dump;
+    let lock = state::lock_database(&site.layout, name)?;
+    site.judge_restore(&mut site.writer()?, name, from, lock.is_none())?;
+    let fails = site.meet("restore")?;
+    let mut writer = site.writer()?;
+    let now = state::database(&site.layout, name)?;
+    if fails {
+        if !whole {
+            // Half the tables are gone: neither version can work with it.
+            state::set_database(&site.layout, name, &state::Database { completed: 1, build: 0, ..now })?;
+        }
+        complain("pg_restore: error: could not execute query: server closed the connection unexpectedly");
+        writer.append(Event::RestoreFailed, name, "connection lost")?;
+        return Ok(1);
+    }
+    let restored = state::Database { build: *build, completed: *completed, upgrades: *upgrades, ..now };
+    state::set_database(&site.layout, name, &restored)?;
+    writer.append(Event::DumpRestored, name, &format!("build {build}"))?;
     Ok(0)
 }
 

@@ -160,6 +160,49 @@ impl Bench {
         self.ok(&instance.app, "nlserver", &["config", "-postupgrade", &format!("-instance:{}", instance.name)])
     }
 
+    /// Restores an instance's database from its dump.
+    pub(crate) fn restore_database(&self, instance: &Instance) -> Output {
+        let host = self.host(&instance.app);
+        let file = host.dir.join(format!("backup/{}.dump", instance.name));
+        let mut command = self.command(&instance.app, "pg_restore");
+        command.args(["--clean", "--if-exists", "--single-transaction", "--username=neolane", "--no-password"]);
+        command.args([format!("--host=db.{}.lab", self.platform().name), format!("--dbname={}", instance.name)]);
+        command.arg(file).env("PGPASSFILE", host.dir.join("pgpass")).output().unwrap()
+    }
+
+    /// Puts the old version of a host back: v7 out, old packages in, the old tree in its place.
+    pub(crate) fn back(&self, name: &str) {
+        let host = self.host(name);
+        let old = self.package(&format!("nlserver6-{}", self.lab.layout().source.build));
+        let rhel = host.family() == lab::Family::Rhel;
+        if host.nl6().exists() {
+            if rhel {
+                self.ok(name, "rpm", &["-ev", "nlserver6-v7"]);
+            } else {
+                self.ok(name, "dpkg", &["--purge", "nlserver6-v7"]);
+            }
+            fs::rename(host.nl6(), host.home().join("nl6.v7-run")).unwrap();
+        }
+        if rhel {
+            self.ok(name, "rpm", &["-Uvh", "--replacepkgs", &old]);
+        } else {
+            self.ok(name, "dpkg", &["-i", &old]);
+        }
+        fs::remove_dir_all(host.nl6()).unwrap();
+        fs::rename(host.backup(), host.nl6()).unwrap();
+        self.ok(name, "nlserver", &["pdump"]);
+    }
+
+    /// Starts what ran before the migration.
+    pub(crate) fn start_all(&self) {
+        for host in &self.platform().hosts {
+            if host.is(Role::Tracking) {
+                self.ok(&host.name, host.family().web_service(), &["start"]);
+            }
+            self.ok(&host.name, "nlserver6", &["start"]);
+        }
+    }
+
     /// The whole `migrate` phase in the mandated order, as these hands know it.
     pub(crate) fn migrate_in_order(&self) {
         let platform = self.platform();
