@@ -44,7 +44,7 @@ pub struct Engine<'o, H> {
     pub(super) inspections: HashMap<u32, Inspection>,
     pub(super) next_inspection: u32,
     /// Running steps that a person wants started again: who, why.
-    pub(super) retrying: BTreeMap<StepId, (String, String)>,
+    pub(super) retrying: BTreeMap<Attempt, (String, String)>,
     /// What hosts are given to keep.
     keeper: Keeper,
     /// How the record goes on: nothing happened yet, or a controller before this one left it.
@@ -245,9 +245,9 @@ impl<'o, H: Hosts> Engine<'o, H> {
             _ => {}
         }
         if let Signal::Retry { step, operator, reason } = &what
-            && let Some(answer) = self.stop_and_retry(step, operator, reason)
+            && self.state.has_begun(&StepId(step.clone()))
         {
-            return Ok(Ok(answer));
+            return Ok(self.stop_and_retry(step, operator, reason));
         }
         let mut what = what;
         if let Signal::Accept { step, operator, reason } = &what
@@ -266,17 +266,19 @@ impl<'o, H: Hosts> Engine<'o, H> {
         }
     }
 
-    /// A step that runs and is to be started again is ended first.
-    fn stop_and_retry(&mut self, step: &str, operator: &str, reason: &str) -> Option<String> {
+    /// A step that runs and is to be started again is ended first. Only one that a watchdog has spoken about: a typing error must not
+    /// end a step that is well.
+    fn stop_and_retry(&mut self, step: &str, operator: &str, reason: &str) -> Result<String, String> {
         let id = StepId(step.to_owned());
-        if !self.state.has_begun(&id) {
-            return None;
-        }
-        let host = self.state.find_text(step)?.host.clone();
+        let orders = self.state.find_text(step).and_then(|planned| self.orders.get(&planned.host));
+        let (true, Some(orders)) = (self.state.is_alerted(&id), orders) else {
+            return Err(format!("{step} runs, and no watchdog has spoken about it: there is nothing to decide"));
+        };
         let attempt = Attempt { attempt: self.state.attempt(&id), step: id.clone() };
-        self.retrying.insert(id, (operator.to_owned(), reason.to_owned()));
-        self.orders.get(&host)?.send(Order::Stop(attempt)).ok()?;
-        Some("it is being stopped; its probe then says whether it is started again".to_owned())
+        let _ = orders.send(Order::Stop(attempt.clone()));
+        // For this attempt alone: how the next one ends is another question.
+        self.retrying.insert(attempt, (operator.to_owned(), reason.to_owned()));
+        Ok("it is being stopped; its probe then says whether it is started again".to_owned())
     }
 
     async fn abort(&mut self, operator: String, reason: String) -> Result<(), EngineError> {

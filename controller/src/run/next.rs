@@ -22,7 +22,12 @@ impl RunState {
             }
             let Some(stage) = state.stages.get(state.at) else {
                 // The record was cut off between the end of its last stage and its own.
-                decisions.push(Decision::End { platform, outcome: RunOutcome::Ok, message: String::new() });
+                let without: BTreeSet<&String> = state.stages.iter().flat_map(|stage| stage.hosts_left()).collect();
+                let names = without.iter().map(|host| host.as_str()).collect::<Vec<_>>().join(", ");
+                decisions.push(match without.is_empty() {
+                    true => Decision::End { platform, outcome: RunOutcome::Ok, message: String::new() },
+                    false => Decision::End { platform, outcome: RunOutcome::Stopped, message: format!("without {names}") },
+                });
                 continue;
             };
             if self.aborted {

@@ -223,6 +223,7 @@ impl RunState {
                             queue,
                             assumed: false,
                             inherited: false,
+                            alerted: false,
                             skipped: false,
                         });
                     }
@@ -376,6 +377,11 @@ impl RunState {
             let of_agent = self.step(platform, index).is_some_and(|planned| executor(planned) == Executor::Agent);
             step.assumed && step.status.is_bad() && of_agent
         })
+    }
+
+    /// Whether a watchdog has spoken about the attempt at a step that runs.
+    pub fn is_alerted(&self, id: &StepId) -> bool {
+        self.find(id).is_some_and(|(platform, index)| self.platforms[platform].steps[index].alerted)
     }
 
     /// Granted steps of a host that have not ended.
