@@ -1,6 +1,6 @@
 //! One history out of several: the lines that controllers left with the hosts, and what the hosts say themselves. Pure.
 
-use super::journal::{Draft, Origin};
+use super::journal::{Draft, Origin, rfc3339};
 use super::kept::{Kept, Line, Part};
 use super::rebuild::{RebuildError, fold};
 use super::stage::{Executor, executor};
@@ -148,9 +148,14 @@ pub(super) fn merge(plan: &Plan, journals: &BTreeMap<&str, Journal>) -> Result<V
     let mut sequence: Vec<(Position, Draft)> = lines
         .iter()
         .filter(|(position, (line, _))| takes_part(line) && stands(**position, &line.event))
-        .map(|(position, (line, _))| (*position, Draft::new(line.event.scope.clone(), line.event.kind.clone())))
+        .map(|(position, (line, _))| {
+            let Event { scope, kind, time, .. } = line.event.clone();
+            (*position, Draft::new(scope, kind).at(time))
+        })
         .collect();
-    sequence.extend(own);
+    // What a host does not give a time for came with the newest line that it had.
+    let time = |at: &Position| lines.get(at).map(|(line, _)| line.event.time.clone());
+    sequence.extend(own.into_iter().map(|(at, draft)| (at, Draft { time: draft.time.clone().or_else(|| time(&at)), ..draft })));
     // Stable: a line stays before what follows it, and what one host says stays in its order.
     sequence.sort_by_key(|(position, _)| *position);
     Ok(sequence.into_iter().map(|(_, draft)| draft).collect())
@@ -199,7 +204,8 @@ fn of_host(scope: &Scope, event: HostEvent) -> Draft {
             Kind::StepFinished { outcome, exit_code, duration_ms, message, died }
         }
     };
-    Draft { scope: attempt(scope, event.attempt), kind, origin: Some(origin) }
+    let time = i64::try_from(origin.time_ms).ok().and_then(|time| jiff::Timestamp::from_millisecond(time).ok()).map(rfc3339);
+    Draft { time, ..Draft::of_host(attempt(scope, event.attempt), kind, origin) }
 }
 
 /// The scope of every step of a plan.

@@ -88,7 +88,7 @@ impl<H: Hosts> Engine<'_, H> {
                 if output_len > 0 { vec![output, finished] } else { vec![finished] }
             }
         };
-        drafts.extend(kinds.into_iter().map(|kind| Draft { scope: scope.clone(), kind, origin: Some(origin.clone()) }));
+        drafts.extend(kinds.into_iter().map(|kind| Draft::of_host(scope.clone(), kind, origin.clone())));
         drafts.extend(follow_up.map(|(decision, operator, reason)| {
             Decided { decision, about: &step.id.0, operator: &operator, reason: &reason }.draft(scope)
         }));
