@@ -5,15 +5,18 @@ use std::process::Command;
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=no-unwind.ld");
+    println!("cargo::rustc-check-cfg=cfg(small)");
     let set = |name: &str, wanted: &str| std::env::var(name).is_ok_and(|value| value.split(',').any(|word| word == wanted));
     // Of all profiles only `agent` has this level, and it aborts when it panics. (Cargo does not say how a profile panics.)
     let small = set("OPT_LEVEL", "z") && set("CARGO_CFG_TARGET_FEATURE", "crt-static");
     let linux = set("CARGO_CFG_TARGET_OS", "linux") && set("CARGO_CFG_TARGET_ENV", "gnu") && set("CARGO_CFG_TARGET_ARCH", "x86_64");
     if small && linux && links_with_lld() {
         let dir = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-        for argument in ["--no-eh-frame-hdr", "--icf=all", &format!("-T,{dir}/no-unwind.ld")] {
+        // The last one: src/small.rs has stand-ins for functions of libraries, and the first definition counts.
+        for argument in ["--no-eh-frame-hdr", "--icf=all", &format!("-T,{dir}/no-unwind.ld"), "-z,muldefs"] {
             println!("cargo::rustc-link-arg-bins=-Wl,{argument}");
         }
+        println!("cargo::rustc-cfg=small");
     }
 }
 

@@ -18,6 +18,7 @@ mod bridge;
 mod channel;
 mod digest;
 mod durable;
+mod host_lock;
 mod inspect;
 pub mod mask;
 mod pattern;

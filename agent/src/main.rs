@@ -1,5 +1,8 @@
 //! The binary `caravan-agent`. What it does is in the library.
 
+#[cfg(small)]
+mod small;
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

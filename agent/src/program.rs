@@ -1,6 +1,7 @@
 //! Running programs: finding them, following their output, ending them in time.
 
 use crate::account::Account;
+use crate::runner::halt::Halt;
 use proto::step::Command as CommandSpec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal};
@@ -138,9 +139,9 @@ pub(crate) struct Watched {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ended {
     pub(crate) status: Option<ExitStatus>,
-    /// It was ended because its time was up.
+    /// Nobody had to end it, because its time was up or for another reason of ours.
     pub(crate) in_time: bool,
-    /// It had ended, and its time was up while descendants of it still ran.
+    /// It had ended, and descendants of it still ran when they had to be ended.
     pub(crate) left_some: bool,
 }
 
@@ -155,6 +156,13 @@ impl Ended {
             },
             None => "still running".to_owned(),
         }
+    }
+
+    /// The signal by which somebody else ended it. A program that crashed ended by itself.
+    pub(crate) fn killed_by(&self) -> Option<i32> {
+        let signal = self.status?.signal().filter(|_| self.in_time)?;
+        let own = [Signal::ABORT, Signal::BUS, Signal::FPE, Signal::ILL, Signal::PIPE, Signal::SEGV, Signal::SYS, Signal::TRAP];
+        (!own.iter().any(|own| own.as_raw() == signal)).then_some(signal)
     }
 
     pub(crate) fn code(&self) -> Option<i32> {
@@ -183,9 +191,9 @@ impl Watched {
         Pid::from_child(&self.child)
     }
 
-    /// Follows the program to its end, and hands out its output as it comes. When the deadline passes the whole process group
-    /// gets SIGTERM and, a little later, SIGKILL.
-    pub(crate) fn follow(mut self, sink: &mut dyn FnMut(&[u8])) -> Ended {
+    /// Follows the program to its end, and hands out its output as it comes. When the deadline passes, or `halt` is ordered, the whole
+    /// process group gets SIGTERM and, a little later, SIGKILL.
+    pub(crate) fn follow(mut self, halt: Option<&Halt>, sink: &mut dyn FnMut(&[u8])) -> Ended {
         let mut piece = vec![0u8; 32 * 1024];
         let mut status: Option<ExitStatus> = None;
         let mut ended_at: Option<Instant> = None;
@@ -217,7 +225,9 @@ impl Watched {
             }
             let now = Instant::now();
             match killing {
-                None if self.deadline.is_some_and(|deadline| now >= deadline) => {
+                None if self.deadline.is_some_and(|deadline| now >= deadline)
+                    || halt.is_some_and(|halt| halt.ordered().is_some()) =>
+                {
                     let _ = rustix::process::kill_process_group(self.group(), Signal::TERM);
                     killing = Some(now);
                     left_some = status.is_some();
@@ -314,7 +324,7 @@ pub(crate) struct Captured {
 pub(crate) fn capture(program: &Program<'_>, limit: usize, within: Duration) -> Result<Captured, String> {
     let watched = Watched::start(program.command()?, Some(Instant::now() + within))?;
     let mut text = Vec::new();
-    let ended = watched.follow(&mut |bytes| {
+    let ended = watched.follow(None, &mut |bytes| {
         let room = limit.saturating_sub(text.len());
         text.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
     });

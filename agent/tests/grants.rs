@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::{Bridge, Host, exists, script, shell, step, wait_until, with_probe};
+use common::{Bridge, Host, attempt, claim, exists, script, shell, step, with_probe};
 use proto::message::{Happened, Mode};
-use proto::{Action, FromAgent, Outcome, Probe, StepId, ToAgent};
+use proto::{Action, FromAgent, Outcome, Probe, ToAgent};
 use std::collections::BTreeMap;
 
 #[test]
@@ -20,14 +20,14 @@ fn steps_run_in_order_and_a_failure_ends_the_grant() {
     assert_eq!((one.output.as_str(), one.output_len, one.exit_code), ("first\n", 6, Some(0)));
     let two = bridge.until_finished("p/stop/s/h/two").expect(Outcome::Failed).says("expected exit code 0, seen exit code 7");
     assert!(two.message.contains("dpkg: dependency problems"), "{two:?}");
-    assert_eq!(bridge.message(), FromAgent::Revoked { steps: vec![StepId("p/stop/s/h/three".to_owned())] });
+    assert_eq!(bridge.message(), FromAgent::Revoked { steps: vec![attempt("p/stop/s/h/three", 1)] });
     assert_eq!(host.read("log"), "1\n2\n");
     let seqs: Vec<u64> = bridge.events.iter().map(|event| event.host_seq).collect();
     assert_eq!(seqs, [1, 2, 3, 4]);
     // The same attempt stays revoked, however often a controller that lost its connection repeats the grant.
     let mut three = shell(&host, "p/stop/s/h/three", "echo 3 >> log");
     bridge.grant(vec![three.clone()]);
-    assert_eq!(bridge.message(), FromAgent::Revoked { steps: vec![StepId("p/stop/s/h/three".to_owned())] });
+    assert_eq!(bridge.message(), FromAgent::Revoked { steps: vec![attempt("p/stop/s/h/three", 1)] });
     assert_eq!(host.read("log"), "1\n2\n");
     // Another attempt is another matter.
     three.attempt = 2;
@@ -154,7 +154,7 @@ fn what_has_not_begun_can_be_taken_back() {
     bridge.send(&ToAgent::Revoke);
     let FromAgent::Event(event) = bridge.message() else { panic!("no start") };
     bridge.events.push(event);
-    assert_eq!(bridge.message(), FromAgent::Revoked { steps: vec![StepId("a/a/a/a/y".to_owned())] });
+    assert_eq!(bridge.message(), FromAgent::Revoked { steps: vec![attempt("a/a/a/a/y", 1)] });
     std::fs::write(host.path("go"), "").unwrap();
     bridge.until_finished("a/a/a/a/x").expect(Outcome::Ok);
     bridge.finish();
@@ -172,59 +172,24 @@ fn actions_of_others_are_refused_in_words() {
 }
 
 #[test]
-fn a_host_belongs_to_one_run_until_that_is_finished() {
-    let host = Host::new();
-    let mut bridge = Bridge::attach(&host);
-    let supervisor = host.supervisor();
-    let mut other = Bridge::open();
-    let attach = ToAgent::Attach { run: "other".to_owned(), host_state: host.state(), acked: 0, output: BTreeMap::new(), token: 1 };
-    other.send(&attach);
-    let FromAgent::Refused { reason } = other.message() else { panic!("two runs on one host") };
-    assert!(reason.contains(common::RUN) && reason.contains("since 20"), "{reason}");
-    bridge.perform(shell(&host, "a/a/a/a/x", "true")).expect(Outcome::Ok);
-    bridge.finish();
-    wait_until("the end of the supervisor", || !alive(supervisor));
-    other.send(&attach);
-    assert!(matches!(other.message(), FromAgent::Attached { host_seq: 0, .. }));
-    other.finish();
-}
-
-fn alive(pid: rustix::process::Pid) -> bool {
-    rustix::process::test_kill_process(pid).is_ok()
-}
-
-#[test]
-fn an_older_token_is_refused() {
-    let host = Host::new();
-    let mut bridge = Bridge::open();
-    bridge.send_attach(&host, 0, BTreeMap::new(), 5);
-    assert!(matches!(bridge.message(), FromAgent::Attached { .. }));
-    bridge.send(&ToAgent::Grant { steps: vec![shell(&host, "a/a/a/a/x", "echo > acted")], head: String::new(), token: 4 });
-    assert!(matches!(bridge.message(), FromAgent::Refused { .. }));
-    let mut older = Bridge::open();
-    older.send_attach(&host, 0, BTreeMap::new(), 4);
-    assert!(matches!(older.message(), FromAgent::Refused { .. }));
-    assert!(!host.path("acted").exists());
-    bridge.finish();
-}
-
-#[test]
 fn bad_runs_and_directories_are_refused() {
     let host = Host::new();
+    let attach = |run: &str, host_state: String| ToAgent::Attach {
+        run: run.to_owned(),
+        host_state,
+        claim: claim("seat", "one"),
+        acked: 0,
+        output: BTreeMap::new(),
+        keep: Vec::new(),
+    };
     for (run, host_state) in [("../x", host.state()), ("", host.state()), ("r", "relative".to_owned())] {
         let mut bridge = Bridge::open();
-        bridge.send(&ToAgent::Attach { run: run.to_owned(), host_state, acked: 0, output: BTreeMap::new(), token: 1 });
+        bridge.send(&attach(run, host_state));
         assert!(matches!(bridge.message(), FromAgent::Refused { .. }), "{run}");
     }
     std::fs::write(host.path("file"), "").unwrap();
     let mut bridge = Bridge::open();
-    bridge.send(&ToAgent::Attach {
-        run: "r".to_owned(),
-        host_state: host.text("file/state"),
-        acked: 0,
-        output: BTreeMap::new(),
-        token: 1,
-    });
+    bridge.send(&attach("r", host.text("file/state")));
     let FromAgent::Fatal { message } = bridge.message() else { panic!("attached in a file") };
     assert!(message.contains("file/state"), "{message}");
 }

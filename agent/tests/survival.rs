@@ -2,12 +2,13 @@
 
 mod common;
 
-use common::{Bridge, Host, PATIENCE, exists, shell, wait_until, with_probe};
+use common::{Bridge, Host, PATIENCE, exists, kill, shell, wait_until, with_probe};
 use proto::message::Granted;
-use proto::{FromAgent, Outcome, Probe, StepId, ToAgent};
+use proto::{FromAgent, Outcome, Probe, StepId};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const STEP: &str = "p/migrate/s/h/postupgrade";
@@ -21,12 +22,6 @@ fn patient(host: &Host) -> Granted {
     )
 }
 
-fn kill(pid: Pid) {
-    // A shell's child bears its name until it has become something else: it may be gone by now.
-    let _ = kill_process(pid, Signal::KILL);
-    wait_until("an end", || rustix::process::test_kill_process(pid).is_err());
-}
-
 fn go(host: &Host) {
     fs::write(host.path("go"), "").unwrap();
 }
@@ -34,9 +29,10 @@ fn go(host: &Host) {
 /// Attaches with what an earlier conversation left behind.
 fn re_attach(host: &Host, before: &Bridge, output: BTreeMap<StepId, u64>) -> Bridge {
     let mut bridge = Bridge::open();
+    bridge.claim = before.claim.clone();
     bridge.events = before.events.clone();
     let acked = before.events.last().map_or(0, |event| event.host_seq);
-    bridge.send_attach(host, acked, output, 1);
+    bridge.send_attach(host, acked, output);
     let FromAgent::Attached { .. } = bridge.message() else { panic!("not attached") };
     bridge
 }
@@ -121,6 +117,40 @@ fn a_dead_supervisors_step_is_adopted_and_not_started_again() {
 }
 
 #[test]
+fn a_step_goes_on_when_supervisor_and_bridge_die_again_and_again() {
+    let host = Host::new();
+    let mut bridge = Bridge::attach(&host);
+    let talks = "echo x >> starts; echo > began; while [ ! -e go ]; do echo a line; sleep 0.01; done; echo over; echo > effect";
+    bridge.grant(vec![with_probe(shell(&host, STEP, talks), exists(&host.path("effect")))]);
+    host.wait_for("began");
+    let mut output = Vec::new();
+    for _ in 0..3 {
+        wait_until("some output", || {
+            if let Ok(FromAgent::Event(event)) = bridge.next(Duration::from_millis(5)) {
+                bridge.events.push(event);
+            }
+            bridge.output.values().any(|bytes| bytes.len() > 50)
+        });
+        bridge.child.kill().unwrap();
+        kill(host.supervisor());
+        // What had arrived by then.
+        while let Ok(message) = bridge.next(Duration::from_millis(50)) {
+            let FromAgent::Event(event) = message else { panic!("{message:?}") };
+            bridge.events.push(event);
+        }
+        output.extend(bridge.output.values().next().unwrap());
+        bridge = re_attach(&host, &bridge, BTreeMap::from([(StepId(STEP.to_owned()), output.len() as u64)]));
+    }
+    go(&host);
+    let ended = bridge.until_finished(STEP).expect(Outcome::Ok);
+    output.extend(bridge.output.values().next().unwrap());
+    let text = String::from_utf8(output).unwrap();
+    assert!(text.ends_with("a line\nover\n") && text.lines().rev().skip(1).all(|line| line == "a line"), "{text}");
+    assert_eq!((ended.output_len, host.read("starts").as_str()), (text.len() as u64, "x\n"));
+    bridge.finish();
+}
+
+#[test]
 fn a_result_that_nobody_saw_is_found() {
     let host = Host::new();
     let mut first = Bridge::attach(&host);
@@ -135,65 +165,6 @@ fn a_result_that_nobody_saw_is_found() {
     second.finish();
 }
 
-fn kill_runner(host: &Host) {
-    let runners = host.processes("runner");
-    assert_eq!(runners.len(), 1);
-    kill(runners[0]);
-}
-
-#[test]
-fn a_dead_runner_leaves_the_decision_to_the_probe() {
-    for (probe, outcome) in [(Some("effect"), Outcome::Failed), (Some("began"), Outcome::Ok), (None, Outcome::Unknown)] {
-        let host = Host::new();
-        let mut bridge = Bridge::attach(&host);
-        let mut step = patient(&host);
-        step.spec.probe = probe.map(|file| exists(&host.path(file)));
-        bridge.grant(vec![step]);
-        host.wait_for("began");
-        kill_runner(&host);
-        // What it started still runs: so does the step.
-        while let Ok(message) = bridge.next(Duration::from_millis(300)) {
-            let FromAgent::Event(event) = message else { panic!("{message:?}") };
-            bridge.events.push(event);
-        }
-        assert_eq!(bridge.events.len(), 1, "the step was given up while its program ran");
-        for pid in host.processes("echo before") {
-            kill(pid);
-        }
-        bridge.until_finished(STEP).expect(outcome).says("its runner died");
-        assert_eq!(host.read("starts"), "x\n");
-        bridge.finish();
-    }
-}
-
-#[test]
-fn a_step_that_outlives_its_runner_may_still_take_effect() {
-    let host = Host::new();
-    let mut bridge = Bridge::attach(&host);
-    // It says nothing after its runner is gone: its output has nowhere to go.
-    let quiet = "echo > began; while [ ! -e go ]; do sleep 0.01; done; echo > effect";
-    bridge.grant(vec![with_probe(shell(&host, STEP, quiet), exists(&host.path("effect")))]);
-    host.wait_for("began");
-    kill_runner(&host);
-    go(&host);
-    bridge.until_finished(STEP).expect(Outcome::Ok).says("the effect is there");
-    bridge.finish();
-}
-
-#[test]
-fn another_run_cannot_take_a_host_on_which_a_step_still_runs() {
-    let host = Host::new();
-    let mut bridge = Bridge::attach(&host);
-    bridge.grant(vec![patient(&host)]);
-    host.wait_for("began");
-    kill(host.supervisor());
-    let mut other = Bridge::open();
-    other.send(&ToAgent::Attach { run: "other".to_owned(), host_state: host.state(), acked: 0, output: BTreeMap::new(), token: 1 });
-    let FromAgent::Refused { reason } = other.message() else { panic!("two runs on one host") };
-    assert!(reason.contains("a step of it still runs"), "{reason}");
-    go(&host);
-}
-
 #[test]
 fn a_torn_journal_is_cut_and_gone_on_with() {
     let host = Host::new();
@@ -205,28 +176,37 @@ fn a_torn_journal_is_cut_and_gone_on_with() {
     journal.extend_from_slice(b"{\"event\":{\"host_seq\":3,\"host_ti");
     fs::write(&path, &journal).unwrap();
     let mut again = Bridge::open();
-    again.send_attach(&host, 2, BTreeMap::new(), 1);
-    assert_eq!(again.message(), FromAgent::Attached { host_seq: 2, open: vec![] });
+    again.send_attach(&host, 2, BTreeMap::new());
+    assert_eq!(again.message(), FromAgent::Attached { host_seq: 2, open: vec![], token: 2 });
     again.perform(shell(&host, "a/a/a/a/y", "echo y >> acted")).expect(Outcome::Ok);
     assert_eq!(host.read("acted"), "x\ny\n");
     again.finish();
 }
 
 #[test]
-fn a_step_that_began_before_a_power_cut_is_looked_at() {
+fn nothing_is_done_with_a_journal_that_was_changed() {
     let host = Host::new();
     let mut bridge = Bridge::attach(&host);
-    bridge.grant(vec![with_probe(patient(&host), exists(&host.path("effect")))]);
-    host.wait_for("began");
+    bridge.perform(shell(&host, "a/a/a/a/x", "echo x >> acted")).expect(Outcome::Ok);
     kill(host.supervisor());
-    // As after a boot: no process, and only what was durable.
-    for pid in host.processes("runner").into_iter().chain(host.processes("echo before")) {
-        kill(pid);
+    let path = host.run_dir().join("journal.jsonl");
+    let journal = fs::read(&path).unwrap();
+    // In the grant, the event that says that the step began, and the last one.
+    for line in [2, 3, 4] {
+        let mut changed = journal.clone();
+        let begin = changed.split_inclusive(|byte| *byte == b'\n').take(line - 1).map(<[u8]>::len).sum::<usize>();
+        changed[begin + 40] ^= 4;
+        fs::write(&path, &changed).unwrap();
+        let mut again = Bridge::open();
+        again.send_attach(&host, 0, BTreeMap::new());
+        let FromAgent::Fatal { message } = again.message() else { panic!("gone on with a damaged journal") };
+        assert!(message.contains(&format!("line {line} ")) && message.contains("journal.jsonl"), "{message}");
+        assert_eq!(fs::read(&path).unwrap(), changed, "evidence was destroyed");
     }
-    fs::remove_dir_all(host.run_dir().join("steps")).unwrap();
+    fs::write(&path, &journal).unwrap();
     let mut again = Bridge::attach(&host);
-    again.until_finished(STEP).expect(Outcome::Failed).says("its runner died");
-    assert_eq!(host.read("starts"), "x\n");
+    again.perform(shell(&host, "a/a/a/a/y", "echo y >> acted")).expect(Outcome::Ok);
+    assert_eq!(host.read("acted"), "x\ny\n");
     again.finish();
 }
 
@@ -277,4 +257,78 @@ fn grants_are_durable_with_their_probes() {
     let grant = journal.lines().find(|line| line.starts_with("{\"record\":\"grant\"")).unwrap();
     assert!(grant.contains("/never"), "{grant}");
     bridge.finish();
+}
+
+/// The control group that a process belongs to in systemd's hierarchy, as its directory.
+fn group_of(pid: Pid) -> PathBuf {
+    let text = fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero())).unwrap();
+    let path =
+        |mark: &str| text.lines().find_map(|line| line.split_once(mark)).map(|(_, path)| path.trim_start_matches('/').to_owned());
+    let systemd = Path::new("/sys/fs/cgroup/systemd");
+    match path(":name=systemd:") {
+        Some(path) if systemd.exists() => systemd.join(path),
+        _ => Path::new("/sys/fs/cgroup").join(path("0::").unwrap_or_default()),
+    }
+}
+
+/// A session as systemd knows it: a control group whose processes are all ended when it is over.
+struct Session(PathBuf);
+
+impl Session {
+    fn begin() -> Option<Self> {
+        let root = ["/sys/fs/cgroup/systemd", "/sys/fs/cgroup"]
+            .map(Path::new)
+            .into_iter()
+            .find(|dir| dir.join("cgroup.procs").exists())?;
+        let session = Self(root.join(format!("caravan-test-session-{}", std::process::id())));
+        fs::create_dir(&session.0).ok().map(|()| session)
+    }
+
+    fn admit(&self, pid: u32) -> bool {
+        fs::write(self.0.join("cgroup.procs"), pid.to_string()).is_ok()
+    }
+
+    fn end(&self) {
+        wait_until("the end of the session", || {
+            let left = fs::read_to_string(self.0.join("cgroup.procs")).unwrap();
+            left.lines().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).for_each(|pid| {
+                let _ = kill_process(pid, Signal::KILL);
+            });
+            left.is_empty()
+        });
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.end();
+        wait_until("an empty group", || fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+#[test]
+fn a_step_outlives_the_session_that_began_it() {
+    let Some(session) = Session::begin() else {
+        return eprintln!("skipped: the control groups of this machine cannot be changed");
+    };
+    let run = format!("session-{}", std::process::id());
+    let host = Host::new();
+    let mut first = Bridge::open();
+    if !session.admit(first.child.id()) {
+        return eprintln!("skipped: the control groups of this machine cannot be changed");
+    }
+    let claim = first.claim.clone();
+    assert!(matches!(first.try_attach(&host, &run, claim.clone()), FromAgent::Attached { .. }));
+    first.grant(vec![patient(&host)]);
+    host.wait_for("began");
+    let own = group_of(host.processes("runner")[0]);
+    assert!(own.ends_with(format!("caravan.{run}")), "{}", own.display());
+    session.end();
+    // The bridge died with it, and nothing else.
+    let mut second = Bridge::open();
+    assert!(matches!(second.try_attach(&host, &run, claim), FromAgent::Attached { host_seq: 1, .. }));
+    go(&host);
+    second.until_finished(STEP).expect(Outcome::Ok);
+    second.finish();
+    assert!(!own.exists(), "the group of a supervisor stayed behind");
 }

@@ -132,4 +132,12 @@ pub trait Hosts: Send + Sync + 'static {
     /// # Errors
     /// One [`OpenError`] per kind of reason. Nothing is retried here.
     fn open(&self, host: &str, root: bool) -> impl Future<Output = Result<Link, OpenError>> + Send;
+
+    /// Chance for the pause before a host is tried again. A simulation gives its own, so that a history can be replayed.
+    fn jitter(&self) -> u8 {
+        let mut byte = [0u8];
+        // Without a source of randomness all pauses are the shortest.
+        let _ = getrandom::fill(&mut byte);
+        byte[0]
+    }
 }

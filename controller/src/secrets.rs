@@ -14,13 +14,20 @@ use tokio::sync::Mutex;
 #[derive(Debug, Default)]
 pub struct Secrets {
     base: PathBuf,
+    /// Nobody is asked: a `prompt:` fails at once.
+    unattended: bool,
     fetched: Mutex<HashMap<(String, String), Secret>>,
 }
 
 impl Secrets {
     /// `base` is the directory that relative paths start from: the inventory's.
     pub fn new(base: impl Into<PathBuf>) -> Self {
-        Self { base: base.into(), fetched: Mutex::default() }
+        Self { base: base.into(), ..Self::default() }
+    }
+
+    /// As [`Secrets::new`], for work that must not wait for a person: a `prompt:` fails at once.
+    pub fn unattended(base: impl Into<PathBuf>) -> Self {
+        Self { unattended: true, ..Self::new(base) }
     }
 
     /// Fetches a secret. `what` says what it is, for the question and for errors (`sudo password of ops`).
@@ -41,6 +48,7 @@ impl Secrets {
             return Ok(secret.clone());
         }
         let secret = match reference {
+            SecretRef::Prompt if self.unattended => Err("it would have to be asked for at the terminal".to_owned()),
             SecretRef::Prompt => ask(what).await,
             SecretRef::Env(name) => std::env::var(name).map_err(|_| {
                 format!("the environment variable {name} is not set (or not UTF-8); export it before starting caravan")

@@ -14,6 +14,7 @@ pub mod event;
 pub mod frame;
 pub mod host;
 pub mod inspect;
+pub mod lines;
 pub mod message;
 pub mod secret;
 pub mod step;

@@ -1,10 +1,13 @@
 //! The harness of the end-to-end tests: a lab fleet, the real `caravan` program, and questions about what happened.
 
-use lab::{Lab, Spec};
+use lab::{Event, Host, Lab, Spec};
+use rustix::process::{Pid, Signal};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
+pub mod mounts;
 pub mod sshd;
 
 /// A program of this workspace, built once in the profile of the tests.
@@ -69,7 +72,7 @@ impl Site {
     /// Starts a fleet.
     pub fn of(spec: Spec) -> Self {
         let root = tempfile::Builder::new().prefix("caravan-test-").tempdir().expect("a temporary directory");
-        let lab = Lab::start_with(spec, &root.path().join("lab"), &program("lab")).expect("the lab starts");
+        let lab = Lab::start_with(spec, &root.path().join("lab"), &program("standin")).expect("the lab starts");
         std::fs::create_dir(root.path().join("home")).expect("a home directory");
         Self { lab, root }
     }
@@ -84,10 +87,30 @@ impl Site {
         self.root.path()
     }
 
+    /// Where another workstation keeps its runs.
+    pub fn other_state(&self) -> PathBuf {
+        self.root.path().join("other-state")
+    }
+
     /// `caravan`, ready to run with the site's inventory and an empty home.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(program("caravan"));
-        command.arg("-i").arg(self.lab.inventory()).arg("--state-dir").arg(self.state()).args(args);
+        self.command_at(&self.state(), args)
+    }
+
+    /// As [`Site::command`], with a state directory of its own: another workstation.
+    pub fn command_at(&self, state: &Path, args: &[&str]) -> Command {
+        self.prepared(Command::new(program("caravan")), state, args)
+    }
+
+    /// Caravan, which ends by SIGKILL at the first event `at` of its journal, before or after that is durable (`lab victim`).
+    pub fn victim(&self, at: &str, when: &str, args: &[&str]) -> Ran {
+        let mut command = Command::new(program("lab"));
+        command.args(["victim", "--at", at, "--when", when, "--note"]).arg(self.root.path().join("note")).arg("--");
+        ran(self.prepared(command, &self.state(), args))
+    }
+
+    fn prepared(&self, mut command: Command, state: &Path, args: &[&str]) -> Command {
+        command.arg("-i").arg(self.lab.inventory()).arg("--state-dir").arg(state).args(args);
         command.env_clear().env("HOME", self.root.path().join("home")).env("USER", "tester").env("PATH", "/usr/bin:/bin");
         command.stdin(Stdio::null());
         command
@@ -95,17 +118,56 @@ impl Site {
 
     /// Runs `caravan` to its end.
     pub fn caravan(&self, args: &[&str]) -> Ran {
-        let output = self.command(args).output().expect("caravan runs");
-        Ran {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        ran(self.command(args))
+    }
+
+    /// As [`Site::caravan`], from another workstation.
+    pub fn elsewhere(&self, args: &[&str]) -> Ran {
+        ran(self.command_at(&self.other_state(), args))
     }
 
     /// Starts `caravan` and leaves it running; what it prints is thrown away.
     pub fn start(&self, args: &[&str]) -> Child {
         self.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("caravan starts")
+    }
+
+    /// Starts `caravan` and leaves it running; [`finish`] gives what it printed.
+    pub fn begin(&self, args: &[&str]) -> Child {
+        self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("caravan starts")
+    }
+
+    /// Adds `overrides` (YAML, a step's name with what is changed about it on each line) to the last platform of the inventory.
+    pub fn override_steps(&self, overrides: &str) {
+        let path = self.lab.inventory();
+        let mut text = std::fs::read_to_string(&path).expect("the inventory");
+        // The last platform is the last thing in the file, and its entries are two columns in.
+        text.push_str("  overrides:\n");
+        overrides.trim().lines().for_each(|line| text.push_str(&format!("    {line}\n")));
+        std::fs::write(&path, text).expect("the inventory");
+    }
+
+    /// A host of the fleet.
+    pub fn host(&self, name: &str) -> &Host {
+        self.lab.host(name).host
+    }
+
+    /// How often the stand-ins recorded an event, on all hosts.
+    pub fn count(&self, event: Event) -> usize {
+        self.lab.records().expect("records").iter().filter(|record| record.event == event).count()
+    }
+
+    /// Waits until the stand-ins recorded an event while `caravan` runs.
+    #[track_caller]
+    pub fn wait_for(&self, event: Event, running: &mut Child) {
+        until(&format!("{event:?}"), || {
+            assert!(running.try_wait().expect("a child").is_none(), "caravan ended before {event:?}");
+            self.count(event) > 0
+        });
+    }
+
+    /// The directory of the newest run.
+    pub fn run_dir(&self) -> PathBuf {
+        controller::run::store::Store::new(&self.state()).find(None).expect("a run").path
     }
 
     /// `caravan migrate --yes` with every gate of the plan confirmed.
@@ -146,6 +208,44 @@ impl Site {
     pub fn events(&self) -> Vec<proto::Event> {
         let store = controller::run::store::Store::new(&self.state());
         store.find(None).expect("a run").events().expect("a journal")
+    }
+}
+
+fn ran(mut command: Command) -> Ran {
+    ended(command.output().expect("caravan runs"))
+}
+
+fn ended(output: std::process::Output) -> Ran {
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Waits for what [`Site::begin`] started.
+pub fn finish(child: Child) -> Ran {
+    ended(child.wait_with_output().expect("caravan ends"))
+}
+
+/// Ends a child by SIGKILL, and waits until it is gone.
+pub fn kill(mut child: Child) {
+    child.kill().expect("a child");
+    child.wait().expect("a child");
+}
+
+/// Sends a child a signal.
+pub fn signal(child: &Child, signal: Signal) {
+    rustix::process::kill_process(Pid::from_child(child), signal).expect("a running child");
+}
+
+/// Waits until something holds.
+#[track_caller]
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(90);
+    while !holds() {
+        assert!(Instant::now() < end, "this did not come: {what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) fn run(source: &str, dest: &str, context: &mut Context<'_>) -> Result
     let finished = (|| {
         fs::rename(&part, dest)?;
         let line = format!("{digest}  {}\n", dest.file_name().unwrap_or_default().to_string_lossy());
-        durable::write(&checksum_file(dest), line.as_bytes())
+        durable::write(&checksum_file(dest), line.as_bytes(), 0o600)
     })();
     finished.map_err(|e: io::Error| format!("cannot put {} in place: {e}", dest.display()))?;
     let size = fs::metadata(dest).map(|meta| meta.len()).unwrap_or(0);
@@ -51,7 +51,7 @@ fn write(source: &Path, part: &Path, context: &mut Context<'_>) -> std::result::
     let mut entries = 0;
     let mut open = vec![(source.to_owned(), PathBuf::from(name))];
     while let Some((path, name)) = open.pop() {
-        context.in_time()?;
+        context.go_on()?;
         let at = |e: io::Error| Trouble::from(format!("cannot archive {}: {e}", path.display()));
         let kind = fs::symlink_metadata(&path).map_err(at)?.file_type();
         if kind.is_socket() {

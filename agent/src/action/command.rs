@@ -1,7 +1,7 @@
 //! Running a program as a step.
 
 use super::secret_file::SecretFile;
-use super::{Context, Done, Result, Trouble};
+use super::{Cause, Context, Done, Result, Trouble};
 use crate::program::{Ended, Program, Source, Watched};
 use proto::step::{Command, LineRule};
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -52,15 +52,15 @@ pub(crate) fn run(spec: &Command, descendants: Descendants, context: &mut Contex
     };
     let memory = if descendants == Descendants::Outlive { memory_file() } else { None };
     let mut watched = match &memory {
-        Some(file) => start_into(command, file, context)?,
-        None => Watched::start(command, context.deadline)?,
+        Some(file) => start_into(command, file)?,
+        None => Watched::start(command, None)?,
     };
     drop((lock, secret_files));
     watched.life = life.map(|(ours, _theirs)| ours);
 
     let mut lines = Lines::new(&spec.fail_on);
     let sink = &mut *context.sink;
-    let ended = watched.follow(&mut |bytes| {
+    let ended = watched.follow(Some(context.halt), &mut |bytes| {
         lines.take(bytes);
         sink(bytes);
     });
@@ -75,14 +75,20 @@ pub(crate) fn run(spec: &Command, descendants: Descendants, context: &mut Contex
 fn judge(spec: &Command, ended: Ended, lines: &Lines<'_>, context: &Context<'_>) -> Result {
     let exit_code = ended.code();
     if !ended.in_time {
-        let mut late = context.late();
+        let mut halted = context.halted();
         if ended.left_some {
             let hint = "the program itself had ended, but what it had started was still running; a command that starts a service needs `starts_service`";
-            late.message = format!("{}; {hint}", late.message);
+            halted.message = format!("{}; {hint}", halted.message);
         }
-        return Err(Trouble { exit_code, ..late });
+        return Err(Trouble { exit_code, ..halted });
     }
-    let trouble = |message: String| Err(Trouble { message, exit_code, cut_off: false });
+    let said =
+        if lines.last.is_empty() { "it printed nothing".to_owned() } else { format!("last output: {}", lines.last.join(" | ")) };
+    if let Some(signal) = ended.killed_by() {
+        let message = format!("something else than Caravan ended it by signal {signal}; {said}");
+        return Err(Trouble { message, exit_code, cause: Cause::Killed });
+    }
+    let trouble = |message: String| Err(Trouble { message, exit_code, cause: Cause::Itself });
     if let Some((rule, line)) = lines.bad.first() {
         let more = if lines.bad.len() > 1 { format!(" (and {} more such lines)", lines.bad.len() - 1) } else { String::new() };
         return trouble(format!("{}: {line}{more}; {}", rule.means, ended.describe()));
@@ -91,8 +97,6 @@ fn judge(spec: &Command, ended: Ended, lines: &Lines<'_>, context: &Context<'_>)
         return Ok(Done { exit_code, message: String::new() });
     }
     let expected: Vec<String> = spec.ok.iter().map(i32::to_string).collect();
-    let said =
-        if lines.last.is_empty() { "it printed nothing".to_owned() } else { format!("last output: {}", lines.last.join(" | ")) };
     trouble(format!("expected exit code {}, seen {}; {said}", expected.join(" or "), ended.describe()))
 }
 
@@ -108,12 +112,12 @@ fn memory_file() -> Option<File> {
     rustix::fs::memfd_create("output", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).ok().map(File::from)
 }
 
-fn start_into(mut command: std::process::Command, file: &File, context: &Context<'_>) -> std::result::Result<Watched, Trouble> {
+fn start_into(mut command: std::process::Command, file: &File) -> std::result::Result<Watched, Trouble> {
     let failed = |e: std::io::Error| Trouble::from(format!("cannot start the program: {e}"));
     let copy = || file.try_clone().map_err(failed);
     command.stdout(copy()?).stderr(copy()?);
     let child = command.spawn().map_err(failed)?;
-    Ok(Watched { child, output: Source::Memory(copy()?, 0), life: None, deadline: context.deadline })
+    Ok(Watched { child, output: Source::Memory(copy()?, 0), life: None, deadline: None })
 }
 
 /// Looks at output line by line.

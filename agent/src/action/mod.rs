@@ -16,19 +16,18 @@ pub(crate) use secret_file::names as secret_names;
 pub(crate) use tree::select;
 
 use crate::runner::files::StepFiles;
+use crate::runner::halt::Halt;
 use crate::runner::note;
 use proto::step::{Command, ServiceOp};
 use proto::{Action, Secret};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What actions have at hand.
 pub(crate) struct Context<'a> {
     pub(crate) secrets: &'a BTreeMap<String, Secret>,
-    /// When the step's time is up.
-    pub(crate) deadline: Option<Instant>,
-    /// The same as the plan gives it, for messages.
-    pub(crate) deadline_s: u64,
+    /// Says when the work has to end.
+    pub(crate) halt: &'a Halt,
     /// The step's files, where the runner itself acts.
     pub(crate) files: Option<&'a StepFiles>,
     /// Takes the step's output.
@@ -48,13 +47,23 @@ pub(crate) struct Done {
 pub(crate) struct Trouble {
     pub(crate) message: String,
     pub(crate) exit_code: Option<i32>,
-    /// It was ended from outside, and may or may not have taken effect.
-    pub(crate) cut_off: bool,
+    pub(crate) cause: Cause,
+}
+
+/// Whose doing the end was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// It ended by itself.
+    Itself,
+    /// We ended it: a limit, or somebody's wish. It may or may not have taken effect.
+    Halted,
+    /// Somebody else ended it. It may or may not have taken effect.
+    Killed,
 }
 
 impl From<String> for Trouble {
     fn from(message: String) -> Self {
-        Self { message, exit_code: None, cut_off: false }
+        Self { message, exit_code: None, cause: Cause::Itself }
     }
 }
 
@@ -67,24 +76,20 @@ impl Context<'_> {
     }
 
     /// To be asked between two pieces of work.
-    pub(crate) fn in_time(&self) -> std::result::Result<(), Trouble> {
-        match self.deadline {
-            Some(deadline) if Instant::now() >= deadline => Err(self.late()),
-            _ => Ok(()),
-        }
+    pub(crate) fn go_on(&self) -> std::result::Result<(), Trouble> {
+        self.halt.ordered().map_or(Ok(()), |_| Err(self.halted()))
     }
 
-    /// The step's time is up.
-    pub(crate) fn late(&self) -> Trouble {
-        let message = format!("it did not end within {} s and was stopped", self.deadline_s);
-        Trouble { message, exit_code: None, cut_off: true }
+    /// The work had to end.
+    pub(crate) fn halted(&self) -> Trouble {
+        let message = self.halt.ordered().unwrap_or("it was stopped").to_owned();
+        Trouble { message, exit_code: None, cause: Cause::Halted }
     }
 
-    /// Sleeps, but not beyond the deadline.
+    /// Sleeps a moment, between two pieces of work.
     pub(crate) fn pause(&self, time: Duration) -> std::result::Result<(), Trouble> {
-        let left = self.deadline.map_or(time, |deadline| deadline.saturating_duration_since(Instant::now()));
-        std::thread::sleep(time.min(left));
-        self.in_time()
+        std::thread::sleep(time);
+        self.go_on()
     }
 }
 

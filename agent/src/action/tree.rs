@@ -55,7 +55,7 @@ pub(crate) fn copy_tree(from: &str, to: &str, include: &[String], required: &[St
     let mut owners_lost = 0u64;
     let mut dirs = Vec::new();
     for path in select(from, include).map_err(|e| failed(from, e))? {
-        context.in_time()?;
+        context.go_on()?;
         make_dirs(from, to, durable::parent(&path), &mut dirs).map_err(|e| failed(&path, e))?;
         let meta = fs::symlink_metadata(from.join(&path)).map_err(|e| failed(&path, e))?;
         if meta.is_dir() {

@@ -3,20 +3,22 @@
 use super::ToController;
 use crate::channel::Input;
 use crate::durable;
+use crate::host_lock::{self, Denied, HostLock};
 use proto::frame::{Frame, parse};
+use proto::message::Claim;
 use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
-use std::fs::DirBuilder;
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// How long another bridge may take to start the supervisor that this one found locked but not yet listening.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a supervisor that is starting, or ending, may take to do so.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is looked for meanwhile.
+const LOOK: Duration = Duration::from_millis(20);
 /// The socket's name in the run's directory.
 pub(crate) const SOCKET: &str = "supervisor.sock";
 
@@ -25,36 +27,49 @@ pub(crate) const SOCKET: &str = "supervisor.sock";
 pub(crate) enum Failure {
     /// Another run holds the host, or the request makes no sense.
     Refused(String),
+    /// The host is this run's, but a step of another run has not ended yet.
+    Busy(String),
     /// The host is not fit: directories that cannot be written, a supervisor that does not start.
     Fatal(String),
 }
 
-/// Connects to the supervisor of a run, which is started when there is none.
-pub(crate) fn connect(host_state: &str, run: &str) -> Result<UnixStream, Failure> {
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Refused(reason) => Self::Refused(reason),
+            Denied::Fatal(message) => Self::Fatal(message),
+        }
+    }
+}
+
+/// Takes the host for a run, then connects to the run's supervisor, which is started when there is none.
+pub(crate) fn connect(host_state: &str, run: &str, claim: &Claim) -> Result<UnixStream, Failure> {
     let dir = run_dir(host_state, run)?;
     let cannot = |what: &str, e: &dyn std::fmt::Display| Failure::Fatal(format!("{what} {}: {e}", dir.display()));
-    if let Some(stream) = dial(&dir) {
-        return Ok(stream);
+    let host_state = Path::new(host_state);
+    host_lock::make_host_state(host_state)
+        .map_err(|e| Failure::Fatal(format!("cannot create Caravan's directory {}: {e}", host_state.display())))?;
+    let lock = HostLock::new(host_state);
+    lock.claim(run, claim)?;
+    // The claim comes first: from here on the other run begins nothing more, and what it has begun comes to an end.
+    let elsewhere = lock.runs_elsewhere(run).map_err(|e| Failure::Fatal(format!("cannot see what runs on this host: {e}")))?;
+    if let Some(what) = elsewhere {
+        return Err(Failure::Busy(format!("{what}; it begins nothing more; attach again when that step has ended")));
     }
-    let runs = durable::parent(&dir);
-    // Others may look into it (the lock says who holds the host), but not write.
-    let made = DirBuilder::new().recursive(true).mode(0o755).create(host_state);
-    made.map_err(|e| Failure::Fatal(format!("cannot create Caravan's directory {host_state}: {e}")))?;
-    durable::private_dir(runs).map_err(|e| cannot("cannot create the run's directory", &e))?;
     durable::private_dir(&dir).map_err(|e| cannot("cannot create the run's directory", &e))?;
-    let said = start(&dir).map_err(|e| cannot("cannot start the supervisor of", &e))?;
-    match said.split_once(' ') {
-        Some(("refused", reason)) => return Err(Failure::Refused(reason.to_owned())),
-        Some(("fatal", message)) => return Err(Failure::Fatal(message.to_owned())),
-        _ if said == "ready" || said == "running" => {}
-        _ => return Err(cannot("the supervisor did not start for", &format!("it said `{said}`"))),
-    }
     let until = Instant::now() + PATIENCE;
     loop {
-        match dial(&dir) {
-            Some(stream) => return Ok(stream),
-            None if Instant::now() < until => std::thread::sleep(Duration::from_millis(20)),
-            None => return Err(cannot("cannot connect to the supervisor of", &"it does not answer")),
+        if let Some(stream) = dial(&dir) {
+            return Ok(stream);
+        }
+        let said = start(&dir).map_err(|e| cannot("cannot start the supervisor of", &e))?;
+        match said.split_once(' ') {
+            Some(("fatal", message)) => return Err(Failure::Fatal(message.to_owned())),
+            _ if said == "ready" => {}
+            // Another bridge has just started it, or it is just ending.
+            _ if said == "running" && Instant::now() < until => std::thread::sleep(LOOK),
+            _ if said == "running" => return Err(cannot("cannot connect to the supervisor of", &"it does not answer")),
+            _ => return Err(cannot("the supervisor did not start for", &format!("it said `{said}`"))),
         }
     }
 }

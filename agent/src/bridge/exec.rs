@@ -43,7 +43,7 @@ impl Commands {
                 this.output.data(id, offset, bytes);
                 offset += bytes.len() as u64;
             };
-            let ended = watched.follow(&mut |bytes| {
+            let ended = watched.follow(None, &mut |bytes| {
                 let mut shown = Vec::with_capacity(bytes.len());
                 mask.push(bytes, &mut shown);
                 show(&shown);

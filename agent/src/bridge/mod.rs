@@ -14,9 +14,11 @@ use proto::inspect::ReadError;
 use proto::{FromAgent, PROTOCOL, PROTOCOL_OLDEST, Query, RunAs, Secret, ToAgent};
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -55,12 +57,20 @@ fn own(stream: impl AsFd) -> std::io::Result<File> {
     Ok(File::from(stream.as_fd().try_clone_to_owned()?))
 }
 
+/// A connection to a supervisor.
+struct Supervisor {
+    output: Output<UnixStream>,
+    stream: UnixStream,
+    /// The controller attached anew on this bridge: the end of this connection means nothing.
+    replaced: Arc<AtomicBool>,
+}
+
 struct Bridge {
     output: Arc<ToController>,
     commands: Arc<Commands>,
     secrets: Arc<Mutex<Secrets>>,
     /// The connection to the supervisor, once attached.
-    supervisor: Option<Output<UnixStream>>,
+    supervisor: Option<Supervisor>,
     answering: Vec<JoinHandle<()>>,
     greeted: bool,
 }
@@ -102,12 +112,18 @@ impl Bridge {
             }
             ToAgent::Inspect { id, queries, run_as } => self.inspect(id, queries, run_as),
             ToAgent::Exec { id, argv } => self.commands.start(id, argv, &self.secrets()),
-            ToAgent::Attach { ref run, ref host_state, .. } => match attach::connect(host_state, run) {
-                Ok(stream) => return self.attached(&stream, frame),
-                Err(attach::Failure::Refused(reason)) => self.say(&FromAgent::Refused { reason }),
-                Err(attach::Failure::Fatal(message)) => return Some(self.give_up(&message)),
-            },
-            ToAgent::Grant { .. } | ToAgent::Revoke | ToAgent::Stop { .. } | ToAgent::Finish { .. } if self.supervisor.is_none() => {
+            ToAgent::Attach { ref run, ref host_state, ref claim, .. } => {
+                self.part();
+                match attach::connect(host_state, run, claim) {
+                    Ok(stream) => return self.attached(stream, frame),
+                    Err(attach::Failure::Refused(reason)) => self.say(&FromAgent::Refused { reason }),
+                    Err(attach::Failure::Busy(reason)) => self.say(&FromAgent::Busy { reason }),
+                    Err(attach::Failure::Fatal(message)) => return Some(self.give_up(&message)),
+                }
+            }
+            ToAgent::Grant { .. } | ToAgent::Revoke | ToAgent::Stop { .. } | ToAgent::Finish { .. }
+                if self.supervisor.is_none() =>
+            {
                 self.say(&FromAgent::Refused { reason: "no run is attached on this connection; send Attach first".to_owned() });
             }
             ToAgent::Grant { .. }
@@ -154,21 +170,23 @@ impl Bridge {
     }
 
     /// From here on the supervisor's frames go to the controller, and the controller's to the supervisor.
-    fn attached(&mut self, stream: &UnixStream, attach: &Frame) -> Option<ExitCode> {
+    fn attached(&mut self, stream: UnixStream, attach: &Frame) -> Option<ExitCode> {
         let (reader, writer) = match (stream.try_clone(), stream.try_clone()) {
             (Ok(reader), Ok(writer)) => (reader, writer),
             (Err(e), _) | (_, Err(e)) => return Some(self.give_up(&format!("cannot talk to the supervisor: {e}"))),
         };
-        let supervisor = Output::new(writer);
+        let supervisor = Supervisor { output: Output::new(writer), stream, replaced: Arc::default() };
         let secrets = self.secrets();
         if !secrets.is_empty() {
-            let _ = supervisor.message(&ToAgent::Secrets { values: secrets });
+            let _ = supervisor.output.message(&ToAgent::Secrets { values: secrets });
         }
-        supervisor.frame(attach);
+        supervisor.output.frame(attach);
+        let replaced = Arc::clone(&supervisor.replaced);
         self.supervisor = Some(supervisor);
         let (output, commands) = (Arc::clone(&self.output), Arc::clone(&self.commands));
         std::thread::spawn(move || {
-            if let attach::Parted::Lost = attach::relay(reader, &output) {
+            let parted = attach::relay(reader, &output);
+            if parted == attach::Parted::Lost && !replaced.load(Ordering::Relaxed) {
                 let message = "the supervisor of the run ended unexpectedly; steps that run go on; attach again to go on with them";
                 let _ = output.message(&FromAgent::Fatal { message: message.to_owned() });
                 commands.end_all();
@@ -178,9 +196,17 @@ impl Bridge {
         None
     }
 
+    /// Ends the connection to a supervisor, where there is one.
+    fn part(&mut self) {
+        if let Some(supervisor) = self.supervisor.take() {
+            supervisor.replaced.store(true, Ordering::Relaxed);
+            let _ = supervisor.stream.shutdown(Shutdown::Both);
+        }
+    }
+
     fn pass_on(&self, frame: &Frame) {
         if let Some(supervisor) = &self.supervisor {
-            supervisor.frame(frame);
+            supervisor.output.frame(frame);
         }
     }
 

@@ -1,6 +1,8 @@
 //! A step's work under another account: a child of the runner, which gives up root before it does anything.
 
+use super::halt::Halt;
 use super::outcome::Verdict;
+use super::watch::Signs;
 use crate::account::Account;
 use crate::channel::Input;
 use proto::frame::{Frame, parse};
@@ -11,6 +13,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::process::Stdio;
+use std::sync::Arc;
 
 /// What is to be done for a step.
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,17 +27,26 @@ pub(crate) struct Job {
     pub(crate) secrets: BTreeMap<String, Secret>,
 }
 
+/// The streams of what the child says: the step's output, and nothing but their number when the action begins and when it has ended.
+pub(super) const OUTPUT: u32 = 0;
+pub(super) const ACTING: u32 = 1;
+pub(super) const ACTED: u32 = 2;
+
 /// Has the job done by a child that becomes the account.
-pub(crate) fn elsewhere(job: &Job, sink: &mut dyn FnMut(&[u8])) -> Verdict {
-    start(job).and_then(|output| relay(output, sink)).unwrap_or_else(|(outcome, message)| Verdict::new(outcome, message))
+///
+/// # Errors
+/// The child was killed. What it had started may go on, so that nobody can look yet what became of the step.
+pub(crate) fn elsewhere(job: &Job, halt: &Halt, signs: &Signs, sink: &mut dyn FnMut(&[u8])) -> Result<Verdict, String> {
+    match start(job, halt) {
+        Ok(output) => relay(output, signs, sink),
+        Err(message) => Ok(Verdict::new(Outcome::Failed, message)),
+    }
 }
 
-type Broken = (Outcome, String);
-
-fn start(job: &Job) -> Result<std::process::ChildStdout, Broken> {
-    let failed =
-        |e: &dyn std::fmt::Display| (Outcome::Failed, format!("cannot start the part that runs under another account: {e}"));
-    let text = zeroize::Zeroizing::new(serde_json::to_vec(job).map_err(|e| failed(&e))?);
+fn start(job: &Job, halt: &Halt) -> Result<std::process::ChildStdout, String> {
+    let failed = |e: &dyn std::fmt::Display| format!("cannot start the part that runs under another account: {e}");
+    let mut text = zeroize::Zeroizing::new(serde_json::to_vec(job).map_err(|e| failed(&e))?);
+    text.push(b'\n');
     // Standard error is the step's lock: the child holds it as long as it lives.
     let lock = std::io::stderr().as_fd().try_clone_to_owned().map_err(|e| failed(&e))?;
     let mut command = crate::program::own_command("act");
@@ -45,28 +57,45 @@ fn start(job: &Job) -> Result<std::process::ChildStdout, Broken> {
     let mut child = command.spawn().map_err(|e| failed(&e))?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(&text).map_err(|e| failed(&e))?;
+        halt.tell(stdin);
     }
     child.stdout.take().ok_or_else(|| failed(&"no pipe"))
 }
 
-fn relay(output: std::process::ChildStdout, sink: &mut dyn FnMut(&[u8])) -> Result<Verdict, Broken> {
+fn relay(output: std::process::ChildStdout, signs: &Signs, sink: &mut dyn FnMut(&[u8])) -> Result<Verdict, String> {
     let mut input = Input::new(output);
     loop {
         match input.next() {
-            Ok(Frame::Data { bytes, .. }) => sink(&bytes),
-            Ok(Frame::Control(payload)) => return parse(&payload).map_err(|e| (Outcome::Unknown, e.to_string())),
-            Err(_) => {
-                let message =
-                    "the part of the agent that ran under the step's account was killed; whether the step took effect is not known";
-                return Err((Outcome::Unknown, message.to_owned()));
-            }
+            Ok(Frame::Data { stream: OUTPUT, bytes, .. }) => sink(&bytes),
+            Ok(Frame::Data { stream, .. }) => signs.acting(stream == ACTING),
+            Ok(Frame::Control(payload)) => return parse(&payload).map_err(|e| e.to_string()),
+            Err(_) => return Err("the part of the agent that ran under the step's account was killed".to_owned()),
         }
     }
 }
 
-/// Reads the job that [`elsewhere`] sent.
-pub(crate) fn read_job() -> Result<Job, String> {
+/// Reads the job that [`elsewhere`] sent: the first line.
+pub(super) fn read_job() -> Result<Job, String> {
     let mut text = zeroize::Zeroizing::new(Vec::new());
-    std::io::stdin().lock().read_to_end(&mut text).map_err(|e| format!("cannot read the job: {e}"))?;
+    let mut piece = zeroize::Zeroizing::new([0; 4096]);
+    while text.last() != Some(&b'\n') {
+        match std::io::stdin().lock().read(&mut *piece) {
+            Ok(0) => break,
+            Ok(read) => text.extend_from_slice(piece.get(..read).unwrap_or_default()),
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(format!("cannot read the job: {e}")),
+        }
+    }
     serde_json::from_slice(&text).map_err(|_| "the job is not understood".to_owned())
+}
+
+/// Waits in a thread for the rest of standard input: why the work has to end. An end without a word is the runner's own, which is no
+/// reason to end.
+pub(super) fn listen(halt: Arc<Halt>) {
+    std::thread::spawn(move || {
+        let mut reason = String::new();
+        if std::io::stdin().lock().read_to_string(&mut reason).is_ok() && !reason.is_empty() {
+            halt.order(reason);
+        }
+    });
 }

@@ -1,6 +1,7 @@
 //! The files of one step, which supervisor and runner share.
 
 use crate::durable;
+use proto::message::Happened;
 use rustix::fs::FallocateFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,34 @@ impl StepFiles {
         self.dir.join("answer")
     }
 
+    /// Why the step is to be stopped, once it is.
+    pub(crate) fn stop(&self) -> PathBuf {
+        self.dir.join("stop")
+    }
+
+    /// What a watchdog noticed, a line each, as [`Happened::Alert`]. Here it outlives a supervisor.
+    fn alerts(&self) -> PathBuf {
+        self.dir.join("alerts.jsonl")
+    }
+
+    /// Adds an alert. On an error the file is as it was before.
+    pub(crate) fn add_alert(&self, alert: &Happened) -> io::Result<()> {
+        let mut line = serde_json::to_vec(alert)?;
+        line.push(b'\n');
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(self.alerts())?;
+        let len = file.metadata()?.len();
+        file.write_all(&line).inspect_err(|_| {
+            let _ = file.set_len(len);
+        })
+    }
+
+    /// The alerts so far, without the first `known`. What is being written is left for the next time.
+    pub(crate) fn alerts_after(&self, known: usize) -> Vec<Happened> {
+        let text = std::fs::read_to_string(self.alerts()).unwrap_or_default();
+        let lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        lines.skip(known).filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
     /// The lock file, made where it is missing. Closed by `exec` unless it is handed on.
     pub(crate) fn open_lock(&self) -> io::Result<File> {
         OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(self.lock())
@@ -80,13 +109,19 @@ impl StepFiles {
         }
     }
 
+    /// Whether the step began and has not ended: somebody runs for it, and there is no result. (What outlives a step can go on holding
+    /// its lock: services that a package's scripts started again.)
+    pub(crate) fn is_running(&self) -> bool {
+        !self.status().exists() && self.lock().exists() && !self.is_free()
+    }
+
     fn reserved(&self) -> PathBuf {
         durable::beside(&self.status(), ".tmp")
     }
 
-    /// Takes the space that the result will need, before the step begins.
+    /// Takes the space that the result will need, before the step begins. What is taken already stays taken.
     pub(crate) fn reserve_status(&self) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(self.reserved())?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(self.reserved())?;
         match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVED) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::NOSPC) => Err(io::Error::from(rustix::io::Errno::NOSPC)),

@@ -8,18 +8,22 @@
 
 pub(crate) mod act;
 pub(crate) mod files;
+pub(crate) mod halt;
 mod outcome;
 pub(crate) mod spool;
+mod watch;
 
 use crate::action::secret_names;
 use crate::mask::Mask;
 use crate::{account, durable};
 use act::Job;
 use files::{StepFiles, read_json};
-use outcome::Verdict;
+use halt::Halt;
+use outcome::{Verdict, Work};
+use proto::frame::Frame;
 use proto::host::Record;
 use proto::message::Granted;
-use proto::step::Action;
+use proto::step::{Action, Limits};
 use proto::{Outcome, Secret};
 use rustix::fs::{FlockOperation, OFlags};
 use serde::{Deserialize, Serialize};
@@ -28,7 +32,9 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
+use watch::Signs;
 
 /// How a step ended, as its runner writes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +44,9 @@ pub(crate) struct Status {
     pub(crate) duration_ms: u64,
     pub(crate) message: String,
     pub(crate) output_len: u64,
+    /// It was ended from outside, see [`proto::message::Happened::Finished`].
+    #[serde(default)]
+    pub(crate) died: bool,
 }
 
 /// The mode `runner STEPDIR`, and `runner STEPDIR probe` to find out what became of a step whose runner died.
@@ -58,24 +67,35 @@ fn carry_out(files: &StepFiles, after_death: bool) -> Result<(), String> {
     let _ = rustix::fs::fcntl_setfl(std::io::stdout(), OFlags::NONBLOCK);
     let secrets = read_secrets()?;
     let Record::Step(granted) = read_json(&files.spec())? else { return Err(format!("{} is no step", files.spec().display())) };
-    if files.status().exists() {
+    if read_json::<Status>(&files.status()).is_ok() {
         return Ok(());
     }
+    // The supervisor has reserved it already; nothing may begin without.
     let reserved =
         files.reserve_status().map_err(|e| format!("cannot reserve space for the result in {}: {e}", files.dir().display()));
     let mask = Mask::of(&secrets);
     let mut spool = Spool::open(&files.output(), Mask::of(&secrets)).map_err(|e| format!("cannot keep output: {e}"))?;
+    let halt = Arc::new(Halt::default());
+    // Who only looks needs nobody to watch over him.
+    let limits = if after_death { Limits { deadline_s: 0, ..Limits::default() } } else { granted.spec.limits.clone() };
+    let signs = watch::start(files.clone(), limits, Arc::clone(&halt));
     let verdict = match reserved {
-        Ok(()) => decide(files, granted, after_death, secrets, &mut |bytes| {
+        Ok(()) => decide(files, granted, after_death, secrets, (&halt, &signs), &mut |bytes| {
+            signs.output();
             spool.write(bytes);
             notify();
         }),
-        Err(message) => Verdict::new(Outcome::Failed, message),
+        Err(message) => Ok(Verdict::new(Outcome::Failed, message)),
     };
     let output_len = spool.finish();
     let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let Verdict { outcome, exit_code, message } = verdict;
-    let status = Status { outcome, exit_code, duration_ms, message: mask.text(&message), output_len };
+    let Verdict { outcome, exit_code, mut message, mut died } = verdict?;
+    // What its runner, or the supervisor in its place, was told to stop did not die by itself or by others.
+    if let (true, Ok(reason)) = (after_death, std::fs::read_to_string(files.stop())) {
+        died = false;
+        message = format!("{reason}; {message}");
+    }
+    let status = Status { outcome, exit_code, duration_ms, message: mask.text(&message), output_len, died };
     let json = serde_json::to_vec(&status).map_err(|e| e.to_string())?;
     files.write_status(&json).map_err(|e| format!("cannot write the result to {}: {e}", files.dir().display()))?;
     notify();
@@ -116,12 +136,13 @@ fn decide(
     granted: Box<Granted>,
     after_death: bool,
     secrets: BTreeMap<String, Secret>,
+    (halt, signs): (&Halt, &Signs),
     sink: &mut dyn FnMut(&[u8]),
-) -> Verdict {
+) -> Result<Verdict, String> {
     let by_us = matches!(granted.spec.action, Action::PushFile { .. });
     let account = match account::resolve(&granted.spec.run_as) {
         Ok(account) => account,
-        Err(message) => return Verdict::new(Outcome::Failed, message),
+        Err(message) => return Ok(Verdict::new(Outcome::Failed, message)),
     };
     let secrets = match (&account, &granted.spec.action) {
         (None, _) => secrets,
@@ -135,8 +156,11 @@ fn decide(
     let job = Job { step: Record::Step(granted), after_death, account, secrets };
     match &job.account {
         // What the controller sends comes through the supervisor, which has our account.
-        Some(_) if !by_us => act::elsewhere(&job, sink),
-        _ => outcome::reach(&job, Some(files), sink),
+        Some(_) if !by_us => act::elsewhere(&job, halt, signs, sink),
+        _ => {
+            let work = Work { files: Some(files), halt, acting: &|acting| signs.acting(acting) };
+            Ok(outcome::reach(&job, &work, sink))
+        }
     }
 }
 
@@ -148,8 +172,14 @@ pub(crate) fn run_act() -> ExitCode {
         if let Some(account) = &job.account {
             account.become_it()?;
         }
-        Ok(outcome::reach(&job, None, &mut |bytes| {
-            output.data(0, 0, bytes);
+        let halt = Arc::new(Halt::default());
+        act::listen(Arc::clone(&halt));
+        let acting = |acting| {
+            let stream = if acting { act::ACTING } else { act::ACTED };
+            output.frame(&Frame::Data { stream, offset: 0, bytes: Vec::new() });
+        };
+        Ok(outcome::reach(&job, &Work { files: None, halt: &halt, acting: &acting }, &mut |bytes| {
+            output.data(act::OUTPUT, 0, bytes);
         }))
     });
     let verdict = verdict.unwrap_or_else(|message| Verdict::new(Outcome::Failed, message));

@@ -2,8 +2,9 @@
 
 use super::act::Job;
 use super::files::StepFiles;
+use super::halt::Halt;
 use super::note;
-use crate::action::{self, Context, Trouble};
+use crate::action::{self, Cause, Context, Trouble};
 use crate::probe::{self, Seen};
 use proto::host::Record;
 use proto::message::Mode;
@@ -17,16 +18,27 @@ pub(crate) struct Verdict {
     pub(crate) outcome: Outcome,
     pub(crate) exit_code: Option<i32>,
     pub(crate) message: String,
+    /// It was ended from outside.
+    pub(crate) died: bool,
 }
 
 impl Verdict {
     pub(crate) fn new(outcome: Outcome, message: impl Into<String>) -> Self {
-        Self { outcome, exit_code: None, message: message.into() }
+        Self { outcome, exit_code: None, message: message.into(), died: false }
     }
 }
 
+/// What the thread that acts has to do with the rest of the runner.
+pub(crate) struct Work<'a> {
+    /// The step's files, where the runner itself acts.
+    pub(crate) files: Option<&'a StepFiles>,
+    pub(crate) halt: &'a Halt,
+    /// Told when the action begins and when it has ended.
+    pub(crate) acting: &'a dyn Fn(bool),
+}
+
 /// Carries a step out as the account that this process has.
-pub(crate) fn reach(job: &Job, files: Option<&StepFiles>, sink: &mut dyn FnMut(&[u8])) -> Verdict {
+pub(crate) fn reach(job: &Job, work: &Work<'_>, sink: &mut dyn FnMut(&[u8])) -> Verdict {
     let Record::Step(granted) = &job.step else { return Verdict::new(Outcome::Failed, "the runner was told no step") };
     let spec = &granted.spec;
     match spec.only_if.as_ref().map(probe::look) {
@@ -52,17 +64,16 @@ pub(crate) fn reach(job: &Job, files: Option<&StepFiles>, sink: &mut dyn FnMut(&
     {
         return Verdict::new(Outcome::Ok, "nothing was done: the effect is there already, from an attempt before this one");
     }
-    let deadline = (spec.limits.deadline_s > 0).then(|| Instant::now() + Duration::from_secs(spec.limits.deadline_s));
-    let mut context = Context { secrets: &job.secrets, deadline, deadline_s: spec.limits.deadline_s, files, sink };
-    match action::perform(&spec.action, &mut context) {
+    let mut context = Context { secrets: &job.secrets, halt: work.halt, files: work.files, sink };
+    (work.acting)(true);
+    let done = context.go_on().and_then(|()| action::perform(&spec.action, &mut context));
+    (work.acting)(false);
+    match done {
         Ok(done) => {
-            let (outcome, message) = post_condition(spec.probe.as_ref(), spec.limits.settle_s, done.message, sink);
-            Verdict { outcome, exit_code: done.exit_code, message }
+            let (outcome, message) = post_condition(spec.probe.as_ref(), spec.limits.settle_s, done.message, work.halt, sink);
+            Verdict { exit_code: done.exit_code, ..Verdict::new(outcome, message) }
         }
-        Err(trouble) => {
-            let (outcome, message) = weigh(&trouble, look);
-            Verdict { outcome, exit_code: trouble.exit_code, message }
-        }
+        Err(trouble) => Verdict { exit_code: trouble.exit_code, ..weigh(&trouble, look) },
     }
 }
 
@@ -77,19 +88,28 @@ fn proven(seen: Option<Seen>) -> Verdict {
 }
 
 fn after_death(seen: Option<Seen>) -> Verdict {
-    let died = "its runner died before it could say how the step ended";
-    match seen {
-        Some(Seen::There) => Verdict::new(Outcome::Ok, format!("{died}; the effect is there")),
-        Some(Seen::NotThere(why)) => Verdict::new(Outcome::Failed, format!("{died}; the effect is not there: {why}")),
-        Some(Seen::CannotTell(why)) => {
-            Verdict::new(Outcome::Unknown, format!("{died}; cannot tell whether the effect is there: {why}"))
-        }
-        None => Verdict::new(Outcome::Unknown, format!("{died}; the step has no probe, so a person has to look")),
-    }
+    ended_from_outside("its runner died before it could say how the step ended", seen)
+}
+
+/// Something killed the step. The probe decides: the effect is there, or it is not and the step may be repeated, or nobody knows.
+fn ended_from_outside(how: &str, seen: Option<Seen>) -> Verdict {
+    let (outcome, message) = match seen {
+        Some(Seen::There) => return Verdict::new(Outcome::Ok, format!("{how}; the effect is there")),
+        Some(Seen::NotThere(why)) => (Outcome::Failed, format!("{how}; the effect is not there: {why}")),
+        Some(Seen::CannotTell(why)) => (Outcome::Unknown, format!("{how}; cannot tell whether the effect is there: {why}")),
+        None => (Outcome::Unknown, format!("{how}; the step has no probe, so a person has to look")),
+    };
+    Verdict { died: true, ..Verdict::new(outcome, message) }
 }
 
 /// The action ended well; now its effect has to be seen, within the time that it may take to settle.
-fn post_condition(probe: Option<&Probe>, settle_s: u64, message: String, sink: &mut dyn FnMut(&[u8])) -> (Outcome, String) {
+fn post_condition(
+    probe: Option<&Probe>,
+    settle_s: u64,
+    message: String,
+    halt: &Halt,
+    sink: &mut dyn FnMut(&[u8]),
+) -> (Outcome, String) {
     let Some(probe) = probe else { return (Outcome::Ok, message) };
     let until = Instant::now() + Duration::from_secs(settle_s);
     let mut pause = Duration::from_millis(50);
@@ -98,7 +118,7 @@ fn post_condition(probe: Option<&Probe>, settle_s: u64, message: String, sink: &
         if seen == Seen::There {
             return (Outcome::Ok, message);
         }
-        if Instant::now() >= until {
+        if Instant::now() >= until || halt.ordered().is_some() {
             let waited = if settle_s > 0 { format!(" within {settle_s} s") } else { String::new() };
             return match seen {
                 Seen::There => (Outcome::Ok, message),
@@ -116,16 +136,19 @@ fn post_condition(probe: Option<&Probe>, settle_s: u64, message: String, sink: &
     }
 }
 
-/// The action did not end well. Where it was cut off, the probe decides between "not done" and "nobody knows".
-fn weigh(trouble: &Trouble, look: impl Fn() -> Option<Seen>) -> (Outcome, String) {
+/// The action did not end well. Where it did not come to its own end, the probe decides between "not done" and "nobody knows".
+fn weigh(trouble: &Trouble, look: impl Fn() -> Option<Seen>) -> Verdict {
     let message = &trouble.message;
-    if !trouble.cut_off {
-        return (Outcome::Failed, message.clone());
-    }
-    match look() {
+    let seen = match trouble.cause {
+        Cause::Itself => return Verdict::new(Outcome::Failed, message.clone()),
+        Cause::Killed => return ended_from_outside(message, look()),
+        Cause::Halted => look(),
+    };
+    let (outcome, message) = match seen {
         Some(Seen::There) => (Outcome::Failed, format!("{message}; its effect is there all the same: a retry will find it done")),
         Some(Seen::NotThere(why)) => (Outcome::Failed, format!("{message}; its effect is not there: {why}")),
         Some(Seen::CannotTell(why)) => (Outcome::Unknown, format!("{message}; cannot tell whether it took effect: {why}")),
         None => (Outcome::Unknown, format!("{message}; it has no probe, so a person has to look whether it took effect")),
-    }
+    };
+    Verdict::new(outcome, message)
 }

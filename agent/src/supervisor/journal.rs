@@ -7,8 +7,10 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Space kept ahead of the end, so that results of granted steps find room on a disk that others fill.
-const AHEAD: u64 = 256 * 1024;
+/// Space for the events of one step: that it began, and its result with a message of a few lines.
+const STEP: u64 = 4 * 1024;
+/// Space that is taken beyond that, so that it need not be taken anew for each step.
+const AHEAD: u64 = 128 * 1024;
 
 /// The journal, open for appending.
 #[derive(Debug)]
@@ -23,18 +25,16 @@ impl Journal {
     /// an append, is cut off; nobody was told of it.
     ///
     /// # Errors
-    /// The file cannot be read, or a line before the last one is damaged: then nothing in it can be relied on.
+    /// The file cannot be read, or a line is damaged: then nothing in it can be relied on.
     pub(crate) fn open(path: &Path) -> Result<(Self, Vec<Record>), String> {
         let cannot = |e: io::Error| format!("cannot open the journal {}: {e}", path.display());
         let mut options = OpenOptions::new();
         let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(cannot)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(cannot)?;
-        let (records, whole) = fold(&bytes).map_err(|line| {
-            format!(
-                "line {line} of the journal {} is damaged; move the run's directory away and decide by hand what was done",
-                path.display()
-            )
+        let (records, whole) = proto::lines::read(&bytes).map_err(|damaged| {
+            let path = path.display();
+            format!("{damaged}; it is {path}; move the run's directory away and decide by hand what was done")
         })?;
         let len = whole as u64;
         if whole < bytes.len() {
@@ -49,8 +49,7 @@ impl Journal {
     pub(crate) fn append(&mut self, records: &[Record]) -> io::Result<()> {
         let mut lines = Vec::new();
         for record in records {
-            lines.extend(serde_json::to_vec(record)?);
-            lines.push(b'\n');
+            lines.extend(proto::lines::write(record)?);
         }
         let written = (|| {
             self.file.seek(SeekFrom::Start(self.len))?;
@@ -60,46 +59,29 @@ impl Journal {
         match written {
             Ok(()) => self.len += lines.len() as u64,
             Err(_) => {
+                // This lets go of the space ahead as well.
                 let _ = self.file.set_len(self.len);
+                self.reserved = 0;
             }
         }
         written
     }
 
-    /// Takes space on disk for what granted steps will add. File systems that cannot do that are taken as they are.
-    pub(crate) fn reserve(&mut self) -> io::Result<()> {
-        if self.reserved >= self.len + AHEAD / 2 {
+    /// Takes space on disk for the events of this many steps, and some ahead. File systems that cannot do that are taken as they are.
+    pub(crate) fn reserve(&mut self, steps: usize) -> io::Result<()> {
+        let need = steps as u64 * STEP;
+        if self.reserved >= self.len + need {
             return Ok(());
         }
-        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.len, AHEAD) {
+        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.len, need + AHEAD) {
             Ok(()) => {
-                self.reserved = self.len + AHEAD;
+                self.reserved = self.len + need + AHEAD;
                 Ok(())
             }
             Err(rustix::io::Errno::NOSPC) => Err(io::Error::from(rustix::io::Errno::NOSPC)),
             Err(_) => Ok(()),
         }
     }
-}
-
-/// The records, and how many bytes of whole lines they take. An error names the damaged line.
-fn fold(bytes: &[u8]) -> Result<(Vec<Record>, usize), usize> {
-    let mut records = Vec::new();
-    let mut whole = 0;
-    let mut torn = None;
-    for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        let record = line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice(line).ok());
-        match (record, torn) {
-            (Some(record), None) => {
-                records.push(record);
-                whole += line.len();
-            }
-            // After what looked torn there is a good line: that was no crash.
-            (Some(_), Some(damaged)) => return Err(damaged),
-            (None, _) => torn = torn.or(Some(index + 1)),
-        }
-    }
-    Ok((records, whole))
 }
 
 #[cfg(test)]
@@ -130,10 +112,18 @@ mod tests {
     }
 
     #[test]
-    fn damage_in_the_middle_is_an_error() {
+    fn a_changed_byte_is_an_error_that_names_the_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal.jsonl");
-        std::fs::write(&path, "{\"record\":\"token\",\"token\":1}\n{\"rec\n{\"record\":\"token\",\"token\":2}\n").unwrap();
-        assert!(Journal::open(&path).unwrap_err().contains("line 2"));
+        let (mut journal, _) = Journal::open(&path).unwrap();
+        journal.append(&[token(1), token(2)]).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() - 1 {
+            let mut changed = whole.clone();
+            changed[at] ^= 1;
+            std::fs::write(&path, &changed).unwrap();
+            let line = 1 + whole[..at].iter().filter(|byte| **byte == b'\n').count();
+            assert!(Journal::open(&path).unwrap_err().contains(&format!("line {line} ")), "byte {at}");
+        }
     }
 }

@@ -2,21 +2,26 @@
 //! lives on when bridges come and go, ends with its run, and everything it knows is in its journal: the next one goes on where
 //! it stopped.
 
+mod cgroup;
 mod feed;
-mod host_lock;
 mod journal;
 mod receive;
 mod run;
 mod step;
+mod talk;
 
 use crate::bridge::SOCKET;
 use crate::channel::Input;
-use host_lock::{HostLock, NotLocked};
+use crate::host_lock::HostLock;
+use cgroup::Groups;
 use journal::Journal;
 use proto::frame::Frame;
+use proto::host::State;
 use run::{Event, Run};
 use rustix::fs::Mode;
-use proto::host::State;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::ExitCode;
@@ -33,33 +38,49 @@ const SLOW: Duration = Duration::from_secs(1);
 const QUEUE: usize = 16;
 
 /// The mode `supervisor RUNDIR`. Says one line on standard output once it can be connected to (`ready`), or why it cannot
-/// (`running`, `refused REASON`, `fatal REASON`), and then has no standard streams any more.
+/// (`running`, `fatal REASON`), and then has no standard streams any more.
 pub(crate) fn run(dir: &str, idle: Option<&str>) -> ExitCode {
-    // The session that started us ends some day; its signals are not for us.
+    // The session that started us ends some day; its signals are not for us. (Its control group: see `cgroup`.)
     let _ = rustix::process::setsid();
     let idle = idle.and_then(|seconds| seconds.parse().ok()).map_or(IDLE, Duration::from_secs);
     let (word, code) = match start(dir) {
-        Ok((listener, run, lock)) => {
+        Ok(started) => {
             crate::say("ready\n");
             detach();
-            return live(listener, run, lock, idle);
+            return live(started, idle);
         }
-        Err(NotLocked::Running) => ("running".to_owned(), ExitCode::SUCCESS),
-        Err(NotLocked::Refused(reason)) => (format!("refused {reason}"), ExitCode::from(1)),
-        Err(NotLocked::Fatal(reason)) => (format!("fatal {reason}"), ExitCode::from(1)),
+        Err(NotStarted::Running) => ("running".to_owned(), ExitCode::SUCCESS),
+        Err(NotStarted::Fatal(reason)) => (format!("fatal {reason}"), ExitCode::from(1)),
     };
     crate::say(&format!("{word}\n"));
     code
 }
 
-fn start(dir: &str) -> Result<(UnixListener, Run, HostLock), NotLocked> {
-    let fatal = |what: &str, e: &dyn std::fmt::Display| NotLocked::Fatal(format!("cannot {what} {dir}: {e}"));
+/// Why a supervisor does not start.
+enum NotStarted {
+    /// The run has one.
+    Running,
+    /// The run's directory cannot be used.
+    Fatal(String),
+}
+
+/// A supervisor that can be connected to.
+struct Started {
+    listener: UnixListener,
+    run: Run,
+    /// Locked as long as the supervisor lives: a run has one on a host. Apart from the host's own lock, which is about runs.
+    _only: File,
+    groups: Groups,
+}
+
+fn start(dir: &str) -> Result<Started, NotStarted> {
+    let fatal = |what: &str, e: &dyn std::fmt::Display| NotStarted::Fatal(format!("cannot {what} {dir}: {e}"));
     let dir_path = std::fs::canonicalize(dir).map_err(|e| fatal("find the run's directory", &e))?;
     let (Some(run), Some(host_state)) = (dir_path.file_name(), dir_path.parent().and_then(Path::parent)) else {
         return Err(fatal("take for a run's directory", &"expected HOST_STATE/runs/RUN"));
     };
-    let lock = HostLock::take(host_state, &run.to_string_lossy())?;
-    let (journal, records) = Journal::open(&dir_path.join("journal.jsonl")).map_err(NotLocked::Fatal)?;
+    let only = only_one(&dir_path).map_err(|e| fatal("lock", &e))?.ok_or(NotStarted::Running)?;
+    let (journal, records) = Journal::open(&dir_path.join("journal.jsonl")).map_err(NotStarted::Fatal)?;
     let mut state = State::default();
     records.iter().for_each(|record| state.apply(record));
     // A socket's path must be short (unix(7)): from within the directory it is.
@@ -67,7 +88,23 @@ fn start(dir: &str) -> Result<(UnixListener, Run, HostLock), NotLocked> {
     let _ = std::fs::remove_file(SOCKET);
     let listener = UnixListener::bind(SOCKET).map_err(|e| fatal("listen in", &e))?;
     rustix::fs::chmod(SOCKET, Mode::RUSR | Mode::WUSR).map_err(|e| fatal("protect the socket in", &e))?;
-    Ok((listener, Run::new(&dir_path, journal, state), lock))
+    let name = run.to_string_lossy();
+    let run = Run::new(&dir_path, HostLock::new(host_state), &name, journal, state);
+    Ok(Started { listener, run, _only: only, groups: cgroup::leave_session(&name) })
+}
+
+/// Nothing where the run's supervisor lives. The file says its process id, for people.
+fn only_one(dir: &Path) -> std::io::Result<Option<File>> {
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(false).mode(0o600).open(dir.join("supervisor.lock"))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(e)) => return Err(e),
+        Ok(()) => {}
+    }
+    // On a full disk people have to do without.
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    Ok(Some(file))
 }
 
 /// Lets go of the standard streams: whoever reads them waits for their end.
@@ -78,23 +115,17 @@ fn detach() {
     let _ = rustix::stdio::dup2_stderr(&null);
 }
 
-fn live(listener: UnixListener, mut run: Run, lock: HostLock, idle: Duration) -> ExitCode {
+fn live(started: Started, idle: Duration) -> ExitCode {
+    let Started { listener, mut run, _only, groups } = started;
     let (sender, events) = sync_channel(QUEUE);
     run.connect(sender.clone());
     std::thread::spawn(move || listen(&listener, &sender));
-    let ended = serve(&mut run, &events, idle);
+    let ended = serve(&mut run, &events, idle).and_then(|()| run.let_go());
     let _ = std::fs::remove_file(SOCKET);
-    match ended {
-        Ok(()) => {
-            lock.release();
-            run.part(None);
-            ExitCode::SUCCESS
-        }
-        Err(message) => {
-            run.part(Some(message));
-            ExitCode::from(1)
-        }
-    }
+    groups.end();
+    let code = if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(1) };
+    run.part(ended.err());
+    code
 }
 
 /// Until the run is over on this host. An error is why it cannot go on here.

@@ -2,15 +2,16 @@
 
 use super::run::Event;
 use crate::inspect::now_ms;
-use crate::runner::Status;
 use crate::runner::files::{StepFiles, read_json};
-use proto::Outcome;
+use crate::runner::{Status, publish};
 use proto::host::{Entry, Record, State};
-use proto::Secret;
+use proto::message::{Happened, HostEvent};
+use proto::step::{Limits, OnLimit};
+use proto::{Outcome, Secret};
 use rustix::process::{Pid, Signal};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::mpsc::SyncSender;
@@ -32,7 +33,13 @@ pub(crate) struct Running {
     /// The runner that lives only looks what became of the step.
     probing: bool,
     began_ms: u64,
-    deadline_s: u64,
+    /// On which boot it began.
+    boot_id: String,
+    limits: Limits,
+    /// How many alerts of its watchdog are in the journal.
+    alerts: usize,
+    /// In place of a dead runner: for how many times the deadline people were told, and when its processes were told to end.
+    told: u64,
     terminated: Option<Instant>,
 }
 
@@ -48,17 +55,31 @@ pub(crate) enum Look {
 }
 
 impl Running {
-    pub(crate) fn new(run_dir: &Path, index: usize, entry: &Entry, began_ms: u64) -> Self {
+    /// A step that begins now.
+    pub(crate) fn new(run_dir: &Path, index: usize, entry: &Entry, boot_id: &str) -> Self {
         Self {
             index,
             stream: State::stream(index),
             files: files(run_dir, index),
             runner_lives: false,
             probing: false,
-            began_ms,
-            deadline_s: entry.granted.spec.limits.deadline_s,
+            began_ms: now_ms(),
+            boot_id: boot_id.to_owned(),
+            limits: entry.granted.spec.limits.clone(),
+            alerts: 0,
+            told: 0,
             terminated: None,
         }
+    }
+
+    /// A step that the journal knows as begun: its runner may live, may have left a result, or may be dead.
+    pub(crate) fn adopt(run_dir: &Path, index: usize, state: &State) -> Option<Self> {
+        let entry = state.entry(index)?;
+        let is_own = |event: &&HostEvent| event.step == entry.granted.spec.id && event.attempt == entry.granted.attempt;
+        let began = state.events().iter().find(is_own)?;
+        let alerts = state.events().iter().filter(is_own).filter(|event| matches!(event.what, Happened::Alert { .. })).count();
+        let running = Self::new(run_dir, index, entry, &began.boot_id);
+        Some(Self { began_ms: began.host_time_ms, alerts, ..running })
     }
 
     /// Makes the step's directory and takes its lock.
@@ -70,6 +91,7 @@ impl Running {
         crate::durable::private_dir(self.files.dir()).map_err(|e| failed(&e))?;
         let lock = self.files.open_lock().map_err(|e| failed(&e))?;
         lock.try_lock().map_err(|e| failed(&e))?;
+        self.files.reserve_status().map_err(|e| failed(&e))?;
         let json = serde_json::to_vec(&Record::Step(Box::new(entry.granted.clone()))).map_err(|e| failed(&e))?;
         fs::write(self.files.spec(), json).map_err(|e| failed(&e))?;
         Ok(lock)
@@ -113,47 +135,95 @@ impl Running {
         Ok(())
     }
 
-    /// Looks how the step stands.
-    pub(crate) fn look(&mut self) -> Look {
+    /// What its watchdog noticed since this was asked last.
+    pub(crate) fn new_alerts(&mut self) -> Vec<Happened> {
+        let alerts = self.files.alerts_after(self.alerts);
+        self.alerts += alerts.len();
+        alerts
+    }
+
+    /// Looks how the step stands. `boot_id` is the present boot.
+    pub(crate) fn look(&mut self, boot_id: &str) -> Look {
         // The lock first: a result that is written in between must not be missed.
         let nobody = !self.runner_lives && self.files.is_free();
         if self.files.status().exists()
             && let Ok(status) = read_json(&self.files.status())
         {
-            return Look::Ended(status);
+            return Look::Ended(if self.probing { self.found_out(status, boot_id) } else { status });
         }
         match (nobody, self.probing) {
             (false, _) => {
-                self.enforce_deadline();
+                self.watch_in_place_of_runner();
                 Look::Runs
             }
             (true, false) => Look::Dead,
             (true, true) => Look::Ended(Status {
                 outcome: Outcome::Unknown,
                 exit_code: None,
-                duration_ms: now_ms().saturating_sub(self.began_ms),
+                duration_ms: self.age_ms(),
                 message: "its runner died, and so did the one that looked what became of it; a person has to look".to_owned(),
                 output_len: 0,
+                died: true,
             }),
         }
     }
 
-    /// A runner keeps the deadline itself. When it died, and programs that it started hold the step open beyond it, they are
-    /// ended here.
-    fn enforce_deadline(&mut self) {
-        let late = self.deadline_s > 0 && now_ms().saturating_sub(self.began_ms) / 1000 > self.deadline_s + MARGIN_S;
-        if !late || self.runner_lives {
+    fn age_ms(&self) -> u64 {
+        now_ms().saturating_sub(self.began_ms)
+    }
+
+    /// The result of one who looked later is about the step as a whole.
+    fn found_out(&self, status: Status, boot_id: &str) -> Status {
+        let message = if self.boot_id == boot_id {
+            status.message
+        } else {
+            format!("this host was started again while the step ran; {}", status.message)
+        };
+        Status { duration_ms: self.age_ms(), message, ..status }
+    }
+
+    /// Has the step's processes ended. Its runner does it, and the supervisor where the runner is dead.
+    ///
+    /// # Errors
+    /// The order cannot be written down.
+    pub(crate) fn stop(&self, reason: &str) -> io::Result<()> {
+        if self.files.stop().exists() { Ok(()) } else { publish(&self.files.stop(), reason.as_bytes()) }
+    }
+
+    /// A runner keeps the limits of its step, and stops it where somebody wants that. When it died, and programs that it had started
+    /// hold the step open, the deadline and the wish are looked after here.
+    fn watch_in_place_of_runner(&mut self) {
+        if self.runner_lives {
             return;
         }
+        let (ran, limit) = (self.age_ms() / 1000, self.limits.deadline_s);
+        if limit > 0 && ran > limit + MARGIN_S && ran / limit > self.told {
+            self.told = ran / limit;
+            let message = format!("its runner died; what it had started has run for {ran} s, longer than its limit of {limit} s");
+            // On a full disk nobody can be told, and nothing is ended that a person asks for later: both are tried again.
+            let _ = match self.limits.then {
+                OnLimit::Stop => self.stop(&format!("it did not end within {limit} s and was stopped")),
+                then => self.files.add_alert(&Happened::Alert { message, ask: then == OnLimit::Ask }),
+            };
+        }
+        if self.files.stop().exists() {
+            self.end_processes();
+        }
+    }
+
+    fn end_processes(&mut self) {
         let signal = match self.terminated {
-            None => {
-                self.terminated = Some(Instant::now());
-                Signal::TERM
-            }
+            None => Signal::TERM,
             Some(since) if since.elapsed() > GRACE => Signal::KILL,
             Some(_) => return,
         };
-        for pid in holders(&self.files.lock()) {
+        let holders = holders(&self.files.lock());
+        // One that was adopted lives after all: this is its work.
+        if holders.iter().any(|pid| is_runner(*pid)) {
+            return;
+        }
+        self.terminated.get_or_insert_with(Instant::now);
+        for pid in holders {
             let _ = rustix::process::kill_process(pid, signal);
         }
     }
@@ -174,4 +244,10 @@ fn holders(path: &Path) -> Vec<Pid> {
     };
     let pid = |entry: fs::DirEntry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?);
     entries.flatten().filter(|entry| entry.file_name().to_str() != Some(&own) && holds(entry)).filter_map(pid).collect()
+}
+
+/// Whether a process is a runner, and not what one has started.
+fn is_runner(pid: Pid) -> bool {
+    let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+    line.split(|byte| *byte == 0).nth(1) == Some(b"runner")
 }

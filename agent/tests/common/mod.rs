@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use proto::frame::{Decoder, Frame, MAGIC, parse};
-use proto::message::{Granted, Happened, HostEvent, Mode};
+use proto::message::{Attempt, Claim, Granted, Happened, HostEvent, Mode};
 use proto::step::{Command as Program, Limits, Repeat};
 use proto::{Action, FromAgent, Outcome, Probe, RunAs, StepId, StepSpec, ToAgent};
 use rustix::process::{Pid, Signal, kill_process};
@@ -55,9 +55,20 @@ impl Host {
     }
 
     pub fn supervisor(&self) -> Pid {
-        let text = std::fs::read_to_string(self.path("state/lock")).unwrap();
-        let holder: serde_json::Value = serde_json::from_str(&text).unwrap();
-        Pid::from_raw(holder["pid"].as_i64().unwrap() as i32).unwrap()
+        let text = std::fs::read_to_string(self.run_dir().join("supervisor.lock")).unwrap();
+        Pid::from_raw(text.trim().parse().unwrap()).unwrap()
+    }
+
+    /// What the host's lock says.
+    pub fn lock(&self) -> serde_json::Value {
+        serde_json::from_str(&self.read("state/lock")).unwrap()
+    }
+
+    /// The runner of the step that runs.
+    pub fn runner(&self) -> Pid {
+        let runners = self.processes("runner");
+        assert_eq!(runners.len(), 1);
+        runners[0]
     }
 
     /// Processes of this host: those that have its directory in their arguments.
@@ -81,14 +92,31 @@ impl Drop for Host {
         for _ in 0..100 {
             let left = self.processes("");
             if left.is_empty() {
-                return;
+                break;
             }
             left.iter().for_each(|pid| {
                 let _ = kill_process(*pid, Signal::KILL);
             });
             std::thread::sleep(Duration::from_millis(10));
         }
+        // Of supervisors that were killed. Those of other tests are not empty.
+        for hierarchy in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"] {
+            let _ = std::fs::remove_dir(Path::new(hierarchy).join(format!("caravan.{RUN}")));
+        }
     }
+}
+
+/// The children of a process.
+pub fn children(parent: Pid) -> Vec<Pid> {
+    let own = parent.as_raw_nonzero().get();
+    let text = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
+}
+
+pub fn kill(pid: Pid) {
+    // A shell's child bears its name until it has become something else: it may be gone by now.
+    let _ = kill_process(pid, Signal::KILL);
+    wait_until("an end", || rustix::process::test_kill_process(pid).is_err());
 }
 
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -99,10 +127,25 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// A controller of a seat, as the locks of hosts know it.
+pub fn claim(seat: &str, controller: &str) -> Claim {
+    Claim {
+        seat: seat.to_owned(),
+        controller: controller.to_owned(),
+        operator: format!("operator@{seat}"),
+        take_over: None,
+        succeeds: None,
+    }
+}
+
 /// A bridge, and the controller's end of it.
 pub struct Bridge {
     pub child: Child,
     pub stdin: Option<ChildStdin>,
+    /// Who attaches. Each bridge is another controller of the same seat, unless a test says something else.
+    pub claim: Claim,
+    /// The token that the host gave.
+    pub token: u64,
     frames: Receiver<Frame>,
     /// Output so far, by stream.
     pub output: BTreeMap<u32, Vec<u8>>,
@@ -122,7 +165,12 @@ impl Drop for Bridge {
 impl Bridge {
     /// Starts a bridge, without a word said.
     pub fn silent() -> Self {
-        let mut child = Command::new(AGENT).arg("bridge").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        Self::by(Command::new(AGENT).arg("bridge"))
+    }
+
+    /// Starts a bridge by a command of its own.
+    pub fn by(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let stdin = child.stdin.take();
         let mut stdout = child.stdout.take().unwrap();
         let (sender, frames) = channel();
@@ -143,28 +191,42 @@ impl Bridge {
                 }
             }
         });
-        Self { child, stdin, frames, output: BTreeMap::new(), begins: BTreeMap::new(), events: Vec::new() }
+        let claim = claim("seat", &child.id().to_string());
+        Self { child, stdin, claim, token: 0, frames, output: BTreeMap::new(), begins: BTreeMap::new(), events: Vec::new() }
     }
 
     /// Starts a bridge and shakes hands.
     pub fn open() -> Self {
-        let mut bridge = Self::silent();
+        Self::silent().greet()
+    }
+
+    pub fn greet(mut self) -> Self {
+        let bridge = &mut self;
         bridge.send(&ToAgent::Hello { protocol: 1, oldest: 1, version: "test".to_owned() });
         assert!(matches!(bridge.message(), FromAgent::Hello { protocol: 1, .. }));
-        bridge
+        self
     }
 
     /// Starts a bridge and attaches to the run.
     pub fn attach(host: &Host) -> Self {
         let mut bridge = Self::open();
-        bridge.send_attach(host, 0, BTreeMap::new(), 1);
+        bridge.send_attach(host, 0, BTreeMap::new());
         let answer = bridge.message();
         assert!(matches!(answer, FromAgent::Attached { .. }), "{answer:?}");
         bridge
     }
 
-    pub fn send_attach(&mut self, host: &Host, acked: u64, output: BTreeMap<StepId, u64>, token: u64) {
-        self.send(&ToAgent::Attach { run: RUN.to_owned(), host_state: host.state(), acked, output, token });
+    pub fn send_attach(&mut self, host: &Host, acked: u64, output: BTreeMap<StepId, u64>) {
+        let (run, host_state, claim) = (RUN.to_owned(), host.state(), self.claim.clone());
+        self.send(&ToAgent::Attach { run, host_state, claim, acked, output, keep: Vec::new() });
+    }
+
+    /// Attaches to some run, and returns the answer.
+    pub fn try_attach(&mut self, host: &Host, run: &str, claim: Claim) -> FromAgent {
+        self.claim = claim.clone();
+        let (run, host_state) = (run.to_owned(), host.state());
+        self.send(&ToAgent::Attach { run, host_state, claim, acked: 0, output: BTreeMap::new(), keep: Vec::new() });
+        self.message()
     }
 
     pub fn send(&mut self, message: &ToAgent) {
@@ -176,7 +238,8 @@ impl Bridge {
     }
 
     pub fn grant(&mut self, steps: Vec<Granted>) {
-        self.send(&ToAgent::Grant { steps, head: "0".repeat(64), token: 1 });
+        let token = self.token;
+        self.send(&ToAgent::Grant { steps, head: "0".repeat(64), token, keep: Vec::new() });
     }
 
     /// The next message. Output is taken in on the way, and has to have no gaps.
@@ -184,7 +247,13 @@ impl Bridge {
         let until = Instant::now() + within;
         loop {
             match self.frames.recv_timeout(until.saturating_duration_since(Instant::now()))? {
-                Frame::Control(payload) => return Ok(parse(&payload).unwrap()),
+                Frame::Control(payload) => {
+                    let message = parse(&payload).unwrap();
+                    if let FromAgent::Attached { token, .. } = message {
+                        self.token = token;
+                    }
+                    return Ok(message);
+                }
                 Frame::Data { stream, offset, bytes } => {
                     let begin = *self.begins.entry(stream).or_insert(offset);
                     let so_far = self.output.entry(stream).or_default();
@@ -192,6 +261,14 @@ impl Bridge {
                     so_far.extend(bytes);
                 }
             }
+        }
+    }
+
+    /// The next message, or how many bytes of output came. Parts of the output may be missing.
+    pub fn next_with_gaps(&mut self) -> Result<FromAgent, u64> {
+        match self.frames.recv_timeout(PATIENCE).expect("a frame of the agent") {
+            Frame::Control(payload) => Ok(parse(&payload).unwrap()),
+            Frame::Data { bytes, .. } => Err(bytes.len() as u64),
         }
     }
 
@@ -215,6 +292,25 @@ impl Bridge {
         }
     }
 
+    /// Takes events until a watchdog speaks: what it says, and whether it asks.
+    pub fn until_alert(&mut self) -> (String, bool) {
+        loop {
+            match self.message() {
+                FromAgent::Event(event) => {
+                    self.events.push(event.clone());
+                    if let Happened::Alert { message, ask } = event.what {
+                        return (message, ask);
+                    }
+                }
+                other => panic!("expected an alert, got {other:?}"),
+            }
+        }
+    }
+
+    pub fn stop(&mut self, id: &str, number: u32) {
+        self.send(&ToAgent::Stop { attempt: attempt(id, number) });
+    }
+
     /// What is known of a step that ended.
     pub fn ended(&self, id: &str, attempt: u32) -> Ended {
         let of_step = || self.events.iter().filter(|e| e.step.0 == id && e.attempt == attempt).map(|e| &e.what);
@@ -222,14 +318,15 @@ impl Bridge {
         let output = stream.and_then(|stream| self.output.get(&stream)).cloned().unwrap_or_default();
         of_step()
             .find_map(|what| match what {
-                Happened::Finished { outcome, exit_code, message, output_len, .. } => Some(Ended {
+                Happened::Finished { outcome, exit_code, message, output_len, died, .. } => Some(Ended {
                     outcome: *outcome,
+                    died: *died,
                     exit_code: *exit_code,
                     message: message.clone(),
                     output_len: *output_len,
                     output: String::from_utf8_lossy(&output).into_owned(),
                 }),
-                Happened::Started { .. } => None,
+                Happened::Started { .. } | Happened::Alert { .. } => None,
             })
             .unwrap()
     }
@@ -241,9 +338,13 @@ impl Bridge {
         self.until_finished(&id)
     }
 
-    /// Ends the run on the host.
-    pub fn finish(mut self) {
-        self.send(&ToAgent::Finish);
+    /// Ends the run on the host, which is free then.
+    pub fn finish(self) {
+        self.end(true);
+    }
+
+    pub fn end(mut self, release: bool) {
+        self.send(&ToAgent::Finish { release });
         loop {
             match self.message() {
                 FromAgent::Finished => return,
@@ -258,6 +359,7 @@ impl Bridge {
 #[derive(Debug, Clone)]
 pub struct Ended {
     pub outcome: Outcome,
+    pub died: bool,
     pub exit_code: Option<i32>,
     pub message: String,
     pub output_len: u64,
@@ -268,6 +370,13 @@ impl Ended {
     #[track_caller]
     pub fn expect(self, outcome: Outcome) -> Self {
         assert_eq!(self.outcome, outcome, "{self:?}");
+        self
+    }
+
+    /// Whether it was ended from outside.
+    #[track_caller]
+    pub fn died(self, died: bool) -> Self {
+        assert_eq!(self.died, died, "{self:?}");
         self
     }
 
@@ -287,9 +396,13 @@ pub fn step(id: &str, action: Action) -> Granted {
         only_if: None,
         probe: None,
         repeat: Repeat::Ask,
-        limits: Limits { deadline_s: 60, settle_s: 0 },
+        limits: Limits { deadline_s: 60, ..Limits::default() },
     };
     Granted { spec, attempt: 1, mode: Mode::Act }
+}
+
+pub fn attempt(id: &str, attempt: u32) -> Attempt {
+    Attempt { step: StepId(id.to_owned()), attempt }
 }
 
 pub fn argv(words: &[&str]) -> Vec<String> {

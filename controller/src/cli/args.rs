@@ -5,6 +5,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
+/// The inventory that is read when none is named.
+pub(super) const INVENTORY: &str = "fleet.yaml";
+
 /// Migrates whole fleets of Adobe Campaign Classic servers to v7 from one workstation.
 ///
 /// Exit codes: 0 all well · 1 a step or check failed or is unknown · 2 wrong usage or inventory · 3 a host could not be reached or
@@ -14,7 +17,7 @@ use std::path::PathBuf;
 #[command(name = "caravan", version, max_term_width = 110, propagate_version = true)]
 pub struct Cli {
     /// The inventory.
-    #[arg(short, long, global = true, env = "CARAVAN_INVENTORY", value_name = "FILE", default_value = "fleet.yaml")]
+    #[arg(short, long, global = true, env = "CARAVAN_INVENTORY", value_name = "FILE", default_value = INVENTORY)]
     pub inventory: PathBuf,
     /// Where runs are kept [default: $XDG_STATE_HOME/caravan or ~/.local/state/caravan].
     #[arg(long, global = true, value_name = "DIR")]
@@ -83,6 +86,16 @@ pub enum Command {
     Migrate(super::migrate::MigrateArgs),
     /// Takes a run up again after a crash, a mended failure or a pause.
     Resume(super::resume::ResumeArgs),
+    /// Pauses a run: what has not begun is taken back, what runs may end.
+    Pause(super::pause::PauseArgs),
+    /// Ends a run for good: as `pause`, and its hosts are free for other runs.
+    Abort(super::pause::AbortArgs),
+    /// Has a failed or unknown step started again.
+    Retry(super::decide::RetryArgs),
+    /// Has a failed or unknown step not carried out: its probe alone decides.
+    Skip(super::decide::SkipArgs),
+    /// Shows a run as it goes on, from another terminal.
+    Attach(super::attach::AttachArgs),
     /// Undoes what a run did, in reverse order, from the backups.
     Rollback(super::rollback::RollbackArgs),
     /// Removes what a run that is over left on its hosts; after a second confirmation also the trees that were kept to go back.
@@ -135,7 +148,7 @@ impl Cli {
     }
 }
 
-fn default_state_dir() -> Result<PathBuf, Failure> {
+pub(super) fn default_state_dir() -> Result<PathBuf, Failure> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     if let Some(dir) = absolute("XDG_STATE_HOME") {
         return Ok(dir.join("caravan"));

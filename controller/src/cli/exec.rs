@@ -196,7 +196,7 @@ async fn on_host<H: Hosts>(hosts: &H, host: &str, args: &ExecArgs, say: &mpsc::S
     }
 }
 
-async fn closed_reason(from: &mut mpsc::Receiver<Incoming>) -> String {
+pub(super) async fn closed_reason(from: &mut mpsc::Receiver<Incoming>) -> String {
     while let Some(incoming) = from.recv().await {
         if let Incoming::Closed { reason } = incoming {
             return reason;

@@ -3,16 +3,24 @@
 pub use crate::exit::{Exit, Failure};
 
 pub mod args;
+pub mod attach;
 pub mod check;
+pub mod control;
+pub mod decide;
 pub mod cleanup;
 pub mod exec;
+pub mod from_hosts;
+mod follow;
 pub mod hosts;
 pub mod init;
 pub mod inventory;
 pub mod migrate;
+mod next;
 mod page;
 pub mod passwords;
+pub mod pause;
 pub mod plan;
+pub mod remote;
 pub mod report;
 pub mod resume;
 pub mod rollback;
@@ -116,6 +124,11 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         }
         Command::Migrate(args) => migrate::run(&context, args).await,
         Command::Resume(args) => resume::run(&context, args).await,
+        Command::Pause(args) => pause::pause(&context, args).await,
+        Command::Abort(args) => pause::abort(&context, args).await,
+        Command::Retry(args) => decide::retry(&context, args).await,
+        Command::Skip(args) => decide::skip(&context, args).await,
+        Command::Attach(args) => attach::run(&context, args).await,
         Command::Rollback(args) => rollback::run(&context, args).await,
         Command::Cleanup(args) => cleanup::run(&context, args).await,
         Command::Status(args) => status::run(&context, args).await,

@@ -1,11 +1,27 @@
 //! `report RUN`: the record for the change board.
 
 use super::args::OutputFormat;
-use super::status::{find, pretty, print, read};
+use super::remote::{Bounds, Place, read_files};
+use super::site::Site;
+use super::status::{Recorded, find, pretty, print};
 use super::{Context, Exit, Failure};
+use crate::hosts::Hosts;
+use crate::report::chain::{self, Held, HostHeads};
 use crate::report::{Record, json, markdown};
+use crate::run::store::RunDir;
+use crate::run::{kept, rebuild};
 use crate::view::View;
+use inventory::Fleet;
+use proto::event::Kind;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a host has to answer before the report does without it.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The most that a host's journal of a run may be.
+const LARGEST: usize = 64 * 1024 * 1024;
 
 /// What `report` takes.
 #[derive(Debug, Clone, clap::Args)]
@@ -15,9 +31,12 @@ pub struct ReportArgs {
     /// Where to write it; standard output when left out.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Asks no host which heads of the journal it holds: then only simple edits of the journal are found.
+    #[arg(long)]
+    pub offline: bool,
 }
 
-/// Writes the record of a run.
+/// Writes the record of a run. Its chain is looked at, and compared with the heads that the hosts hold of it.
 ///
 /// # Errors
 /// There is no such run, or the form is not there (2); the run cannot be read or the file not written (7).
@@ -29,13 +48,82 @@ pub async fn run(context: &Context, args: &ReportArgs, format: Option<OutputForm
             return Err(Failure::new(Exit::Usage, "error: this version writes reports with --format markdown or --format json"));
         }
     };
-    let (view, record) = read(&find(context, args.run.as_deref())?)?;
-    let text = render(&view, &record)?;
-    match &args.output {
-        None => print(&text),
+    let found = find(context, args.run.as_deref())?;
+    let recorded = Recorded::read(&found)?;
+    let mut chain = chain::look(&recorded.bytes, &recorded.events);
+    chain.hosts = ask_hosts(context, args, &found, &recorded).await;
+    let sound = chain.is_sound();
+    let record = Record { dir: found.path.display().to_string(), chain: Some(chain), driven: None };
+    let text = render(&recorded.view(&found), &record)?;
+    let exit = match &args.output {
+        None => print(&text)?,
         Some(path) => match std::fs::write(path, text) {
-            Ok(()) => Ok(Exit::Ok),
-            Err(error) => Err(Failure::new(Exit::Internal, format!("cannot write {}: {error}", path.display()))),
+            Ok(()) => Exit::Ok,
+            Err(error) => return Err(Failure::new(Exit::Internal, format!("cannot write {}: {error}", path.display()))),
         },
+    };
+    match &record.chain {
+        Some(chain) if !sound => {
+            let damage = chain.damage.map(|damage| damage.to_string());
+            damage
+                .into_iter()
+                .chain(chain.hosts.accusation())
+                .for_each(|what| eprintln!("error: the journal of {}: {what}", found.id));
+            Ok(Exit::Failed)
+        }
+        _ => Ok(exit),
     }
+}
+
+/// Asks the hosts of a run for the heads that they hold of its journal. A host that does not answer soon is left out: the report does not
+/// wait for it, nor for a person who would have to type a password.
+async fn ask_hosts(context: &Context, args: &ReportArgs, run: &RunDir, recorded: &Recorded) -> HostHeads {
+    let unasked = |why: &str| HostHeads { unasked: Some(why.to_owned()), ..HostHeads::default() };
+    if args.offline {
+        return unasked("--offline");
+    }
+    let site = match Site::open_unattended(context) {
+        Ok(site) => site,
+        Err(failure) if !context.inventory.exists() => {
+            tracing::debug!("{failure}");
+            return unasked(&format!("there is no inventory {}", context.inventory.display()));
+        }
+        Err(_) => return unasked(&format!("the inventory {} cannot be used", context.inventory.display())),
+    };
+    compare(&site.fleet, &site.hosts, run, recorded).await
+}
+
+/// Compares a journal with what the hosts that were granted steps hold of it.
+async fn compare<H: Hosts>(fleet: &Fleet, hosts: &Arc<H>, run: &RunDir, recorded: &Recorded) -> HostHeads {
+    let granted: BTreeSet<&str> = recorded
+        .events
+        .iter()
+        // Facts are read beside a run: no host writes anything down about them.
+        .filter(|event| matches!(&event.kind, Kind::StepGranted { action, .. } if action != "inspect"))
+        .filter_map(|event| event.scope.host.as_deref())
+        .collect();
+    let known = |name: &&str| fleet.platforms.iter().find_map(|platform| platform.host(name));
+    let file = format!("runs/{}/journal.jsonl", run.id);
+    let places = granted.iter().filter_map(known).map(|host| Place::below_state(host, &file)).collect();
+    let bounds = Bounds { at_once: fleet.parallel.hosts, time: PATIENCE, bytes: LARGEST };
+    let found = read_files(hosts, places, bounds).await;
+    let own = kept::record_of(&recorded.events);
+    let (mut held, mut away, mut elsewhere) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+    for host in granted {
+        let records = match found.get(host) {
+            Some(Ok(Some(bytes))) => rebuild::records(bytes).map_err(|line| format!("line {line} of its journal is damaged")),
+            Some(Ok(None)) => Err("it has no journal of this run any more".to_owned()),
+            Some(Err(reason)) => Err(reason.clone()),
+            None => Err("it is not in the inventory any more".to_owned()),
+        };
+        match records {
+            Ok(records) => {
+                let (grants, left) = kept::grants(&records, &own);
+                held.insert(host.to_owned(), grants.into_iter().map(|(head, steps)| Held { head, steps }).collect());
+                elsewhere.extend(left.then(|| host.to_owned()));
+            }
+            Err(reason) => drop(away.insert(host.to_owned(), reason)),
+        }
+    }
+    HostHeads { away, elsewhere, ..chain::compare(&recorded.bytes, &recorded.events, &held) }
 }

@@ -26,7 +26,7 @@ pub fn page(context: &Context) -> Result<String, Failure> {
     let mut listed = Vec::new();
     for run in Store::new(&context.state_dir).runs().map_err(failure)? {
         listed.push(match read(&run) {
-            Ok((view, _)) => Listed::Run(Box::new(view)),
+            Ok((view, record)) => Listed::Run(Box::new(view), record.driven == Some(true)),
             Err(error) => Listed::Unreadable(run.id, error.message),
         });
     }
@@ -40,9 +40,11 @@ pub fn page(context: &Context) -> Result<String, Failure> {
 fn value(run: &Listed) -> Value {
     match run {
         Listed::Unreadable(id, why) => json!({ "run": id, "error": why }),
-        Listed::Run(view) => json!({
+        Listed::Run(view, driven) => json!({
             "run": view.run.id,
             "command": view.run.command,
+            "undoes": view.run.undoes,
+            "driven": driven,
             "operator": view.run.operator,
             "started": view.run.started.map(|time| time.to_string()),
             "finished": view.run.ended.map(|time| time.to_string()),

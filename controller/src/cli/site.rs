@@ -6,6 +6,7 @@ use crate::secrets::Secrets;
 use crate::ssh::{SshHosts, SshOptions};
 use inventory::{Fleet, Selector};
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A fleet that can be talked to. Nothing was contacted yet.
@@ -18,8 +19,17 @@ pub(super) struct Site {
 impl Site {
     /// Reads the inventory and prepares SSH; warnings go to standard error.
     pub(super) fn open(context: &Context) -> Result<Self, Failure> {
+        Self::with(context, Secrets::new)
+    }
+
+    /// As [`Site::open`], for work that must not wait for a person: what would have to be asked for at the terminal fails at once.
+    pub(super) fn open_unattended(context: &Context) -> Result<Self, Failure> {
+        Self::with(context, Secrets::unattended)
+    }
+
+    fn with(context: &Context, secrets: impl Fn(PathBuf) -> Secrets) -> Result<Self, Failure> {
         let fleet = load_fleet(context)?;
-        let secrets = Arc::new(Secrets::new(&fleet.base));
+        let secrets = Arc::new(secrets(fleet.base.clone()));
         let hosts = Arc::new(SshHosts::new(&fleet, secrets.clone(), SshOptions::default())?);
         if context.verbosity >= 0 {
             hosts.warnings().iter().for_each(|warning| eprintln!("{warning}"));

@@ -1,18 +1,19 @@
 //! What every command that drives a run has in common: how its hosts are reached, who drives it, how people are asked and heard.
 
+use super::control;
+use super::next::next;
 use super::screen::Screen;
 use super::site::Site;
 use super::{Context, Exit, Failure, Format};
 use crate::check::{self, HostState, Point, Reached, Readings};
-use crate::plan::{Phase, Plan, PlannedStep};
-use crate::report::{Next, Record, summary};
+use crate::plan::{Plan, PlannedStep};
+use crate::report::{Record, summary};
 use crate::run::journal::{Chain, Journal, JournalError};
 use crate::run::options::{Asker, HostOptions, HostReading, Judge};
 use crate::run::state::Bounds;
 use crate::run::store::{RunDir, Store};
 use crate::run::{Command, Engine, Options, Signal};
 use crate::secrets::Secrets;
-use crate::view::{Progressed, View};
 use inventory::{BecomeMethod, Fleet};
 use proto::message::Claim;
 use proto::{Action, RunAs, Secret};
@@ -98,6 +99,10 @@ pub(super) async fn drive(context: &Context, site: &Site, args: &RunArgs, drive:
         asker: asker(context, &screen),
     };
     let (to, commands) = mpsc::channel(8);
+    let control = control::serve(&dir.path, to.clone());
+    if let Err(error) = &control {
+        tracing::warn!("pause, abort, retry and skip cannot reach this run from another terminal: {error}");
+    }
     keyboard(to, screen.notice());
     let plan = Arc::new(plan);
     let engine = match &left {
@@ -108,42 +113,14 @@ pub(super) async fn drive(context: &Context, site: &Site, args: &RunArgs, drive:
         }
     };
     let ended = engine.map_err(|e| internal(&e))?.run(commands).await;
+    drop(control);
     let view = screen.finish();
     let exit = Exit::from_code(ended.map_err(|e| internal(&e))?.exit_code);
     if context.format == Format::Text && (context.verbosity >= 0 || exit != Exit::Ok) {
-        let record = Record { dir: dir.path.display().to_string(), chain: None };
-        eprintln!("{}", summary(&view, &record, &next(context, args, &dir.id, &view), context.color.1).trim_end());
+        let record = Record { dir: dir.path.display().to_string(), ..Record::default() };
+        eprintln!("{}", summary(&view, &record, &next(context, &view, false), context.color.1).trim_end());
     }
     Ok(exit)
-}
-
-/// What an operator can do now. A new run begins with preflight: it can follow one that stopped there, and not one that has moved
-/// things already.
-fn next(context: &Context, args: &RunArgs, run: &str, view: &View) -> Vec<Next> {
-    let mut next = Vec::new();
-    let place = format!("-i {} --state-dir {}", context.inventory.display(), context.state_dir.display());
-    let waiting: Vec<&str> =
-        view.waiting_gates().filter(|gate| is_untouched(view, gate.platform)).map(|gate| gate.id.as_str()).collect();
-    for platform in waiting.iter().filter_map(|gate| gate.split('/').next()).collect::<BTreeSet<_>>() {
-        let own = |gate: &str| gate.split('/').next() == Some(platform);
-        let confirmed = args.confirm.iter().filter(|(gate, _)| own(gate)).map(|(gate, note)| format!(" --confirm {gate}={note:?}"));
-        let open = waiting.iter().filter(|gate| own(gate)).map(|gate| format!(" --confirm {gate}=NOTE"));
-        let confirmations: String = confirmed.chain(open).collect();
-        next.push(Next {
-            when: format!("When that is done on {platform}"),
-            command: format!("caravan {place} migrate --limit platform:{platform}{confirmations}"),
-        });
-    }
-    next.push(Next {
-        when: "The record".to_owned(),
-        command: format!("caravan --state-dir {} report {run}", context.state_dir.display()),
-    });
-    next
-}
-
-fn is_untouched(view: &View, platform: Option<usize>) -> bool {
-    let Some(platform) = platform.and_then(|at| view.platforms.get(at)) else { return false };
-    view.stages_of(platform).iter().all(|stage| stage.phase_name == Phase::Preflight || stage.state == Progressed::Waiting)
 }
 
 /// A failure of the record.
@@ -157,7 +134,7 @@ pub(super) fn journal_failure(error: &JournalError) -> Failure {
     Failure::new(exit, format!("error: {error}"))
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((id, reason)) if !id.trim().is_empty() && !reason.trim().is_empty() => {
             Ok((id.trim().to_owned(), reason.trim().to_owned()))

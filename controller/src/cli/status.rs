@@ -1,10 +1,16 @@
 //! `status [RUN]`: where a run stands.
 
+use super::control;
+use super::next::next;
 use super::{Context, Exit, Failure, Format};
+use crate::plan::Plan;
 use crate::report::{self, Record};
+use crate::run::journal;
 use crate::run::store::{RunDir, Store};
 use crate::view::View;
 use jiff::Timestamp;
+use serde_json::json;
+use proto::Event;
 
 /// What `status` takes.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -28,9 +34,14 @@ pub async fn run(context: &Context, args: &StatusArgs) -> Result<Exit, Failure> 
 pub fn page(context: &Context, args: &StatusArgs) -> Result<String, Failure> {
     let found = find(context, args.run.as_deref())?;
     let (view, record) = read(&found)?;
+    let next = next(context, &view, record.driven == Some(true));
     match context.format {
-        Format::Text => Ok(report::status(&view, &record, Timestamp::now(), context.color.0)),
-        Format::Json => pretty(&report::json(&view, &record)),
+        Format::Text => Ok(report::status(&view, &record, &next, Timestamp::now(), context.color.0)),
+        Format::Json => {
+            let mut page = report::json(&view, &record);
+            page["next"] = next.iter().map(|next| json!({ "when": next.when, "command": next.command })).collect();
+            pretty(&page)
+        }
     }
 }
 
@@ -39,15 +50,41 @@ pub(super) fn find(context: &Context, wanted: Option<&str>) -> Result<RunDir, Fa
     Store::new(&context.state_dir).find(wanted).map_err(failure)
 }
 
-/// The view of a run and what is known beside it.
+/// What a run's directory says.
+pub(super) struct Recorded {
+    pub(super) plan: Plan,
+    /// The journal, as it is.
+    pub(super) bytes: Vec<u8>,
+    /// What it says.
+    pub(super) events: Vec<Event>,
+}
+
+impl Recorded {
+    pub(super) fn read(run: &RunDir) -> Result<Self, Failure> {
+        let plan = run.plan().map_err(failure)?;
+        let path = run.path.join("journal.jsonl");
+        let bytes = std::fs::read(&path)
+            .map_err(|error| Failure::new(Exit::Internal, format!("the journal {} cannot be read: {error}", path.display())))?;
+        let chain = journal::parse(&bytes, &path).map_err(|error| failure(error.into()))?;
+        Ok(Self { plan, bytes, events: chain.events })
+    }
+
+    pub(super) fn view(&self, run: &RunDir) -> View {
+        let mut view = View::of(&self.plan, &self.events);
+        // A run that was cut off before its first event has no other place that knows its name.
+        view.run.id.clone_from(&run.id);
+        view
+    }
+}
+
+/// The view of a run and what is known beside it. No host is asked.
 pub(super) fn read(run: &RunDir) -> Result<(View, Record), Failure> {
-    let plan = run.plan().map_err(failure)?;
-    let chain = run.chain().map_err(failure)?;
-    let mut view = View::of(&plan, &chain.events);
-    // A run that was cut off before its first event has no other place that knows its name.
-    view.run.id.clone_from(&run.id);
-    let check = report::ChainCheck { head: chain.head, torn: chain.torn, broken_at: chain.broken_at };
-    Ok((view, Record { dir: run.path.display().to_string(), chain: Some(check) }))
+    let driven = control::is_driven(&run.path);
+    let recorded = Recorded::read(run)?;
+    let mut check = report::chain::look(&recorded.bytes, &recorded.events);
+    check.hosts.unasked = Some("only `caravan report` asks them".to_owned());
+    let record = Record { dir: run.path.display().to_string(), chain: Some(check), driven: Some(driven) };
+    Ok((recorded.view(run), record))
 }
 
 /// A wrong name is wrong usage; everything else is about the state directory.

@@ -11,6 +11,7 @@ use super::site::Site;
 use super::template::{Values, fill, fill_text};
 use super::values::{Subject, backup_by, backup_host, carried, values};
 use inventory::{Host, Instance, InstanceKind, Location, Platform, Role, Topology};
+use proto::step::Limits;
 use proto::{Action, Probe, Query, RunAs, StepId, StepSpec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -258,6 +259,7 @@ impl<'a> Expansion<'a> {
         let id = StepId(format!("{}/{}/{stage}/{}{whose}/{name}", self.platform.name, template.phase, site.host.name));
         let title = text(&template.title)?;
         let run_as = run_as(site.host, template.run_as);
+        let watch = template.limits.watch.iter().map(|pattern| text(pattern)).collect::<Result<_, _>>()?;
         let wave = match template.wave {
             Wave::Fixed(wave) => wave,
             Wave::Named(_) => self.restart.of_host(site.host).last().map_or(0, |stage| u32::try_from(*stage).unwrap_or(u32::MAX)),
@@ -286,7 +288,7 @@ impl<'a> Expansion<'a> {
                 only_if,
                 probe,
                 repeat: template.repeat,
-                limits: template.limits.clone(),
+                limits: Limits { watch, ..template.limits.clone() },
             },
             id,
         })

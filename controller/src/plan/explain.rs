@@ -4,7 +4,7 @@ use super::fold;
 use super::model::{Plan, PlannedStep, PlatformPlan, Reversibility};
 use super::text::{Paint, columns, hang};
 use super::words;
-use proto::step::Repeat;
+use proto::step::{OnLimit, Repeat};
 
 /// Columns of the labels.
 const LABEL: usize = 14;
@@ -166,10 +166,16 @@ fn limits(step: &PlannedStep) -> String {
         0 => "no deadline".to_owned(),
         seconds => format!("at most {seconds} s"),
     };
-    match step.spec.limits.settle_s {
-        0 => deadline,
-        seconds => format!("{deadline}; its effect may take {seconds} s to show"),
-    }
+    let limits = &step.spec.limits;
+    let settle = (limits.settle_s > 0).then(|| format!("its effect may take {} s to show", limits.settle_s));
+    let then = match limits.then {
+        OnLimit::Stop => "it is ended",
+        OnLimit::Tell => "people are told and it goes on",
+        OnLimit::Ask => "a person is asked and it goes on",
+    };
+    let seen = if limits.watch.is_empty() { "" } else { " and its log file does not grow" };
+    let silence = (limits.silence_s > 0).then(|| format!("when it is silent for {} s{seen}, {then}", limits.silence_s));
+    [Some(deadline), settle, silence].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 /// The steps in groups that do the same on their hosts, with the hosts.

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 const ACTIVE: usize = 8;
 /// At most so many errors of a stage are shown.
 const TROUBLES: usize = 6;
-/// At most so many waiting gates are shown.
+/// At most so many waiting gates and warnings are shown.
 const GATES: usize = 4;
 /// A step that has printed nothing for so many seconds is said to be silent.
 const SILENT_S: i64 = 60;
@@ -72,7 +72,7 @@ impl Board<'_> {
         let mut lines = Vec::new();
         let foot = self.foot(columns);
         room -= 1;
-        let gates: Vec<String> = self.gates(columns).into_iter().take(room.min(GATES)).collect();
+        let gates: Vec<String> = self.alerts(columns).chain(self.gates(columns)).take(room.min(GATES)).collect();
         room -= gates.len();
 
         let mut wishes = self.wishes();
@@ -146,7 +146,7 @@ impl Board<'_> {
         let parts = [(counts.running, "running"), (counts.failed, "failed"), (counts.unreachable, "away")];
         let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
         let tail = format!(" {} {}", pad(&done, 7), parts.join(" · "));
-        let elapsed = stage.elapsed(Some(self.now)).map_or_else(String::new, clock);
+        let elapsed = self.view.worked(stage.started, stage.ended.or(Some(self.now))).map_or_else(String::new, clock);
         let fixed = width(&head) + width(&tail) + width(&elapsed) + 1;
         let bar = columns.saturating_sub(fixed).min(24);
         if bar < 4 {
@@ -195,25 +195,44 @@ impl Board<'_> {
             Some((line, _)) => line.clone(),
             None => step.instance.clone().unwrap_or_default(),
         };
+        let said = if step.attempt > 1 { format!("(attempt {}) {said}", step.attempt) } else { said };
         let head = fit(&head, columns);
         let said = fit(&said, columns.saturating_sub(width(&head))).into_owned();
         format!("{head}{}", self.paint.dim(&said)).trim_end().to_owned()
     }
 
-    fn gates(&self, columns: usize) -> Vec<String> {
-        let line = |gate: &crate::view::GateView| {
+    /// What watchdogs noticed about steps that still run; those that ask a person first.
+    fn alerts(&self, columns: usize) -> impl Iterator<Item = String> {
+        let mut alerts: Vec<(bool, String)> = Vec::new();
+        let current = self.running().flat_map(|stage| &stage.hosts).filter_map(|host| host.current);
+        for step in current.filter_map(|at| self.view.steps.get(at)) {
+            if let Some(alert) = step.warnings().last() {
+                let ask = if alert.ask { " (stop it? `caravan retry`)" } else { "" };
+                let line = format!("! {} {}: {}{ask}", self.view.short(&step.host), step.name, alert.message);
+                let line = fit(&line, columns).into_owned();
+                alerts.push((alert.ask, if alert.ask { self.paint.red(&line) } else { self.paint.yellow(&line) }));
+            }
+        }
+        alerts.sort_by_key(|(ask, _)| !ask);
+        alerts.into_iter().map(|(_, line)| line)
+    }
+
+    fn gates(&self, columns: usize) -> impl Iterator<Item = String> {
+        let line = move |gate: &crate::view::GateView| {
             let since = gate.since.map_or_else(String::new, |since| format!(" ({})", clock(self.now.duration_since(since))));
             self.paint.yellow(&fit(&format!("? {} waits for a person{since}: {}", gate.id, gate.ask), columns))
         };
-        self.view.waiting_gates().map(line).collect()
+        self.view.waiting_gates().map(line)
     }
 
     fn foot(&self, columns: usize) -> String {
         let run = &self.view.run;
-        let total = self.view.platforms.len();
-        let over = |outcome: Option<RunOutcome>| matches!(outcome, Some(RunOutcome::Ok | RunOutcome::Stopped));
-        let over = self.view.platforms.iter().filter(|platform| over(platform.outcome)).count();
-        let elapsed = run.started.map_or_else(String::new, |started| clock(self.now.duration_since(started)));
+        let selected = || self.view.platforms.iter().filter(|platform| platform.selected);
+        let total = selected().count();
+        let over =
+            |outcome: Option<RunOutcome>| matches!(outcome, Some(RunOutcome::Ok | RunOutcome::Stopped | RunOutcome::Aborted));
+        let over = selected().filter(|platform| over(platform.outcome)).count();
+        let elapsed = self.view.worked(run.started, Some(self.now)).map_or_else(String::new, clock);
         let away = self.view.interruptions.iter().filter(|gone| gone.until.is_none()).count();
         let away = if away > 0 { format!(" · {} out of reach", count(away, "host")) } else { String::new() };
         let text = format!("{} {} · {over} of {} over{away} · {elapsed}", run.command, run.id, count(total, "platform"));

@@ -2,7 +2,7 @@
 //! and host out of reach. With a board above whose lines these scroll: only what is over, since the board shows the rest.
 
 use crate::progress::board::trouble_line;
-use crate::view::text::{between, count, duration, time_of_day};
+use crate::view::text::{count, duration, sanitize, time_of_day};
 use crate::view::{Paint, PlatformView, Progressed, StageView, StepState, StepView, View, signature};
 use jiff::{SignedDuration, Timestamp};
 use proto::event::{RunOutcome, Status};
@@ -18,6 +18,8 @@ pub(super) struct Narrator {
     paint: Paint,
     /// How often an error was seen: stage, step or check, what makes it the same.
     seen: BTreeMap<(usize, String, String), usize>,
+    /// How often a decision was made about a step of this name.
+    decided: BTreeMap<(String, String), usize>,
 }
 
 /// How much a line matters.
@@ -32,7 +34,7 @@ enum Say {
 
 impl Narrator {
     pub(super) fn new(board: bool, verbosity: i8, paint: Paint) -> Self {
-        Self { board, verbosity, paint, seen: BTreeMap::new() }
+        Self { board, verbosity, paint, seen: BTreeMap::new(), decided: BTreeMap::new() }
     }
 
     /// The lines to print for an event, which the view holds already.
@@ -70,9 +72,17 @@ impl Narrator {
         let step = || view.step(scope.step.as_deref()?);
         match &event.kind {
             Kind::RunStarted { command, operator, .. } => {
-                let platforms = count(view.platforms.len(), "platform");
+                let platforms = count(view.platforms.iter().filter(|platform| platform.selected).count(), "platform");
+                let command =
+                    view.run.undoes.as_ref().map_or_else(|| sanitize(command).into_owned(), |run| format!("{command} of {run}"));
                 vec![Say::Note(format!("run {}: {command}, {platforms}, by {operator} (times are UTC)", view.run.id))]
             }
+            Kind::RunResumed { cut_bytes, from_hosts, .. } => vec![Say::Note(resumed(view, *cut_bytes, *from_hosts))],
+            Kind::HostClaimed { token } => {
+                let host = scope.host.as_deref().map(|host| format!("{} is this run's, token {token}", sanitize(host)));
+                host.map(Say::Detail).into_iter().collect()
+            }
+            Kind::StepAlert { .. } => step().map_or_else(Vec::new, |step| self.alert(view, step)),
             Kind::StageStarted if !self.board => stage().map(|stage| Say::Note(started(view, stage))).into_iter().collect(),
             Kind::StageFinished => stage().map(|stage| Say::Note(self.finished(view, stage))).into_iter().collect(),
             Kind::StepFinished { outcome, .. } => step().map_or_else(Vec::new, |step| self.step(view, step, *outcome)),
@@ -103,22 +113,14 @@ impl Narrator {
             Kind::RunPaused { .. } => {
                 view.pauses.last().map(|(_, reason)| Say::Note(format!("run paused: {reason}"))).into_iter().collect()
             }
-            Kind::Decision { .. } => {
-                let text = view
-                    .decisions
-                    .last()
-                    .map(|known| format!("{} of {} by {}: {}", known.decision, known.about, known.operator, known.reason));
-                text.map(Say::Note).into_iter().collect()
-            }
+            Kind::Decision { about, .. } => self.decision(view, view.step(about)),
             Kind::PlatformFinished { outcome, .. } => {
                 platform.map_or_else(Vec::new, |platform| self.platform_over(view, platform, *outcome))
             }
             Kind::RunFinished { exit_code, .. } => {
-                vec![Say::Note(format!(
-                    "run {} is over after {}, exit code {exit_code}",
-                    view.run.id,
-                    between(view.run.started, view.run.ended)
-                ))]
+                let how = if view.run.outcome == Some(RunOutcome::Aborted) { "was aborted" } else { "is over" };
+                let took = view.took(view.run.started, view.run.ended);
+                vec![Say::Note(format!("run {} {how} after {took}, exit code {exit_code}", view.run.id))]
             }
             _ => vec![],
         }
@@ -132,15 +134,21 @@ impl Narrator {
             true => count(counts.done, "host"),
             false => format!("{} of {}", counts.done, count(counts.total(), "host")),
         };
-        let mark = if accepted.is_empty() { self.paint.green("✓") } else { self.paint.yellow("✓") };
-        format!("{mark} {}: {hosts} proven{accepted}, {}", place(view, stage), between(stage.started, stage.ended))
+        let whole = accepted.is_empty() && counts.done == counts.total();
+        let mark = match (whole, stage.tolerant && counts.done < counts.total()) {
+            (true, _) => self.paint.green("✓"),
+            (false, false) => self.paint.yellow("✓"),
+            (false, true) => self.paint.red("!"),
+        };
+        let without = if stage.tolerant && counts.done < counts.total() { "; it goes on without the others" } else { "" };
+        format!("{mark} {}: {hosts} proven{accepted}{without}, {}", place(view, stage), view.took(stage.started, stage.ended))
     }
 
     fn step(&mut self, view: &View, step: &StepView, outcome: Outcome) -> Vec<Say> {
         let Some(stage) = view.stages.get(step.stage) else { return vec![] };
         let host = view.short(&step.host);
         let took = duration(SignedDuration::from_millis(i64::try_from(step.duration_ms).unwrap_or(i64::MAX)));
-        let text = format!("{}: {host} {}", place(view, stage), step.name);
+        let text = format!("{}: {host} {}{}", place(view, stage), step.name, step.nth());
         match (outcome, step.state) {
             (Outcome::Ok, _) => vec![Say::Detail(format!("{text} ok, {took}"))],
             (Outcome::Skipped, _) => {
@@ -150,12 +158,43 @@ impl Narrator {
             // An event about an attempt that was followed by another one.
             (_, StepState::Granted | StepState::Running) => vec![],
             (outcome, _) => {
-                let word = if outcome == Outcome::Failed { "failed" } else { "ended in a way that nobody can tell" };
+                let word = match (step.died, outcome) {
+                    (true, Outcome::Failed) => "was ended from outside and is not done,",
+                    (true, _) => "was ended from outside, and nobody can tell what it did,",
+                    (false, Outcome::Failed) => "failed",
+                    (false, _) => "ended in a way that nobody can tell",
+                };
                 let code = step.exit_code.map_or_else(String::new, |code| format!(", exit code {code}"));
                 let why = if step.message.is_empty() { String::new() } else { format!(": {}", step.message) };
                 let text = format!("✗ {text} {word} after {took}{code}{why}");
                 self.error(view, step.stage, &step.name, &step.message, &step.host, text)
             }
+        }
+    }
+
+    /// A watchdog's word is told with a board, too: it must not be missed.
+    fn alert(&self, view: &View, step: &StepView) -> Vec<Say> {
+        let (Some(stage), Some(alert)) = (view.stages.get(step.stage), step.alerts.last()) else { return vec![] };
+        let text = format!("! {}: {} {}{}: {}", place(view, stage), view.short(&step.host), step.name, step.nth(), alert.message);
+        match alert.ask {
+            true => vec![Say::Error(format!("{text}; a person decides whether it is stopped (`retry`)"))],
+            false => vec![Say::Note(self.paint.yellow(&text))],
+        }
+    }
+
+    /// Decisions about many steps of one name are told a few times, and then counted by the reports alone.
+    fn decision(&mut self, view: &View, step: Option<&StepView>) -> Vec<Say> {
+        let Some(known) = view.decisions.last() else { return vec![] };
+        let text = format!("{} of {} by {}: {}", known.decision, known.about, known.operator, known.reason);
+        let Some(step) = step else { return vec![Say::Note(text)] };
+        let seen = self.decided.entry((known.decision.clone(), step.name.clone())).or_default();
+        *seen += 1;
+        match *seen {
+            ..=EQUAL => vec![Say::Note(text)],
+            next if next == EQUAL + 1 => {
+                vec![Say::Note(format!("… more of {} {} are in the record, not listed", known.decision, step.name))]
+            }
+            _ => vec![],
         }
     }
 
@@ -207,7 +246,7 @@ impl Narrator {
 
     fn platform_over(&mut self, view: &View, platform: &PlatformView, outcome: RunOutcome) -> Vec<Say> {
         let mut said = self.counted(view, |stage| platform.stages.contains(&stage));
-        let took = between(platform.started, platform.ended);
+        let took = view.took(platform.started, platform.ended);
         let name = &platform.name;
         let stages = view.stages_of(platform);
         let stopped: Vec<&StageView> = stages.iter().filter(|stage| stage.state == Progressed::Stopped).collect();
@@ -229,6 +268,17 @@ impl Narrator {
     }
 }
 
+/// `run 2026-11-22-q7 was taken up again by eva@ops7`, and what had to be mended for that.
+fn resumed(view: &View, cut_bytes: u64, from_hosts: bool) -> String {
+    let who = view.lives.last().map_or("", |life| life.operator.as_str());
+    let hosts = if from_hosts { "; plan and journal were rebuilt from its hosts" } else { "" };
+    let cut = match cut_bytes {
+        0 => String::new(),
+        n => format!("; a torn last line of {n} bytes was cut off its journal, nothing had been done for it"),
+    };
+    format!("run {} was taken up again by {who} (times are UTC){hosts}{cut}", view.run.id)
+}
+
 fn place(view: &View, stage: &StageView) -> String {
     let platform = view.platforms.get(stage.platform).map_or("", |platform| platform.name.as_str());
     format!("{platform} {}", stage.label)
@@ -246,6 +296,7 @@ fn numbers(view: &View, stage: &StageView) -> String {
     for (number, word) in [
         (counts.failed, "failed"),
         (counts.unreachable, "out of reach"),
+        (counts.dropped, "left behind before"),
         (findings, if findings == 1 { "check failed" } else { "checks failed" }),
     ] {
         if number > 0 {

@@ -1,7 +1,8 @@
 //! The report for programs: the same content as the Markdown one. Versioned by `v`; fields are only ever added.
 
+use super::chain::{ChainCheck, Damage};
 use super::{Record, log};
-use crate::view::{Attempt, FindingView, PlatformView, StageView, StepView, View};
+use crate::view::{Attempt, FindingView, Life, PlatformView, StageView, StepView, View};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -11,9 +12,7 @@ const VERSION: u32 = 1;
 /// The record of a run as JSON.
 pub fn json(view: &View, record: &Record) -> Value {
     let run = &view.run;
-    let chain = record.chain.as_ref().map(|chain| {
-        json!({ "intact": chain.broken_at.is_none() && chain.torn == 0, "head": chain.head, "torn_bytes": chain.torn, "broken_at_line": chain.broken_at })
-    });
+    let chain = record.chain.as_ref().map(chain);
     json!({
         "v": VERSION,
         "run": run.id,
@@ -23,10 +22,14 @@ pub fn json(view: &View, record: &Record) -> Value {
         "caravan": run.version,
         "plan_hash": run.plan,
         "limit": run.limit,
+        "undoes": run.undoes,
+        "driven": record.driven,
         "started": time(run.started),
         "finished": time(run.ended),
         "outcome": run.outcome,
         "exit_code": run.exit_code,
+        "worked_ms": view.worked(run.started, run.ended.or(run.last)).map(|worked| i64::try_from(worked.as_millis()).unwrap_or(i64::MAX)),
+        "controllers": view.lives.iter().map(life).collect::<Vec<_>>(),
         "order": {
             "kept": view.breaches.is_empty(),
             "breaches": view.breaches.iter().map(|breach| json!({ "step": breach.step, "time": time(breach.time), "before": breach.before })).collect::<Vec<_>>(),
@@ -53,13 +56,61 @@ pub fn json(view: &View, record: &Record) -> Value {
             "reason": known.reason,
             "locked": known.locked,
         })).collect::<Vec<_>>(),
+        "claims": view.claims.iter().map(|known| json!({ "host": known.host, "time": time(known.time), "token": known.token })).collect::<Vec<_>>(),
         "pauses": view.pauses.iter().map(|(at, reason)| json!({ "time": time(*at), "reason": reason })).collect::<Vec<_>>(),
         "journal": { "events": run.events, "chain": chain },
     })
 }
 
+fn chain(chain: &ChainCheck) -> Value {
+    let (edited, gap) = match chain.damage {
+        Some(Damage::Edited { line }) => (Some(line), None),
+        Some(Damage::Removed { before }) => (None, Some(before)),
+        None => (None, None),
+    };
+    let heads = &chain.hosts;
+    json!({
+        "intact": chain.damage.is_none() && chain.torn == 0,
+        "sound": chain.is_sound(),
+        "head": chain.head,
+        "torn_bytes": chain.torn,
+        "broken_at_line": chain.broken_at,
+        "edited_line": edited,
+        "removed_before_line": gap,
+        "hosts": {
+            "unasked": heads.unasked,
+            "simple_edits_only": heads.agree.values().all(|heads| *heads == 0) && heads.against.is_empty(),
+            "proven_lines": heads.proven,
+            "accusation": heads.accusation(),
+            "agree": heads.agree.iter().map(|(host, heads)| json!({ "host": host, "heads": heads })).collect::<Vec<_>>(),
+            "against": heads.against.iter().map(|known| json!({
+                "host": known.host,
+                "head": known.head,
+                "step": known.step,
+                "attempt": known.attempt,
+                "up_to_line": known.line,
+            })).collect::<Vec<_>>(),
+            "away": heads.away.iter().map(|(host, reason)| json!({ "host": host, "reason": reason })).collect::<Vec<_>>(),
+            "elsewhere": heads.elsewhere,
+        },
+    })
+}
+
 fn time(time: Option<Timestamp>) -> Option<String> {
     time.map(|time| time.to_string())
+}
+
+fn life(life: &Life) -> Value {
+    json!({
+        "command": life.command,
+        "operator": life.operator,
+        "caravan": life.version,
+        "from": time(life.from),
+        "until": time(life.until),
+        "ended_by_itself": life.ended,
+        "cut_bytes": life.cut_bytes,
+        "from_hosts": life.from_hosts,
+    })
 }
 
 fn platform(view: &View, record: &Record, platform: &PlatformView) -> Value {
@@ -78,8 +129,10 @@ fn platform(view: &View, record: &Record, platform: &PlatformView) -> Value {
         "topology": platform.topology,
         "source": platform.source,
         "target": platform.target,
+        "selected": platform.selected,
         "outcome": platform.outcome,
         "message": platform.message,
+        "left_behind": platform.dropped,
         "started": time(platform.started),
         "finished": time(platform.ended),
         "phases": phases.collect::<Vec<_>>(),
@@ -94,10 +147,11 @@ fn stage(view: &View, record: &Record, stage: &StageView) -> Value {
         "roles": stage.roles,
         "state": stage.state.as_str(),
         "proven": stage.settled(),
+        "tolerant": stage.tolerant,
         "started": time(stage.started),
         "barrier_opened": time(stage.barrier),
         "finished": time(stage.ended),
-        "counts": { "done": counts.done, "running": counts.running, "failed": counts.failed, "unreachable": counts.unreachable, "waiting": counts.waiting },
+        "counts": { "done": counts.done, "running": counts.running, "failed": counts.failed, "unreachable": counts.unreachable, "left_behind": counts.dropped, "waiting": counts.waiting },
         "hosts": stage.hosts.iter().map(|host| json!({ "name": host.name, "state": host.state.as_str() })).collect::<Vec<_>>(),
         "steps": view.steps_of(stage).iter().map(|known| step(record, known)).collect::<Vec<_>>(),
     })
@@ -121,6 +175,15 @@ fn step(record: &Record, step: &StepView) -> Value {
         "duration_ms": step.duration_ms,
         "exit_code": step.exit_code,
         "message": step.message,
+        "died": step.died,
+        "assumed": step.assumed,
+        "repeat": step.repeat,
+        "alerts": step.alerts.iter().map(|alert| json!({
+            "time": time(alert.time),
+            "attempt": alert.attempt,
+            "message": alert.message,
+            "ask": alert.ask,
+        })).collect::<Vec<_>>(),
         "accepted": step.accepted,
         "skip": step.skip,
         "output": log(record, step),
@@ -131,11 +194,13 @@ fn step(record: &Record, step: &StepView) -> Value {
 fn attempt(known: &Attempt) -> Value {
     json!({
         "attempt": known.number,
-        "state": known.state.as_str(),
+        "state": known.outcome(),
         "started": time(known.started),
         "finished": time(known.ended),
+        "duration_ms": known.duration_ms,
         "exit_code": known.exit_code,
         "message": known.message,
+        "died": known.died,
     })
 }
 

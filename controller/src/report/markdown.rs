@@ -1,18 +1,16 @@
 //! The report for a change board: what was done, when, by whom, in which order, with what result.
 
+mod steps;
+
+use super::chain::HostHeads;
 use super::{Record, accepted, fared, gone, halted, log, untouched};
-use crate::plan::Phase;
-use crate::view::text::{between, count, date_time, duration, fold_hosts, pad, time_of_day, width};
-use crate::view::{HostState, HostView, PlatformView, Progressed, StageView, StepState, StepView, View};
+use crate::view::text::{count, date_time, duration, fold_hosts, time_of_day};
+use crate::view::{HostState, HostView, PlatformView, StageView, StepView, View};
 use jiff::{SignedDuration, Timestamp};
 use proto::event::{RunOutcome, Status};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-
-/// How many columns the bars of the timeline take.
-const TIMELINE: usize = 60;
-/// How many of the longest steps are listed.
-const LONGEST: usize = 5;
+use steps::{alerts, steps, timeline, timings, took};
 
 /// The record of a run as Markdown.
 pub fn markdown(view: &View, record: &Record) -> String {
@@ -22,13 +20,18 @@ pub fn markdown(view: &View, record: &Record) -> String {
     facts(&mut out, view, record);
     heading(&mut out, 2, "Result");
     results(&mut out, view);
-    heading(&mut out, 2, "Decisions of persons");
+    heading(&mut out, 2, "Decisions");
     persons(&mut out, view);
-    for platform in &view.platforms {
+    if view.lives.len() > 1 {
+        heading(&mut out, 2, "Controllers");
+        controllers(&mut out, view);
+    }
+    for platform in view.platforms.iter().filter(|platform| platform.selected) {
         heading(&mut out, 2, &format!("Platform {}", platform.name));
         order(&mut out, view, platform);
         hosts(&mut out, view, platform);
         failures(&mut out, view, record, platform);
+        alerts(&mut out, view, platform);
         checks(&mut out, view, platform);
         steps(&mut out, view, platform);
         timings(&mut out, view, platform);
@@ -83,11 +86,14 @@ fn facts(out: &mut String, view: &View, record: &Record) {
         ("By", run.operator.clone()),
         ("Began", format!("{} UTC", date_time(run.started))),
         ("Ended", run.ended.map_or_else(|| "not ended".to_owned(), |ended| format!("{} UTC", date_time(Some(ended))))),
-        ("Took", between(run.started, run.ended)),
+        ("Took", took_whole(view)),
         ("Outcome", outcome),
         ("Plan and inventory (SHA-256)", run.plan.clone()),
         ("Caravan", run.version.clone()),
     ];
+    if let Some(undone) = &run.undoes {
+        rows.insert(1, ("Takes back", format!("run {undone}")));
+    }
     if let Some(limit) = &run.limit {
         rows.push(("Limited to", format!("{limit}; other hosts were proven, not touched")));
     }
@@ -103,16 +109,86 @@ fn facts(out: &mut String, view: &View, record: &Record) {
     }
 }
 
-fn journal(view: &View, record: &Record) -> String {
-    let events = count(usize::try_from(view.run.events).unwrap_or(usize::MAX), "event");
-    match &record.chain {
-        None => format!("{events}; its chain was not checked"),
-        Some(chain) => match (chain.broken_at, chain.torn) {
-            (Some(line), _) => format!("{events}; THE CHAIN IS BROKEN at line {line}: lines were changed or removed"),
-            (None, 0) => format!("{events}; chain intact, head {} (this alone detects simple edits only)", chain.head),
-            (None, torn) => format!("{events}; chain intact, head {}; a write of {torn} bytes at its end was cut off", chain.head),
-        },
+/// How long the run took, and how much of the time between its beginning and its end nobody drove it.
+fn took_whole(view: &View) -> String {
+    let worked = view.took(view.run.started, view.run.ended);
+    let gone = view.gaps().fold(SignedDuration::ZERO, |sum, (left, back)| sum.saturating_add(back.duration_since(left)));
+    match view.run.ended {
+        Some(_) if !gone.is_zero() => format!("{worked}, and {} in which no controller drove it", duration(gone)),
+        _ => worked,
     }
+}
+
+/// Each controller that drove the run.
+fn controllers(out: &mut String, view: &View) {
+    let rows = view.lives.iter().map(|life| {
+        let mut notes = Vec::new();
+        if life.from_hosts {
+            notes.push("plan and journal were rebuilt from the hosts".to_owned());
+        }
+        if life.cut_bytes > 0 {
+            notes.push(format!("a torn last line of {} was cut off the journal", count(size(life.cut_bytes), "byte")));
+        }
+        notes.push(match (life.ended, life.until) {
+            (true, _) => "ended by itself".to_owned(),
+            (false, Some(_)) if !std::ptr::eq(life, view.lives.last().unwrap_or(life)) => "ENDED UNEXPECTEDLY".to_owned(),
+            _ => "has not ended".to_owned(),
+        });
+        vec![
+            date_time(life.from),
+            date_time(life.until),
+            life.command.clone(),
+            life.operator.clone(),
+            life.version.clone(),
+            notes.join("; "),
+        ]
+    });
+    table(out, &["From (UTC)", "Last event (UTC)", "Command", "Who", "Caravan", "Notes"], rows);
+}
+
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn journal(view: &View, record: &Record) -> String {
+    let events = count(size(view.run.events), "event");
+    let Some(chain) = &record.chain else { return format!("{events}; its chain was not checked") };
+    let torn = if chain.torn > 0 { format!("; a write of {} bytes at its end was cut off", chain.torn) } else { String::new() };
+    let own = chain.damage.map_or_else(|| format!("chain intact, head {}{torn}", chain.head), |damage| damage.to_string());
+    format!("{events}; {own}. {}", by_hosts(&chain.hosts))
+}
+
+/// What the hosts' heads come to, in a few sentences.
+fn by_hosts(heads: &HostHeads) -> String {
+    let mut said = Vec::new();
+    if let Some(accusation) = heads.accusation() {
+        let hosts: BTreeSet<&str> = heads.against.iter().map(|known| known.host.as_str()).collect();
+        said.push(format!("THE HOSTS SPEAK AGAINST IT ({}): {accusation}", fold_hosts(hosts)));
+    }
+    let held: usize = heads.agree.values().sum();
+    match (&heads.unasked, held) {
+        (Some(why), _) => said.push(format!("No host was asked ({why}): this alone detects simple edits only")),
+        (None, 0) if heads.against.is_empty() => {
+            said.push("No host holds a head of it: this alone detects simple edits only".to_owned());
+        }
+        (None, 0) => {}
+        (None, held) => {
+            let hosts = count(heads.agree.len(), "host");
+            said.push(format!(
+                "{} of {hosts} are in it: lines 1 to {} are as they were written",
+                count(held, "head"),
+                heads.proven
+            ));
+        }
+    }
+    if !heads.away.is_empty() {
+        said.push(format!("Not asked: {}", fold_hosts(heads.away.keys().map(String::as_str))));
+    }
+    if !heads.elsewhere.is_empty() {
+        let hosts = fold_hosts(heads.elsewhere.iter().map(String::as_str));
+        said.push(format!("On {hosts} the run went on from another workstation, whose journal says the rest"));
+    }
+    said.join(". ")
 }
 
 fn verdict(outcome: Option<RunOutcome>) -> &'static str {
@@ -126,9 +202,15 @@ fn verdict(outcome: Option<RunOutcome>) -> &'static str {
 }
 
 fn results(out: &mut String, view: &View) {
-    let rows = view.platforms.iter().map(|platform| {
+    let rows = view.platforms.iter().filter(|platform| platform.selected).map(|platform| {
         let halted = halted(view, platform).filter(|_| platform.outcome != Some(RunOutcome::Ok));
         let place = halted.map_or_else(String::new, |stage| format!(", in {}: {}", stage.label, fared(view, stage)));
+        let lost = match platform.dropped.len() {
+            0 => String::new(),
+            n => {
+                format!("; {} LEFT BEHIND: {}", count(n, "host"), fold_hosts(platform.dropped.iter().map(|host| view.short(host))))
+            }
+        };
         let unproven = match accepted(view, platform).count() {
             0 => String::new(),
             n => format!("; {} accepted WITHOUT PROOF", count(n, "step")),
@@ -137,10 +219,10 @@ fn results(out: &mut String, view: &View) {
             platform.name.clone(),
             platform.topology.to_string(),
             format!("{} → {}", platform.source, platform.target),
-            format!("{}{place}{unproven}", verdict(platform.outcome)),
+            format!("{}{place}{lost}{unproven}", verdict(platform.outcome)),
             date_time(platform.started),
             date_time(platform.ended),
-            between(platform.started, platform.ended),
+            view.took(platform.started, platform.ended),
         ]
     });
     table(out, &["Platform", "Topology", "Versions", "Outcome", "Began (UTC)", "Ended (UTC)", "Took"], rows);
@@ -169,11 +251,12 @@ fn persons(out: &mut String, view: &View) {
         }
     }
     for (time, reason) in &view.pauses {
-        rows.push((*time, vec!["pause".to_owned(), "the run".to_owned(), view.run.operator.clone(), reason.clone()]));
+        let drove = view.lives.iter().rev().find(|life| life.from <= *time).map_or("", |life| life.operator.as_str());
+        rows.push((*time, vec!["pause".to_owned(), "the run".to_owned(), drove.to_owned(), reason.clone()]));
     }
     rows.sort_by_key(|(time, _)| *time);
     if rows.is_empty() {
-        out.push_str("None: no override, acceptance, skip, retry, takeover, gate or pause.\n");
+        out.push_str("None: no override, acceptance, skip, retry, takeover, gate, pause or abort.\n");
         return;
     }
     let rows = rows.into_iter().map(|(time, mut row)| {
@@ -195,12 +278,16 @@ fn order(out: &mut String, view: &View, platform: &PlatformView) {
             stage.state.as_str().to_owned(),
             date_time(stage.started),
             date_time(stage.barrier),
-            between(stage.started, stage.ended),
+            view.took(stage.started, stage.ended),
         ]
     });
     table(out, &["Stage", "Roles", "Hosts done", "State", "Began (UTC)", "Barrier opened (UTC)", "Took"], rows);
     let mine = |id: &str| id.split('/').next() == Some(platform.name.as_str());
     let verdict = match view.breaches.iter().filter(|breach| mine(&breach.step)).count() {
+        0 if !platform.dropped.is_empty() => format!(
+            "No step of it began before every step of every earlier stage was proven, on all hosts but those left behind ({}): worked out from the events, step by step.",
+            fold_hosts(platform.dropped.iter().map(|host| view.short(host)))
+        ),
         0 => "No step of it began before every step of every earlier stage was proven: worked out from the events, step by step."
             .to_owned(),
         n => format!("**{} began too early: see Result.**", count(n, "step")),
@@ -247,6 +334,7 @@ fn in_phase(stages: &[&HostView]) -> &'static str {
         () if stages.is_empty() => "–",
         () if any(HostState::Failed) => "✗ failed",
         () if any(HostState::Unreachable) => "✗ unreachable",
+        () if any(HostState::Dropped) => "✗ left behind",
         () if all(HostState::Done) && stages.iter().any(|host| host.accepted > 0) => "! accepted without proof",
         () if all(HostState::Done) => "✓",
         () if all(HostState::Waiting) => "not begun",
@@ -273,7 +361,8 @@ fn failures(out: &mut String, view: &View, record: &Record, platform: &PlatformV
             let step = trouble.step.and_then(|at| view.steps.get(at));
             if let Some(step) = step {
                 let code = step.exit_code.map_or_else(|| step.state.as_str().to_owned(), |code| format!("exit code {code}"));
-                let _ = writeln!(out, "  - {code}, after {}, attempt {}", took(step), step.attempt);
+                let died = if step.died { ", ended from outside" } else { "" };
+                let _ = writeln!(out, "  - {code}{died}, after {}, attempt {}", took(step), step.attempt);
             }
             if let Some(log) = step.and_then(|step| log(record, step)) {
                 let _ = writeln!(out, "  - output: {}", md(&log));
@@ -332,92 +421,4 @@ fn checks(out: &mut String, view: &View, platform: &PlatformView) {
             table(out, &["Phase", "Finding", "Status", "What was found", "Evidence", "What to do"], rows);
         }
     }
-}
-
-fn steps(out: &mut String, view: &View, platform: &PlatformView) {
-    heading(out, 3, "Steps");
-    let begun = view.stages_of(platform).iter().flat_map(|stage| view.steps_of(stage).iter().map(move |step| (stage, step)));
-    let rows = begun.filter(|(_, step)| step.attempt > 0 || step.settled()).map(|(stage, step)| {
-        let mut outcome = step.state.as_str().to_owned();
-        if step.prove {
-            outcome.push_str(" (proof only)");
-        }
-        if step.accepted.is_some() {
-            outcome.push_str(" (accepted)");
-        }
-        let host =
-            step.instance.as_ref().map_or_else(|| view.short(&step.host).to_owned(), |i| format!("{}:{i}", view.short(&step.host)));
-        let code = step.exit_code.map_or_else(String::new, |code| code.to_string());
-        let earlier: Vec<String> = step
-            .earlier
-            .iter()
-            .map(|known| format!("attempt {} {}: {}", known.number, known.state.as_str(), known.message))
-            .collect();
-        let message = std::iter::once(step.message.clone()).chain(earlier).filter(|text| !text.is_empty()).collect::<Vec<_>>();
-        let name =
-            if step.reversibility == crate::plan::Reversibility::OneWay { format!("{} ◆", step.name) } else { step.name.clone() };
-        vec![stage.label.clone(), host, name, outcome, date_time(step.started), took(step), code, message.join("; ")]
-    });
-    let rows: Vec<Vec<String>> = rows.collect();
-    if rows.is_empty() {
-        out.push_str("None was begun.\n");
-        return;
-    }
-    table(out, &["Stage", "Host", "Step", "Outcome", "Began (UTC)", "Took", "Exit", "Message"], rows);
-    out.push_str("\n◆ one-way: only a backup brings the state before it back.\n");
-}
-
-fn took(step: &StepView) -> String {
-    match step.state {
-        StepState::Ended(_) => duration(SignedDuration::from_millis(i64::try_from(step.duration_ms).unwrap_or(i64::MAX))),
-        _ => "–".to_owned(),
-    }
-}
-
-fn timings(out: &mut String, view: &View, platform: &PlatformView) {
-    let mut steps: Vec<&StepView> = view.stages_of(platform).iter().flat_map(|stage| view.steps_of(stage)).collect();
-    steps.retain(|step| step.duration_ms > 0);
-    steps.sort_by_key(|step| std::cmp::Reverse(step.duration_ms));
-    if steps.is_empty() {
-        return;
-    }
-    heading(out, 3, "Timings");
-    let phases = platform.phases.iter().filter(|phase| phase.started.is_some());
-    let phases: Vec<String> = phases.map(|phase| format!("{} {}", phase.name, between(phase.started, phase.ended))).collect();
-    let _ = writeln!(out, "Phases: {}.\n\nLongest steps:\n", phases.join(" · "));
-    for step in steps.iter().take(LONGEST) {
-        let _ = writeln!(out, "- {} {} {}", took(step), md(view.short(&step.host)), md(&step.name));
-    }
-}
-
-/// A bar for each stage that began, over the time of the run.
-fn timeline(out: &mut String, view: &View) {
-    let (Some(start), Some(end)) = (view.run.started, view.run.ended.or(view.run.last)) else {
-        out.push_str("Nothing was begun.\n");
-        return;
-    };
-    let whole = end.duration_since(start).as_millis().max(1);
-    let column = |time: Timestamp| {
-        let at = time.duration_since(start).as_millis().clamp(0, whole) * TIMELINE as i128 / whole;
-        usize::try_from(at).unwrap_or(0)
-    };
-    let begun: Vec<&StageView> = view.stages.iter().filter(|stage| stage.started.is_some()).collect();
-    let name = |stage: &StageView| view.platforms.get(stage.platform).map_or("", |platform| platform.name.as_str());
-    let names = begun.iter().map(|stage| width(name(stage))).max().unwrap_or(0);
-    let labels = begun.iter().map(|stage| width(&stage.label)).max().unwrap_or(0);
-    out.push_str("```text\n");
-    for stage in begun {
-        let from = column(stage.started.unwrap_or(start));
-        let until = column(stage.ended.unwrap_or(end)).max(from + 1);
-        let mark = match (stage.state, stage.phase_name) {
-            (Progressed::Stopped, _) => "✗",
-            (_, Phase::Preflight | Phase::Verify) => "░",
-            _ => "█",
-        };
-        let bar = format!("{}{}", " ".repeat(from), mark.repeat(until - from));
-        let times = format!("{} {}", time_of_day(stage.started), between(stage.started, stage.ended));
-        let _ = writeln!(out, "{} {} |{}| {times}", pad(name(stage), names), pad(&stage.label, labels), pad(&bar, TIMELINE + 1));
-    }
-    out.push_str("```\n");
-    let _ = writeln!(out, "\nFrom {} to {} UTC.", date_time(Some(start)), date_time(Some(end)));
 }

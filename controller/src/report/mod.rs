@@ -1,12 +1,16 @@
 //! The record of a run: the end screen, and reports for a change board. All are made from a [`View`] alone.
 
+pub mod chain;
 mod json;
 mod markdown;
+mod next;
 mod status;
 mod summary;
 
+pub use chain::ChainCheck;
 pub use json::json;
 pub use markdown::markdown;
+pub use next::{Typed, next, word};
 pub use status::{Listed, runs, status};
 pub use summary::summary;
 
@@ -19,17 +23,8 @@ pub struct Record {
     pub dir: String,
     /// What a look at the journal's chain came to; `None` while a run is under way.
     pub chain: Option<ChainCheck>,
-}
-
-/// What a look at the journal's chain came to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ChainCheck {
-    /// SHA-256 of the last whole line.
-    pub head: String,
-    /// Bytes after the last whole line: a write that was cut off.
-    pub torn: usize,
-    /// The first line (from 1) that does not continue the line before it.
-    pub broken_at: Option<usize>,
+    /// Whether a controller drives the run at this moment; `None` where nobody looked.
+    pub driven: Option<bool>,
 }
 
 /// A command to go on with, and when it is the right one.
@@ -44,6 +39,12 @@ pub struct Next {
 /// Where a platform came to a halt: the first stage that began and is not over.
 fn halted<'a>(view: &'a View, platform: &crate::view::PlatformView) -> Option<&'a StageView> {
     view.stages.get(platform.stages.clone())?.iter().find(|stage| matches!(stage.state, Progressed::Stopped | Progressed::Running))
+}
+
+/// Stages that the platform went on from although not every host ended well in them.
+fn left_behind<'a>(view: &'a View, platform: &crate::view::PlatformView) -> impl Iterator<Item = &'a StageView> {
+    let stages = view.stages.get(platform.stages.clone()).unwrap_or_default();
+    stages.iter().filter(|stage| stage.tolerant && stage.state == Progressed::Done && stage.counts.done < stage.counts.total())
 }
 
 /// The first thing after a stage that was not started, when nothing at all was started after it.
@@ -84,6 +85,9 @@ fn fared(view: &View, stage: &StageView) -> String {
         1 => parts.push("1 check is red".to_owned()),
         many => parts.push(format!("{many} checks are red")),
     }
+    if counts.dropped > 0 {
+        parts.push(format!("{} of {total} hosts left behind before", counts.dropped));
+    }
     if parts.is_empty() { format!("{} of {total} hosts done", counts.done) } else { parts.join(", ") }
 }
 
@@ -102,4 +106,13 @@ fn log(record: &Record, step: &StepView) -> Option<String> {
 /// `cannot be reached` or `is held by another run`.
 fn gone(known: &Interruption) -> &'static str {
     if known.locked { "held by another run" } else { "out of reach" }
+}
+
+/// The commands that make sense now, one a line, aligned.
+fn next_lines(next: &[Next], paint: crate::view::Paint, text: &mut String) {
+    let width = next.iter().map(|next| next.when.chars().count() + 1).max().unwrap_or(0);
+    for next in next {
+        let when = format!("{}:", next.when);
+        text.push_str(&format!("  {when:width$}   {}\n", paint.bold(&next.command)));
+    }
 }

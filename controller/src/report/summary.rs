@@ -1,8 +1,8 @@
 //! The end screen: what happened, what did not, and the next command.
 
-use super::{Next, Record, accepted, fared, halted, log, untouched};
-use crate::view::text::{between, count, duration, fit, fold_hosts};
-use crate::view::{Paint, PlatformView, StageView, Trouble, TroubleKind, View};
+use super::{Next, Record, accepted, fared, halted, left_behind, log, next_lines, untouched};
+use crate::view::text::{count, duration, fit, fold_hosts};
+use crate::view::{Paint, PlatformView, Progressed, StageView, Trouble, TroubleKind, View};
 use jiff::SignedDuration;
 use proto::event::RunOutcome;
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ const MESSAGE: usize = 400;
 pub fn summary(view: &View, record: &Record, next: &[Next], color: bool) -> String {
     let paint = Paint::new(color);
     let mut text = String::new();
-    for platform in &view.platforms {
+    for platform in view.platforms.iter().filter(|platform| platform.selected) {
         let _ = writeln!(text, "{}", headline(view, platform, paint));
         details(view, record, platform, paint, &mut text);
     }
@@ -23,14 +23,16 @@ pub fn summary(view: &View, record: &Record, next: &[Next], color: bool) -> Stri
         let warning = format!("‼ {} began before {} was wholly proven", breach.step, breach.before);
         let _ = writeln!(text, "{}", paint.red(&warning));
     }
-    let width = next.iter().map(|next| next.when.chars().count() + 1).max().unwrap_or(0);
+    if let Some(chain) = &record.chain {
+        let damage = chain.damage.map(|damage| damage.to_string());
+        for warning in damage.into_iter().chain(chain.hosts.accusation()) {
+            let _ = writeln!(text, "{}", paint.red(&format!("‼ the journal: {warning}")));
+        }
+    }
     if !next.is_empty() && !text.ends_with("\n\n") {
         text.push('\n');
     }
-    for next in next {
-        let when = format!("{}:", next.when);
-        let _ = writeln!(text, "  {when:width$}   {}", paint.bold(&next.command));
-    }
+    next_lines(next, paint, &mut text);
     text
 }
 
@@ -46,7 +48,7 @@ fn headline(view: &View, platform: &PlatformView, paint: Paint) -> String {
             let accepted = accepted(view, platform).count();
             let accepted =
                 if accepted > 0 { format!(", {} accepted without proof", count(accepted, "step")) } else { String::new() };
-            let took = between(platform.started, platform.ended);
+            let took = view.took(platform.started, platform.ended);
             format!(
                 "{} {name} finished well after {took}: {}, {} proven{accepted}.",
                 paint.green("✓"),
@@ -64,7 +66,10 @@ fn headline(view: &View, platform: &PlatformView, paint: Paint) -> String {
         (Some(RunOutcome::Stopped), None) => format!("{} {name} stopped: {}", paint.red("✗"), platform.message),
         (Some(RunOutcome::Aborted), _) => format!("{} {name} was aborted.{}", paint.red("✗"), rest(view, stage)),
         (None, Some(stage)) => format!("{} {name} is in {}: {}.", paint.cyan("…"), stage.label, fared(view, stage)),
-        (None, None) => format!("{} {name} was not started.", paint.dim("·")),
+        (None, None) => match view.stages_of(platform).iter().rev().find(|stage| stage.state == Progressed::Done) {
+            Some(last) => format!("{} {name} stands behind {}.", paint.cyan("…"), last.label),
+            None => format!("{} {name} was not started.", paint.dim("·")),
+        },
     }
 }
 
@@ -78,10 +83,9 @@ fn rest(view: &View, stage: Option<&StageView>) -> String {
 }
 
 fn details(view: &View, record: &Record, platform: &PlatformView, paint: Paint, text: &mut String) {
-    let Some(stage) = halted(view, platform) else { return };
     let before = text.len();
-    let troubles = view.troubles(stage);
-    let names: Vec<(String, Trouble)> = troubles.into_iter().map(|trouble| (who(view, &trouble), trouble)).collect();
+    let troubles = left_behind(view, platform).chain(halted(view, platform)).flat_map(|stage| view.troubles(stage));
+    let names: Vec<(String, Trouble)> = troubles.map(|trouble| (who(view, &trouble), trouble)).collect();
     let width = names.iter().map(|(who, _)| who.chars().count()).max().unwrap_or(0);
     for (who, trouble) in &names {
         self::trouble(view, record, who, width, trouble, paint, text);
@@ -115,7 +119,8 @@ fn trouble(view: &View, record: &Record, who: &str, width: usize, trouble: &Trou
         (TroubleKind::Step, Some(step)) => {
             let took = duration(SignedDuration::from_millis(i64::try_from(step.duration_ms).unwrap_or(i64::MAX)));
             let how = step.exit_code.map_or_else(|| step.state.as_str().to_owned(), |code| format!("exit {code}"));
-            format!("{}  {how} after {took}   ", trouble.what)
+            let died = if step.died { ", ended from outside," } else { "" };
+            format!("{}{}  {how}{died} after {took}   ", trouble.what, step.nth())
         }
         _ => format!("{}  ", trouble.what),
     };

@@ -78,6 +78,10 @@ fn bad_step<'s>(state: &'s RunState, id: &str) -> Result<&'s PlannedStep, String
     let (platform, index) = state.find(&step).ok_or_else(|| format!("this run has no step `{id}`"))?;
     let planned = state.step(platform, index).ok_or_else(|| format!("this run has no step `{id}`"))?;
     match state.ended(&step) {
+        // It may still run there, and what was granted behind it may not have arrived.
+        Some(_) if state.is_assumed(&step) => {
+            Err(format!("{} has not said yet what became of {id}: `resume` asks it first", planned.host))
+        }
         Some(outcome) if !outcome.is_proof() => Ok(planned),
         Some(_) => Err(format!("{id} ended well: there is nothing to decide")),
         None if state.is_open(&step) => Err(format!("{id} has not ended yet")),

@@ -34,7 +34,7 @@ pub struct Engine<'o, H> {
     pub(super) options: Options,
     journal: Journal,
     pub(super) observer: &'o mut dyn Observer,
-    orders: HashMap<String, mpsc::UnboundedSender<Order>>,
+    orders: BTreeMap<String, mpsc::UnboundedSender<Order>>,
     reports: mpsc::UnboundedReceiver<(String, Report)>,
     report_to: mpsc::UnboundedSender<(String, Report)>,
     answers: mpsc::UnboundedReceiver<(usize, usize, Option<String>)>,
@@ -44,7 +44,7 @@ pub struct Engine<'o, H> {
     pub(super) inspections: HashMap<u32, Inspection>,
     pub(super) next_inspection: u32,
     /// Running steps that a person wants started again: who, why.
-    pub(super) retrying: BTreeMap<StepId, (String, String)>,
+    pub(super) retrying: BTreeMap<Attempt, (String, String)>,
     /// What hosts are given to keep.
     keeper: Keeper,
     /// How the record goes on: nothing happened yet, or a controller before this one left it.
@@ -99,7 +99,7 @@ impl<'o, H: Hosts> Engine<'o, H> {
             options,
             journal,
             observer,
-            orders: HashMap::new(),
+            orders: BTreeMap::new(),
             reports,
             report_to,
             answers,
@@ -149,7 +149,15 @@ impl<'o, H: Hosts> Engine<'o, H> {
             if self.state.at_rest() {
                 break;
             }
+            // The order of attention is fixed, so that a simulated history can be replayed. People come first: reports may never end.
             tokio::select! {
+                biased;
+                command = commands.recv(), if commands_open => match command {
+                    Some(Command { what: Signal::Detach, .. }) => return self.detach().await,
+                    Some(command) => self.command(command).await?,
+                    None => commands_open = false,
+                },
+                Some((platform, step, note)) = self.answers.recv() => self.take_answer(platform, step, note).await?,
                 Some(report) = self.reports.recv() => {
                     let mut batch = vec![report];
                     while let Ok(more) = self.reports.try_recv() {
@@ -157,12 +165,6 @@ impl<'o, H: Hosts> Engine<'o, H> {
                     }
                     self.take_reports(batch).await?;
                 }
-                Some((platform, step, note)) = self.answers.recv() => self.take_answer(platform, step, note).await?,
-                command = commands.recv(), if commands_open => match command {
-                    Some(Command { what: Signal::Detach, .. }) => return self.detach().await,
-                    Some(command) => self.command(command).await?,
-                    None => commands_open = false,
-                },
             }
         }
         self.finish().await
@@ -243,9 +245,9 @@ impl<'o, H: Hosts> Engine<'o, H> {
             _ => {}
         }
         if let Signal::Retry { step, operator, reason } = &what
-            && let Some(answer) = self.stop_and_retry(step, operator, reason)
+            && self.state.has_begun(&StepId(step.clone()))
         {
-            return Ok(Ok(answer));
+            return Ok(self.stop_and_retry(step, operator, reason));
         }
         let mut what = what;
         if let Signal::Accept { step, operator, reason } = &what
@@ -264,17 +266,19 @@ impl<'o, H: Hosts> Engine<'o, H> {
         }
     }
 
-    /// A step that runs and is to be started again is ended first.
-    fn stop_and_retry(&mut self, step: &str, operator: &str, reason: &str) -> Option<String> {
+    /// A step that runs and is to be started again is ended first. Only one that a watchdog has spoken about: a typing error must not
+    /// end a step that is well.
+    fn stop_and_retry(&mut self, step: &str, operator: &str, reason: &str) -> Result<String, String> {
         let id = StepId(step.to_owned());
-        if !self.state.has_begun(&id) {
-            return None;
-        }
-        let host = self.state.find_text(step)?.host.clone();
+        let orders = self.state.find_text(step).and_then(|planned| self.orders.get(&planned.host));
+        let (true, Some(orders)) = (self.state.is_alerted(&id), orders) else {
+            return Err(format!("{step} runs, and no watchdog has spoken about it: there is nothing to decide"));
+        };
         let attempt = Attempt { attempt: self.state.attempt(&id), step: id.clone() };
-        self.retrying.insert(id, (operator.to_owned(), reason.to_owned()));
-        self.orders.get(&host)?.send(Order::Stop(attempt)).ok()?;
-        Some("it is being stopped; its probe then says whether it is started again".to_owned())
+        let _ = orders.send(Order::Stop(attempt.clone()));
+        // For this attempt alone: how the next one ends is another question.
+        self.retrying.insert(attempt, (operator.to_owned(), reason.to_owned()));
+        Ok("it is being stopped; its probe then says whether it is started again".to_owned())
     }
 
     async fn abort(&mut self, operator: String, reason: String) -> Result<(), EngineError> {
@@ -482,6 +486,6 @@ pub(super) fn host_scope(host: &str) -> Scope {
 }
 
 /// Where a step's output is kept, relative to the run's directory. Host names are checked by the inventory to be plain names.
-pub(super) fn output_file(step: &PlannedStep, index: usize) -> String {
+pub(crate) fn output_file(step: &PlannedStep, index: usize) -> String {
     format!("output/{}/{index:04}.log", step.host)
 }

@@ -82,6 +82,12 @@ impl RunState {
         if state.end.is_some_and(|end| end != RunOutcome::Ok) {
             state.end = None;
         }
+        // A tolerant stage that the platform left without this host: it has another chance in it.
+        if at.stage < state.at {
+            state.at = at.stage;
+            let host = state.stages[at.stage].waves[at.wave].queues[at.queue].host.clone();
+            state.dropped.remove(&host);
+        }
         match decision {
             "retry" | "repeat" | "resume" => self.set(platform, step, StepStatus::Planned),
             "skip" => {
@@ -96,9 +102,15 @@ impl RunState {
 
     fn apply_to_step(&mut self, platform: usize, step: usize, event: &Event) {
         let at = &mut self.platforms[platform].steps[step];
+        match &event.kind {
+            Kind::StepAlert { .. } => at.alerted = true,
+            Kind::StepGranted { .. } => at.alerted = false,
+            _ => {}
+        }
         let status = match &event.kind {
             Kind::StepGranted { .. } => {
                 at.attempt = event.scope.attempt.unwrap_or(at.attempt + 1);
+                at.inherited = false;
                 StepStatus::Granted
             }
             Kind::StepStarted => StepStatus::Running,
@@ -179,6 +191,7 @@ impl RunState {
             (_, status) => status,
         };
         if who == Executor::Agent && status.is_open() {
+            at.inherited = true;
             state.unsent.insert(step);
         }
         self.set(platform, step, status);

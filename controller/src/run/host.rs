@@ -78,6 +78,13 @@ pub(crate) enum Report {
     Finished,
 }
 
+impl Report {
+    /// Whether what it means depends on which steps of the host are open.
+    pub(crate) fn is_about_open_steps(&self) -> bool {
+        matches!(self, Self::Revoked(_) | Self::Unreachable(_) | Self::GaveUp(_) | Self::Refused(_))
+    }
+}
+
 /// What a host's task needs to know.
 pub(crate) struct Settings {
     pub(crate) host: String,
@@ -111,8 +118,11 @@ struct Task<H> {
     claiming: bool,
     /// The lock is ours.
     claimed: bool,
-    /// What the supervisor said on this link that it has, and up to which event that holds: what is not in it never arrived there.
+    /// What the supervisor said on this link that it has, and up to which event that holds. What is neither in it nor was sent on this
+    /// link never arrived there.
     listed: Option<(u64, Vec<Attempt>)>,
+    /// What was granted on this link.
+    sent: Vec<Attempt>,
     /// Lines that the host may not have yet: those of the claim, and those of each grant by its first step.
     unkept: Vec<(Option<StepId>, Vec<String>)>,
     /// The supervisor has answered an attach at least once: something may have begun.
@@ -162,6 +172,7 @@ pub(crate) async fn run<H: Hosts>(
         claiming: false,
         claimed: false,
         listed: None,
+        sent: Vec::new(),
         unkept: Vec::new(),
         was_attached: false,
         was_reached,
@@ -183,6 +194,7 @@ pub(crate) async fn run<H: Hosts>(
     };
     loop {
         tokio::select! {
+            biased;
             order = orders.recv() => match order {
                 Some(order) => task.carry_out(order).await,
                 None => return,
@@ -262,6 +274,7 @@ impl<H: Hosts> Task<H> {
                 self.revoking = true;
                 if self.attaching {
                     self.send(ToAgent::Revoke).await;
+                    self.take_back_what_never_arrived();
                 }
             }
             Order::Finish { release } => self.finish(release).await,
@@ -305,13 +318,14 @@ impl<H: Hosts> Task<H> {
                 self.not_begun(error);
                 return false;
             }
-            pause = wait(pause).await;
+            pause = self.wait(pause).await;
         }
     }
 
     async fn open_link(&mut self) -> Result<(), OpenError> {
         let link = self.hosts.open(&self.settings.host, self.settings.root).await?;
         self.link = Some(link);
+        (self.listed, self.sent) = (None, Vec::new());
         self.attaching = false;
         self.was_reached = true;
         if !self.settings.secrets.is_empty() {
@@ -340,7 +354,9 @@ impl<H: Hosts> Task<H> {
         self.attach().await;
         if self.revoking {
             self.send(ToAgent::Revoke).await;
+            self.take_back_what_never_arrived();
         } else if !self.open.is_empty() {
+            self.sent = self.open.iter().map(attempt).collect();
             let (steps, head, token) = (self.open.clone(), self.head.clone(), self.token);
             self.send(ToAgent::Grant { steps, head, token, keep }).await;
         }
@@ -424,11 +440,15 @@ impl<H: Hosts> Task<H> {
     /// Once everything that happened on the host is known here, what it does not list as open never arrived there. That is sent again,
     /// unless the run is being paused.
     fn take_back_what_never_arrived(&mut self) {
-        let Some((_, listed)) = self.listed.take_if(|(host_seq, _)| *host_seq <= self.seen) else { return };
+        let Some((_, listed)) = self.listed.as_ref().filter(|(host_seq, _)| *host_seq <= self.seen) else { return };
         if !self.revoking {
             return;
         }
-        let gone: Vec<Attempt> = self.open.iter().map(attempt).filter(|attempt| !listed.contains(attempt)).collect();
+        let never_arrived = |attempt: &Attempt| !listed.contains(attempt) && !self.sent.contains(attempt);
+        let gone: Vec<Attempt> = self.open.iter().map(attempt).filter(never_arrived).collect();
+        if gone.is_empty() {
+            return;
+        }
         self.open.retain(|granted| !gone.contains(&attempt(granted)));
         self.report(Report::Revoked(gone));
     }
@@ -557,7 +577,7 @@ impl<H: Hosts> Task<H> {
                 }
                 return self.give_up(&text);
             }
-            pause = wait(pause).await;
+            pause = self.wait(pause).await;
             // A pause that was asked for meanwhile decides what is said on the new connection.
             while let Ok(order) = orders.try_recv() {
                 match order {
@@ -603,6 +623,13 @@ impl<H: Hosts> Task<H> {
         }
     }
 
+    /// Waits, and answers the next pause. Up to a quarter longer than asked, so that hosts behind one broken link do not all come back
+    /// in the same moment.
+    async fn wait(&self, pause: Duration) -> Duration {
+        tokio::time::sleep(pause + pause * u32::from(self.hosts.jitter()) / 1024).await;
+        (pause * 2).min(PAUSES.1)
+    }
+
     fn give_up(&mut self, why: &str) {
         self.open.clear();
         self.report(Report::GaveUp(why.to_owned()));
@@ -629,13 +656,4 @@ async fn stream_file(path: &Path, to: &mpsc::Sender<Outgoing>, sha256: &str, str
         offset += length as u64;
     }
     to.send(Outgoing::Message(ToAgent::FileEnd { stream })).await.map_err(gone)
-}
-
-/// Waits, and answers the next pause. Up to a quarter longer than asked, so that hosts behind one broken link do not all come back in
-/// the same moment.
-async fn wait(pause: Duration) -> Duration {
-    let mut byte = [0u8];
-    let _ = getrandom::fill(&mut byte);
-    tokio::time::sleep(pause + pause * u32::from(byte[0]) / 1024).await;
-    (pause * 2).min(PAUSES.1)
 }

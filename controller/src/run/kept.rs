@@ -7,6 +7,8 @@ use super::journal::hex;
 use super::stage::{Executor, executor};
 use crate::plan::{Plan, PlannedFile, PlannedStep, PlatformPlan};
 use proto::event::{Event, Kind, Status};
+use proto::host::Record;
+use proto::message::{Attempt, Granted};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -228,6 +230,35 @@ impl Keeper {
     pub fn again(&mut self, host: &str) {
         self.given.remove(host);
     }
+}
+
+/// The record that a journal is, as [`Line::record`] names it.
+pub fn record_of(events: &[Event]) -> String {
+    let last = events.iter().rev().find(|event| begins_a_record(&event.kind));
+    last.and_then(|event| serde_json::to_vec(event).ok()).map(|line| hex(&Sha256::digest(line))).unwrap_or_default()
+}
+
+/// The grants that a host got from the controller whose record is `own`: the hash of that controller's newest line when each was sent,
+/// and what was granted. True beside them when the host got grants from another controller later.
+pub fn grants(records: &[Record], own: &str) -> (Vec<(String, Vec<Attempt>)>, bool) {
+    let (mut grants, mut current, mut was_own, mut left) = (Vec::new(), String::new(), false, false);
+    for record in records {
+        match record {
+            Record::Kept { lines } => {
+                let lines = lines.iter().filter_map(|line| Kept::from_line(line).ok());
+                let last = lines.filter_map(|kept| if let Kept::Line(line) = kept { Some(line.record) } else { None }).last();
+                current = last.unwrap_or(current);
+            }
+            Record::Grant { steps, head, .. } if current == own => {
+                was_own = true;
+                let attempt = |granted: &Granted| Attempt { step: granted.spec.id.clone(), attempt: granted.attempt };
+                grants.push((head.clone(), steps.iter().map(attempt).collect()));
+            }
+            Record::Grant { .. } => left |= was_own,
+            _ => {}
+        }
+    }
+    (grants, left)
 }
 
 /// Whether a journal that was rebuilt from the hosts goes on with this event.

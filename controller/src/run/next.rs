@@ -12,12 +12,24 @@ impl RunState {
         let mut room = Room {
             preflight_over: self.platforms.iter().all(|p| p.end.is_some() || !p.is_in_preflight()),
             platforms: self.bounds.parallel_platforms.saturating_sub(self.platforms.iter().filter(|p| p.is_touched()).count()),
-            hosts: self.bounds.parallel_hosts.saturating_sub(self.busy.len()),
+            hosts: self.bounds.parallel_hosts.saturating_sub(self.busy.len() - self.stranded()),
         };
         let mut decisions = Vec::new();
         for platform in 0..self.platforms.len() {
             let state = &self.platforms[platform];
-            let Some(stage) = state.stages.get(state.at).filter(|_| state.end.is_none()) else { continue };
+            if state.end.is_some() {
+                continue;
+            }
+            let Some(stage) = state.stages.get(state.at) else {
+                // The record was cut off between the end of its last stage and its own.
+                let without: BTreeSet<&String> = state.stages.iter().flat_map(|stage| stage.hosts_left()).collect();
+                let names = without.iter().map(|host| host.as_str()).collect::<Vec<_>>().join(", ");
+                decisions.push(match without.is_empty() {
+                    true => Decision::End { platform, outcome: RunOutcome::Ok, message: String::new() },
+                    false => Decision::End { platform, outcome: RunOutcome::Stopped, message: format!("without {names}") },
+                });
+                continue;
+            };
             if self.aborted {
                 self.decide_abort(platform, &mut decisions);
             } else if stage.entered {
@@ -29,6 +41,12 @@ impl RunState {
         decisions
     }
 
+    /// Hosts with open steps that nobody waits for: their platform ended before this controller could ask what became of them.
+    fn stranded(&self) -> usize {
+        let ended = self.platforms.iter().filter(|platform| platform.end.is_some() && !platform.unsent.is_empty());
+        ended.map(|platform| platform.unsent().len()).sum::<usize>().min(self.busy.len())
+    }
+
     /// What may happen in a stage that was entered: grant what is ready; and once nothing is open any more, open its barrier or end the
     /// platform.
     fn decide_in_stage(&mut self, platform: usize, room: &mut Room, decisions: &mut Vec<Decision>) {
@@ -38,19 +56,30 @@ impl RunState {
         let away = !tolerant && stage.is_waiting_for(&self.away);
         // Hosts of a judged stage are read to the end even if one fails: the operator wants all findings at once.
         let closed = !tolerant && !judged && (stage.bad > 0 || away);
-        let without: BTreeSet<String> = if tolerant { &self.away | &state.dropped } else { self.away.clone() };
+        let without: BTreeSet<String> = match tolerant {
+            // Whoever failed in one wave has no part in the next one either.
+            true => self.away.iter().chain(&state.dropped).chain(stage.hosts_failed()).cloned().collect(),
+            false => self.away.clone(),
+        };
         let unsent = state.unsent();
         let (ready, for_agent) = match closed || self.paused {
             true => (false, false),
             false => stage.has_ready(&self.plan, platform, &without),
         };
-        let claims = if for_agent || !unsent.is_empty() { state.claims(tolerant, &self.away) } else { Claims::Done };
+        // Before anything is read, too: whoever comes second is told so at once, and not what a platform looks like in the middle of a
+        // migration.
+        let wanted = for_agent || !unsent.is_empty() || (judged && ready);
+        let claims = if wanted { state.claims(tolerant, &self.away) } else { Claims::Done };
+        let locked = state.agents.iter().any(|host| self.away.contains(host) && !self.unreachable.contains(host));
         match claims {
             Claims::Next(hosts) if !self.paused || !unsent.is_empty() => {
                 state.claiming.extend(hosts.iter().cloned());
                 decisions.push(Decision::Claim { platform, hosts });
                 return;
             }
+            Claims::Asked if judged => return,
+            // Hosts that are there are read all the same: the operator wants all findings at once.
+            Claims::Refused if judged && !locked && unsent.is_empty() => {}
             // A host that cannot be had: nothing is granted on this platform, and what other controllers granted stays unknown.
             Claims::Refused if state.claiming.is_empty() && stage.open == state.unsent.len() => {
                 let message = format!("{} {}: not all hosts of the platform can be had for this run", stage.phase, stage.name);
@@ -124,7 +153,14 @@ impl RunState {
             let message = format!("{} {} waits for a person", stage.phase, stage.name);
             return Decision::End { platform, outcome: RunOutcome::Waiting, message };
         }
-        if stage.left() > 0 { Decision::Pass { platform } } else { Decision::Open { platform } }
+        match stage.left() {
+            0 => Decision::Open { platform },
+            _ if stage.tolerant => Decision::Pass { platform },
+            left => {
+                let message = format!("{} {}: {left} steps were not proven and cannot be granted", stage.phase, stage.name);
+                Decision::End { platform, outcome: RunOutcome::Stopped, message }
+            }
+        }
     }
 
     /// Whether unknown outcomes, as their hosts told them, are all that keeps the stage closed: then a person decides.

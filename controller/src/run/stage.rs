@@ -59,6 +59,10 @@ pub(super) struct StepState {
     pub(super) queue: usize,
     /// Its end is what the controller assumed of a host that stayed away: the host itself may know better.
     pub(super) assumed: bool,
+    /// A controller before this one granted it: it may have begun, whatever this one has sent and heard.
+    pub(super) inherited: bool,
+    /// A watchdog has spoken about the attempt that runs.
+    pub(super) alerted: bool,
     /// A person decided that it is not carried out: only its probe counts.
     pub(super) skipped: bool,
 }
@@ -68,8 +72,8 @@ pub(super) struct StepState {
 pub(super) struct Queue {
     pub(super) host: String,
     pub(super) steps: Vec<usize>,
-    /// Steps before this position are granted or over.
-    pub(super) next: usize,
+    /// Positions of steps that are neither granted nor over.
+    pub(super) planned: BTreeSet<usize>,
     /// Granted or at a gate, and not ended.
     pub(super) open: usize,
     /// Ended without proof.
@@ -80,7 +84,13 @@ pub(super) struct Queue {
 
 impl Queue {
     fn can_go_on(&self) -> bool {
-        self.open == 0 && self.bad == 0 && self.next < self.steps.len()
+        self.open == 0 && self.bad == 0 && !self.planned.is_empty()
+    }
+
+    /// The steps from the first one on that is neither granted nor over.
+    fn rest(&self) -> &[usize] {
+        let next = self.planned.first().copied().unwrap_or(self.steps.len());
+        self.steps.get(next..).unwrap_or_default()
     }
 }
 
@@ -165,7 +175,10 @@ impl Stage {
         change(&mut queue.left, !was.is_proven(), !now.is_proven());
         change(&mut wave.left, !was.is_proven(), !now.is_proven());
         let position = queue.steps.iter().position(|s| *s == step).unwrap_or_default();
-        queue.next = if now == StepStatus::Planned { queue.next.min(position) } else { queue.next.max(position + 1) };
+        match now {
+            StepStatus::Planned => queue.planned.insert(position),
+            _ => queue.planned.remove(&position),
+        };
         // Nothing more goes to a host after a step of it that did not end in proof.
         if queue.can_go_on() && !wave.ready.contains(&at.queue) {
             wave.ready.push_back(at.queue);
@@ -190,7 +203,7 @@ impl Stage {
             if !queue.can_go_on() {
                 continue;
             }
-            let rest = &queue.steps[queue.next..];
+            let rest = queue.rest();
             let who = executor(&planned.steps[rest[0] - first]);
             let must_wait = terms.without.contains(&queue.host)
                 || (who != Executor::Person && room.hosts == 0)
@@ -221,14 +234,22 @@ impl Stage {
             return (false, false);
         };
         let ready = || wave.queues.iter().filter(|q| q.can_go_on() && !without.contains(&q.host));
-        let for_agent = |queue: &Queue| executor(&planned.steps[queue.steps[queue.next] - self.first_step]) == Executor::Agent;
+        let for_agent = |queue: &Queue| {
+            let first = queue.rest().first().and_then(|step| planned.steps.get(step - self.first_step));
+            first.is_some_and(|step| executor(step) == Executor::Agent)
+        };
         (ready().next().is_some(), ready().any(for_agent))
     }
 
     /// Whether steps remain for a host that is away.
     pub(super) fn is_waiting_for(&self, away: &BTreeSet<String>) -> bool {
         !away.is_empty()
-            && self.waves.iter().flat_map(|w| &w.queues).any(|queue| queue.next < queue.steps.len() && away.contains(&queue.host))
+            && self.waves.iter().flat_map(|w| &w.queues).any(|queue| !queue.planned.is_empty() && away.contains(&queue.host))
+    }
+
+    /// The hosts with a step that ended without proof.
+    pub(super) fn hosts_failed(&self) -> impl Iterator<Item = &String> {
+        self.waves.iter().flat_map(|wave| &wave.queues).filter(|queue| queue.bad > 0).map(|queue| &queue.host)
     }
 
     /// The hosts with a step that is not proven.

@@ -203,11 +203,13 @@ impl RunState {
                         let queue = wave.queues.iter().position(|queue| queue.host == step.host).unwrap_or_else(|| {
                             wave.ready.push_back(wave.queues.len());
                             let (host, steps) = (step.host.clone(), Vec::new());
-                            wave.queues.push(Queue { host, steps, next: 0, open: 0, bad: 0, left: 0 });
+                            wave.queues.push(Queue { host, steps, planned: BTreeSet::new(), open: 0, bad: 0, left: 0 });
                             wave.queues.len() - 1
                         });
-                        wave.queues[queue].steps.push(step_index);
-                        wave.queues[queue].left += 1;
+                        let queued = &mut wave.queues[queue];
+                        queued.planned.insert(queued.steps.len());
+                        queued.steps.push(step_index);
+                        queued.left += 1;
                         if executor(step) == Executor::Agent {
                             state.agents.insert(step.host.clone());
                         }
@@ -220,6 +222,8 @@ impl RunState {
                             wave: wave_index,
                             queue,
                             assumed: false,
+                            inherited: false,
+                            alerted: false,
                             skipped: false,
                         });
                     }
@@ -358,6 +362,26 @@ impl RunState {
     /// Whether a step's host said that it began.
     pub fn has_begun(&self, id: &StepId) -> bool {
         self.find(id).is_some_and(|(platform, index)| self.platforms[platform].steps[index].status == StepStatus::Running)
+    }
+
+    /// Whether a step can have begun although its host has not said so: a controller before this one granted it.
+    pub fn may_have_begun(&self, id: &StepId) -> bool {
+        let step = |(platform, index): (usize, usize)| &self.platforms[platform].steps[index];
+        self.find(id).map(step).is_some_and(|step| step.inherited || step.status == StepStatus::Running)
+    }
+
+    /// Whether a step's end is what a controller assumed of a host that stayed away.
+    pub fn is_assumed(&self, id: &StepId) -> bool {
+        self.find(id).is_some_and(|(platform, index)| {
+            let step = &self.platforms[platform].steps[index];
+            let of_agent = self.step(platform, index).is_some_and(|planned| executor(planned) == Executor::Agent);
+            step.assumed && step.status.is_bad() && of_agent
+        })
+    }
+
+    /// Whether a watchdog has spoken about the attempt at a step that runs.
+    pub fn is_alerted(&self, id: &StepId) -> bool {
+        self.find(id).is_some_and(|(platform, index)| self.platforms[platform].steps[index].alerted)
     }
 
     /// Granted steps of a host that have not ended.

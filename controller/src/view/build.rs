@@ -1,8 +1,9 @@
 //! The view of a plan before anything happened, and ways to ask a view.
 
 use super::model::*;
+use super::record::{GateView, Interruption};
 use super::text::short_names;
-use crate::plan::{PhasePlan, Plan, PlannedStep, StagePlan};
+use crate::plan::{Phase, PhasePlan, Plan, PlannedStep, StagePlan};
 use proto::{Action, Event};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -21,6 +22,8 @@ impl View {
             decisions: Vec::new(),
             interruptions: Vec::new(),
             pauses: Vec::new(),
+            lives: Vec::new(),
+            claims: Vec::new(),
             breaches: Vec::new(),
             preflight_barrier: None,
             index: Index::default(),
@@ -56,8 +59,10 @@ impl View {
                 stages: first..view.stages.len(),
                 outcome: None,
                 message: String::new(),
+                selected: true,
                 started: None,
                 ended: None,
+                dropped: BTreeSet::new(),
                 frontier: first,
             });
         }
@@ -118,6 +123,7 @@ impl View {
             name: plan.name.clone(),
             label: label(number, phase, order, plan),
             roles: plan.roles.clone(),
+            tolerant: plan.tolerant,
             state: Progressed::Waiting,
             started: None,
             ended: None,
@@ -155,9 +161,9 @@ fn label(number: usize, phase: &PhasePlan, order: usize, stage: &StagePlan) -> S
     let number = number + 1;
     let order = order + 1;
     match (phase.stages.len(), phase.name) {
-        (1, crate::plan::Phase::Migrate) | (0, _) => format!("{number} {} {}", phase.name, stage.name),
+        (1, Phase::Migrate) | (0, _) => format!("{number} {} {}", phase.name, stage.name),
         (1, _) => format!("{number} {}", phase.name),
-        (_, crate::plan::Phase::Migrate) => format!("{number}.{order} {}", stage.name),
+        (_, Phase::Migrate | Phase::Rollback) => format!("{number}.{order} {}", stage.name),
         _ => format!("{number}.{order} {} {}", phase.name, stage.name),
     }
 }
@@ -183,9 +189,13 @@ fn step_view(step: &PlannedStep, stage: usize, slot: usize) -> StepView {
         duration_ms: 0,
         exit_code: None,
         message: String::new(),
+        died: false,
+        assumed: false,
         earlier: Vec::new(),
+        alerts: Vec::new(),
         output: None,
         accepted: None,
         skip: step.skip.clone(),
+        repeat: step.spec.repeat,
     }
 }

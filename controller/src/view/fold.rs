@@ -1,6 +1,7 @@
 //! How events change a view.
 
 use super::model::*;
+use super::record::*;
 use super::text::sanitize;
 use jiff::Timestamp;
 use proto::event::{Finding, RunOutcome};
@@ -12,6 +13,7 @@ impl View {
         let time: Option<Timestamp> = event.time.parse().ok();
         self.run.events += 1;
         self.run.last = time.or(self.run.last);
+        self.alive(time, &event.kind);
         if self.run.id.is_empty() {
             self.run.id = sanitize(&event.run).into_owned();
         }
@@ -20,9 +22,8 @@ impl View {
             platform.started = platform.started.or(time);
         }
         match &event.kind {
-            Kind::RunStarted { command, operator, version, plan, limit, .. } => {
-                self.begin(time, command, operator, version, plan, limit.as_ref());
-            }
+            kind @ Kind::RunStarted { .. } => self.begin(time, kind),
+            kind @ Kind::RunResumed { .. } => self.resume(time, kind),
             Kind::PhaseStarted => self.with_phases(platform, &event.scope, |phase| {
                 phase.state = Progressed::Running;
                 phase.started = phase.started.or(time);
@@ -40,9 +41,8 @@ impl View {
                     step.output = Some(sanitize(file).into_owned());
                 }
             }
-            Kind::StepFinished { outcome, exit_code, duration_ms, message, .. } => {
-                self.step_finished(&event.scope, time, *outcome, *exit_code, *duration_ms, message);
-            }
+            Kind::StepFinished { .. } => self.step_finished(event, time),
+            Kind::StepAlert { message, ask } => self.alerted(&event.scope, time, message, *ask),
             Kind::Finding { finding } => self.found(&event.scope, time, finding),
             Kind::BarrierOpened => self.barrier(platform, &event.scope, time),
             Kind::StageFinished => {
@@ -69,15 +69,17 @@ impl View {
             }
             Kind::HostUnreachable { reason } => self.host_away(&event.scope, time, reason, false),
             Kind::HostLocked { reason } => self.host_away(&event.scope, time, reason, true),
-            // A controller that goes on knows no host as away or held.
-            Kind::RunResumed { .. } => {
-                self.run.ended = None;
-                self.run.outcome = None;
-                self.run.exit_code = None;
-            }
-            Kind::HostClaimed { .. } | Kind::StepAlert { .. } => {}
             Kind::HostReattached => self.host_back(&event.scope, time),
-            Kind::RunPaused { reason } => self.pauses.push((time, sanitize(reason).into_owned())),
+            Kind::HostClaimed { token } => {
+                if let Some(host) = &event.scope.host {
+                    self.claims.push(Claimed { host: sanitize(host).into_owned(), time, token: *token });
+                }
+                self.host_back(&event.scope, time);
+            }
+            Kind::RunPaused { reason } => {
+                self.pauses.push((time, sanitize(reason).into_owned()));
+                self.leave(time);
+            }
             Kind::Decision { decision, about, operator, reason } => self.decided(time, decision, about, operator, reason),
             Kind::PlatformFinished { outcome, message } => {
                 if let Some(at) = platform {
@@ -88,33 +90,12 @@ impl View {
                 self.run.ended = time;
                 self.run.outcome = Some(*outcome);
                 self.run.exit_code = Some(*exit_code);
+                self.leave(time);
                 for at in 0..self.platforms.len() {
                     self.halt(at, time);
                 }
             }
         }
-    }
-
-    fn begin(&mut self, time: Option<Timestamp>, command: &str, operator: &str, version: &str, plan: &str, limit: Option<&String>) {
-        self.run.command = sanitize(command).into_owned();
-        self.run.operator = sanitize(operator).into_owned();
-        self.run.version = sanitize(version).into_owned();
-        self.run.plan = sanitize(plan).into_owned();
-        self.run.limit = limit.map(|text| sanitize(text).into_owned());
-        // A run that goes on keeps the time of its first start and loses its end.
-        self.run.started = self.run.started.or(time);
-        self.run.ended = None;
-        self.run.outcome = None;
-        self.run.exit_code = None;
-    }
-
-    fn step_at(&self, scope: &Scope) -> Option<usize> {
-        self.index.steps.get(scope.step.as_ref()?).copied()
-    }
-
-    fn step_mut(&mut self, scope: &Scope) -> Option<&mut StepView> {
-        let at = self.step_at(scope)?;
-        self.steps.get_mut(at)
     }
 
     fn stage_of(&self, platform: Option<usize>, scope: &Scope) -> Option<usize> {
@@ -141,7 +122,7 @@ impl View {
         }
     }
 
-    fn stage_runs(&mut self, at: usize, time: Option<Timestamp>) {
+    pub(super) fn stage_runs(&mut self, at: usize, time: Option<Timestamp>) {
         let Some(stage) = self.stages.get_mut(at) else { return };
         if stage.state == Progressed::Done {
             return;
@@ -156,6 +137,7 @@ impl View {
             if let Some(phase) = platform.phases.get_mut(phase).filter(|phase| phase.state != Progressed::Done) {
                 phase.state = Progressed::Running;
                 phase.started = phase.started.or(time);
+                phase.ended = None;
             }
         }
         // A host that was out of reach before the stage began counts as such from here on.
@@ -171,6 +153,18 @@ impl View {
         for slot in 0..stage.hosts.len() {
             self.recount(at, slot);
         }
+        self.leave_behind(at);
+    }
+
+    /// A tolerant stage is over: the platform goes on without the hosts that did not end well in it.
+    fn leave_behind(&mut self, at: usize) {
+        let Some(stage) = self.stages.get(at).filter(|stage| stage.tolerant) else { return };
+        let lost = stage.hosts.iter().filter(|host| host.state != HostState::Done).map(|host| host.name.clone());
+        let (lost, platform) = (lost.collect::<Vec<_>>(), stage.platform);
+        if let Some(platform) = self.platforms.get_mut(platform) {
+            platform.dropped.extend(lost.iter().cloned());
+        }
+        lost.iter().for_each(|host| self.recount_host(host));
     }
 
     fn barrier(&mut self, platform: Option<usize>, scope: &Scope, time: Option<Timestamp>) {
@@ -184,83 +178,11 @@ impl View {
         }
     }
 
-    fn granted(&mut self, scope: &Scope, time: Option<Timestamp>, prove: bool) {
-        let Some(at) = self.step_at(scope) else { return };
-        let Some(step) = self.steps.get_mut(at) else { return };
-        let attempt = scope.attempt.unwrap_or(step.attempt.saturating_add(1)).max(1);
-        if attempt < step.attempt || (attempt == step.attempt && step.state != StepState::Waiting) {
-            return;
-        }
-        new_attempt(step, attempt);
-        step.prove = prove;
-        let stage = step.stage;
-        self.change(at, |step| step.state = StepState::Granted);
-        if self.stages.get(stage).is_some_and(|stage| stage.state != Progressed::Running) {
-            self.stage_runs(stage, time);
-        }
-    }
-
-    fn revoked(&mut self, scope: &Scope) {
-        let Some(at) = self.step_at(scope) else { return };
-        if self.steps.get(at).is_some_and(|step| step.state == StepState::Granted) {
-            self.change(at, |step| step.state = StepState::Waiting);
-        }
-    }
-
-    fn step_started(&mut self, scope: &Scope, time: Option<Timestamp>) {
-        let Some(at) = self.step_at(scope) else { return };
-        let Some(step) = self.steps.get_mut(at) else { return };
-        let attempt = scope.attempt.unwrap_or(step.attempt).max(1);
-        let old =
-            attempt < step.attempt || (attempt == step.attempt && !matches!(step.state, StepState::Waiting | StepState::Granted));
-        if old {
-            return;
-        }
-        if attempt > step.attempt {
-            new_attempt(step, attempt);
-        }
-        step.started = time;
-        let (stage, acts) = (step.stage, !step.prove);
-        if acts {
-            self.check_order(at, time);
-        }
-        self.change(at, |step| step.state = StepState::Running);
-        if self.stages.get(stage).is_some_and(|stage| stage.state != Progressed::Running) {
-            self.stage_runs(stage, time);
-        }
-    }
-
-    fn step_finished(
-        &mut self,
-        scope: &Scope,
-        time: Option<Timestamp>,
-        outcome: Outcome,
-        exit_code: Option<i32>,
-        duration_ms: u64,
-        message: &str,
-    ) {
-        let Some(at) = self.step_at(scope) else { return };
-        let Some(step) = self.steps.get_mut(at) else { return };
-        let attempt = scope.attempt.unwrap_or(step.attempt).max(1);
-        if attempt < step.attempt {
-            return;
-        }
-        if attempt > step.attempt {
-            new_attempt(step, attempt);
-        }
-        step.ended = time;
-        step.exit_code = exit_code;
-        step.duration_ms = duration_ms;
-        step.message = sanitize(message).into_owned();
-        self.change(at, |step| step.state = StepState::Ended(outcome));
-    }
-
     /// A confirmed gate is done, whether or not its step's own end is told.
     fn gate_passed(&mut self, gate: &str, step: Option<&str>, time: Option<Timestamp>) {
-        let steps = match step.and_then(|id| self.index.steps.get(id)) {
-            Some(at) => vec![*at],
-            None => self.index.gate_steps.get(gate).cloned().unwrap_or_default(),
-        };
+        let named = step.and_then(|id| self.index.steps.get(id)).copied();
+        let mut steps = self.index.gate_steps.get(gate).cloned().unwrap_or_default();
+        steps.retain(|at| named.is_none_or(|named| named == *at));
         for at in steps {
             if let Some(step) = self.steps.get_mut(at).filter(|step| !step.settled()) {
                 step.attempt = step.attempt.max(1);
@@ -332,7 +254,7 @@ impl View {
         self.recount_host(host);
     }
 
-    fn recount_host(&mut self, host: &str) {
+    pub(super) fn recount_host(&mut self, host: &str) {
         for (stage, slot) in self.index.hosts.get(host).cloned().unwrap_or_default() {
             self.recount(stage, slot);
         }
@@ -349,10 +271,12 @@ impl View {
                 }
             }
             "acceptance" => {
-                if let Some(at) = self.index.steps.get(about).copied() {
+                let step = self.index.steps.get(about).copied();
+                if let Some(at) = step.filter(|at| self.steps.get(*at).is_some_and(StepView::is_bad)) {
                     self.change(at, |step| step.accepted = Some(view.reason.clone()));
                 }
             }
+            "retry" | "skip" | "repeat" | "resume" => self.begin_again(about),
             _ => {}
         }
         self.decisions.push(view);
@@ -382,24 +306,4 @@ impl View {
             }
         }
     }
-}
-
-/// Keeps what the last attempt came to and begins another. The caller changes the state.
-fn new_attempt(step: &mut StepView, attempt: u32) {
-    if step.attempt > 0 && step.state != StepState::Waiting && attempt > step.attempt {
-        step.earlier.push(Attempt {
-            number: step.attempt,
-            state: step.state,
-            started: step.started,
-            ended: step.ended,
-            exit_code: step.exit_code,
-            message: std::mem::take(&mut step.message),
-        });
-    }
-    step.attempt = attempt;
-    step.started = None;
-    step.ended = None;
-    step.duration_ms = 0;
-    step.exit_code = None;
-    step.message.clear();
 }

@@ -8,9 +8,13 @@ mod counts;
 mod fold;
 mod model;
 mod paint;
+mod record;
+mod resume;
+mod steps;
 pub mod text;
 mod trouble;
 
 pub use model::*;
 pub use paint::Paint;
+pub use record::*;
 pub use trouble::{Trouble, TroubleKind, signature};

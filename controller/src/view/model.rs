@@ -1,11 +1,13 @@
 //! What a view is made of.
 
+use super::record::{Alert, Attempt, Breach, Claimed, DecisionView, FindingView, GateView, Interruption, Life};
 use crate::plan::{Phase, Reversibility};
 use inventory::{Role, Topology};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use proto::Outcome;
-use proto::event::{Finding, RunOutcome, Status};
-use std::collections::{BTreeMap, HashMap};
+use proto::event::RunOutcome;
+use proto::step::Repeat;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
 /// Where a run stands. Made by [`View::new`], moved on by [`View::apply`].
@@ -27,12 +29,16 @@ pub struct View {
     pub findings: Vec<FindingView>,
     /// Gates that waited or were confirmed.
     pub gates: Vec<GateView>,
-    /// What persons decided.
+    /// What persons decided, and what Caravan itself started again.
     pub decisions: Vec<DecisionView>,
     /// When hosts were out of reach.
     pub interruptions: Vec<Interruption>,
     /// When and why the run was paused.
     pub pauses: Vec<(Option<Timestamp>, String)>,
+    /// The controllers that drove the run, one after the other. Time between two of them counts as nobody's work.
+    pub lives: Vec<Life>,
+    /// Whose hosts' locks were taken, in the order of the journal.
+    pub claims: Vec<Claimed>,
     /// Steps that acted although a stage or wave before theirs was not wholly proven. Always empty unless the order was broken.
     pub breaches: Vec<Breach>,
     /// When every selected platform was through its preflight, where the journal says so for the run as a whole.
@@ -71,6 +77,8 @@ pub struct RunInfo {
     pub plan: String,
     /// The selector given with `--limit`.
     pub limit: Option<String>,
+    /// The run that this one rolls back.
+    pub undoes: Option<String>,
     /// When it began.
     pub started: Option<Timestamp>,
     /// When it ended.
@@ -130,10 +138,14 @@ pub struct PlatformView {
     pub outcome: Option<RunOutcome>,
     /// What was said about that.
     pub message: String,
+    /// Whether it takes part in the run.
+    pub selected: bool,
     /// Its first event.
     pub started: Option<Timestamp>,
     /// When it ended.
     pub ended: Option<Timestamp>,
+    /// Hosts that did not end well in a tolerant stage; it went on without them.
+    pub dropped: BTreeSet<String>,
     /// The first of its stages that is not wholly proven.
     pub(super) frontier: usize,
 }
@@ -170,6 +182,8 @@ pub struct StageView {
     pub label: String,
     /// The roles it is about.
     pub roles: Vec<Role>,
+    /// Whether the platform goes on without hosts that do not end well in it.
+    pub tolerant: bool,
     /// How far it is.
     pub state: Progressed,
     /// When it began.
@@ -193,11 +207,6 @@ impl StageView {
     pub fn settled(&self) -> bool {
         self.open_waves.values().all(|open| *open == 0)
     }
-
-    /// How long it took, or takes until `now`.
-    pub fn elapsed(&self, now: Option<Timestamp>) -> Option<SignedDuration> {
-        Some(self.ended.or(now)?.duration_since(self.started?))
-    }
 }
 
 /// How many hosts of a stage are in which state.
@@ -213,12 +222,14 @@ pub struct Counts {
     pub failed: usize,
     /// They cannot be reached, or another run holds them.
     pub unreachable: usize,
+    /// The platform went on without them, since they did not end well in an earlier stage.
+    pub dropped: usize,
 }
 
 impl Counts {
     /// All hosts.
     pub fn total(&self) -> usize {
-        self.waiting + self.running + self.done + self.failed + self.unreachable
+        self.waiting + self.running + self.done + self.failed + self.unreachable + self.dropped
     }
 
     pub(super) fn of(&mut self, state: HostState) -> &mut usize {
@@ -228,6 +239,7 @@ impl Counts {
             HostState::Done => &mut self.done,
             HostState::Failed => &mut self.failed,
             HostState::Unreachable => &mut self.unreachable,
+            HostState::Dropped => &mut self.dropped,
         }
     }
 }
@@ -246,6 +258,8 @@ pub enum HostState {
     Failed,
     /// It cannot be reached (or another run holds it), and not everything is proven.
     Unreachable,
+    /// It did not end well in an earlier, tolerant stage, and the platform went on without it.
+    Dropped,
 }
 
 impl HostState {
@@ -257,6 +271,7 @@ impl HostState {
             Self::Done => "done",
             Self::Failed => "failed",
             Self::Unreachable => "unreachable",
+            Self::Dropped => "left behind",
         }
     }
 }
@@ -361,14 +376,22 @@ pub struct StepView {
     pub exit_code: Option<i32>,
     /// What was expected and what was seen; control characters made harmless.
     pub message: String,
-    /// Attempts before this one.
+    /// It was ended from outside (its process was killed, the machine went down), rather than by itself.
+    pub died: bool,
+    /// Its end is what the controller assumed of a host that stayed away: the host itself may know better.
+    pub assumed: bool,
+    /// Attempts before this one, and this one too once it is to be started again.
     pub earlier: Vec<Attempt>,
+    /// What watchdogs noticed, of all attempts.
+    pub alerts: Vec<Alert>,
     /// The file of its output, relative to the run's directory.
     pub output: Option<String>,
     /// The reason for which a person accepted it without proof.
     pub accepted: Option<String>,
     /// The reason for which the inventory leaves it out.
     pub skip: Option<String>,
+    /// Whether a failed attempt may be followed by another one without asking.
+    pub repeat: Repeat,
 }
 
 impl StepView {
@@ -380,106 +403,24 @@ impl StepView {
             _ => self.accepted.is_some(),
         }
     }
-}
 
-/// An attempt that was followed by another one.
-#[derive(Debug, Clone)]
-pub struct Attempt {
-    /// Its number, from 1.
-    pub number: u32,
-    /// How it ended.
-    pub state: StepState,
-    /// When it began.
-    pub started: Option<Timestamp>,
-    /// When it ended.
-    pub ended: Option<Timestamp>,
-    /// The program's exit code.
-    pub exit_code: Option<i32>,
-    /// What was expected and what was seen.
-    pub message: String,
-}
-
-/// The result of a check.
-#[derive(Debug, Clone)]
-pub struct FindingView {
-    /// The phase it belongs to; empty when the journal does not say.
-    pub phase: String,
-    /// When it came.
-    pub time: Option<Timestamp>,
-    /// The result. Its texts are made harmless for terminals.
-    pub finding: Finding,
-}
-
-impl FindingView {
-    /// Whether it holds a barrier up: failing or unknown, and not overridden.
-    pub fn blocks(&self) -> bool {
-        self.finding.overridden.is_none() && matches!(self.finding.status, Status::Failure | Status::Unknown)
+    /// Whether its host has it: it was granted and has not ended.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, StepState::Granted | StepState::Running)
     }
-}
 
-/// A gate that waited or was confirmed.
-#[derive(Debug, Clone)]
-pub struct GateView {
-    /// Its id.
-    pub id: String,
-    /// Its platform, in [`View::platforms`].
-    pub platform: Option<usize>,
-    /// What the person has to have done.
-    pub ask: String,
-    /// Since when it waits or waited.
-    pub since: Option<Timestamp>,
-    /// When, by whom and with which note it was confirmed.
-    pub confirmed: Option<Confirmation>,
-}
+    /// Whether it ended badly and nobody accepted that.
+    pub fn is_bad(&self) -> bool {
+        self.state.is_bad() && self.accepted.is_none()
+    }
 
-/// Who confirmed a gate.
-#[derive(Debug, Clone)]
-pub struct Confirmation {
-    /// When.
-    pub time: Option<Timestamp>,
-    /// Who.
-    pub operator: String,
-    /// The note.
-    pub note: String,
-}
+    /// ` (attempt 2)`, to go behind its name; nothing for the first.
+    pub fn nth(&self) -> String {
+        if self.attempt > 1 { format!(" (attempt {})", self.attempt) } else { String::new() }
+    }
 
-/// What a person decided.
-#[derive(Debug, Clone)]
-pub struct DecisionView {
-    /// When.
-    pub time: Option<Timestamp>,
-    /// `retry`, `skip`, `override`, `acceptance`, `takeover`.
-    pub decision: String,
-    /// What it is about.
-    pub about: String,
-    /// Who.
-    pub operator: String,
-    /// Why.
-    pub reason: String,
-}
-
-/// A time in which a host was out of reach, or held by another run.
-#[derive(Debug, Clone)]
-pub struct Interruption {
-    /// The host.
-    pub host: String,
-    /// From when.
-    pub from: Option<Timestamp>,
-    /// Until when; `None` while it lasts.
-    pub until: Option<Timestamp>,
-    /// Why.
-    pub reason: String,
-    /// True when it can be reached, and another run holds it.
-    pub locked: bool,
-}
-
-/// A step that acted before its time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Breach {
-    /// The step.
-    pub step: String,
-    /// When it began.
-    pub time: Option<Timestamp>,
-    /// What was not wholly proven then: a stage's label, with the wave where it was the step's own stage.
-    pub before: String,
+    /// What watchdogs noticed about the attempt that runs now; nothing once it is over.
+    pub fn warnings(&self) -> impl Iterator<Item = &Alert> {
+        self.alerts.iter().filter(|alert| self.state == StepState::Running && alert.attempt == self.attempt)
+    }
 }

@@ -51,7 +51,7 @@ impl View {
                     let reason = reason.strip_prefix(host.name.as_str()).map_or(reason, str::trim_start);
                     folded.add(TroubleKind::Unreachable, "", reason, Some(&host.name), self.short(&host.name));
                 }
-                HostState::Waiting | HostState::Running | HostState::Done => {}
+                HostState::Waiting | HostState::Running | HostState::Done | HostState::Dropped => {}
             }
         }
         let Some(platform) = self.platforms.get(stage.platform) else { return folded.troubles };

@@ -33,12 +33,12 @@ async fn recorded(state_dir: &Path) -> RunDir {
 
 async fn report(state_dir: &Path, run: &str, format: OutputFormat) -> Result<String, (Exit, String)> {
     let output = state_dir.join("report");
-    let args = ReportArgs { run: Some(run.to_owned()), output: Some(output.clone()) };
-    match cli::report::run(&context(state_dir), &args, Some(format)).await {
-        Ok(exit) => {
-            assert_eq!(exit, Exit::Ok);
-            Ok(std::fs::read_to_string(output).unwrap())
-        }
+    // There is no inventory: nobody can be asked.
+    let args = ReportArgs { run: Some(run.to_owned()), output: Some(output.clone()), offline: false };
+    let context = Context { inventory: state_dir.join("none.yaml"), ..context(state_dir) };
+    match cli::report::run(&context, &args, Some(format)).await {
+        Ok(Exit::Ok) => Ok(std::fs::read_to_string(output).unwrap()),
+        Ok(exit) => Err((exit, std::fs::read_to_string(output).unwrap())),
         Err(failure) => Err((failure.exit, failure.message)),
     }
 }
@@ -49,7 +49,7 @@ async fn a_recorded_run_is_reported_in_both_forms() {
     let run = recorded(state.path()).await;
     let markdown = report(state.path(), &run.id, OutputFormat::Markdown).await.unwrap();
     assert!(markdown.contains(&format!("# Report of run {}", run.id)), "{markdown}");
-    assert!(markdown.contains("chain intact") && markdown.contains("dpkg: broken"));
+    assert!(markdown.contains("chain intact") && markdown.contains("simple edits only") && markdown.contains("dpkg: broken"));
     let json: serde_json::Value = serde_json::from_str(&report(state.path(), &run.id, OutputFormat::Json).await.unwrap()).unwrap();
     assert_eq!((&json["run"], &json["journal"]["chain"]["intact"]), (&run.id.as_str().into(), &true.into()));
 }
@@ -61,7 +61,10 @@ async fn an_edited_journal_is_told() {
     let journal = run.path.join("journal.jsonl");
     let text = std::fs::read_to_string(&journal).unwrap();
     std::fs::write(&journal, text.replacen("eva@ops7", "kim@ops7", 1)).unwrap();
-    assert!(report(state.path(), &run.id, OutputFormat::Markdown).await.unwrap().contains("THE CHAIN IS BROKEN at line 2"));
+    let (exit, text) = report(state.path(), &run.id, OutputFormat::Markdown).await.unwrap_err();
+    assert_eq!(exit, Exit::Failed);
+    assert!(text.contains("THE CHAIN IS BROKEN: line 1 is not as it was written"), "{text}");
+    assert!(text.contains("none.yaml): this alone detects simple edits only"), "{text}");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use controller::plan::{Phase, PhasePlan, Plan, PlannedStep, PlatformPlan, Reversibility, StagePlan, StepScope};
 use inventory::{Role, Topology};
 use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
 use proto::event::{Finding, RunOutcome, Status};
 use proto::{Action, Event, Kind, Outcome, RunAs, Scope, StepId, StepSpec};
 use std::collections::BTreeMap;
@@ -134,6 +135,26 @@ impl Maker {
     }
 }
 
+/// A phase of the way back: two stages in which hosts that fail are left behind.
+pub(crate) fn tolerant_phase(platform: &str, hosts: &[&str]) -> PhasePlan {
+    let mut make = Maker { platform: platform.to_owned(), instance: String::new() };
+    let hosts: Vec<String> = hosts.iter().map(|host| format!("{host}.{platform}.example.net")).collect();
+    let mut stages = [("files", ["restore.tree", "install.old"]), ("services", ["start.old", "verify.old"])]
+        .map(|(stage, steps)| make.stage(Phase::Rollback, stage, &[], &hosts, &steps));
+    stages.iter_mut().for_each(|stage| stage.tolerant = true);
+    PhasePlan { name: Phase::Rollback, stages: stages.into() }
+}
+
+/// What a controller writes that takes a run up again.
+pub(crate) fn resumed(cut_bytes: u64, from_hosts: bool) -> Kind {
+    let [command, operator, version] = ["resume", "kim@ops2", "0.1.0"].map(str::to_owned);
+    Kind::RunResumed { command, operator, version, cut_bytes, from_hosts }
+}
+
+pub(crate) fn resumed_kinds() -> impl Strategy<Value = Kind> {
+    (0..3u64, any::<bool>()).prop_map(|(cut_bytes, from_hosts)| resumed(cut_bytes, from_hosts))
+}
+
 /// What goes wrong in a run.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Faults {
@@ -211,6 +232,8 @@ pub(crate) fn event(seq: u64, millis: i64, scope: Scope, kind: Kind) -> Event {
     let start: Timestamp = START.parse().unwrap();
     let time = start.checked_add(SignedDuration::from_millis(millis)).unwrap();
     let prev = "0".repeat(64);
+    // What hosts say has a place in their own journals.
+    let of_host = matches!(kind, Kind::StepStarted | Kind::StepFinished { .. } | Kind::StepOutput { .. } | Kind::StepAlert { .. });
     Event {
         v: 1,
         seq,
@@ -220,7 +243,7 @@ pub(crate) fn event(seq: u64, millis: i64, scope: Scope, kind: Kind) -> Event {
         kind,
         host_time: None,
         boot_id: None,
-        host_seq: None,
+        host_seq: of_host.then_some(seq),
         prev,
     }
 }

@@ -13,10 +13,11 @@ fn emea() -> Plan {
 }
 
 /// What must hold for every view, whatever the events were.
-fn consistent(view: &View) {
+pub(crate) fn consistent(view: &View) {
     for stage in &view.stages {
         assert_eq!(stage.counts.total(), stage.hosts.len(), "{}: each host counts once", stage.label);
-        for state in [HostState::Waiting, HostState::Running, HostState::Done, HostState::Failed, HostState::Unreachable] {
+        let states = [HostState::Waiting, HostState::Running, HostState::Done, HostState::Failed];
+        for state in states.into_iter().chain([HostState::Unreachable, HostState::Dropped]) {
             let counts = stage.counts;
             let counted = match state {
                 HostState::Waiting => counts.waiting,
@@ -24,6 +25,7 @@ fn consistent(view: &View) {
                 HostState::Done => counts.done,
                 HostState::Failed => counts.failed,
                 HostState::Unreachable => counts.unreachable,
+                HostState::Dropped => counts.dropped,
             };
             assert_eq!(counted, stage.hosts.iter().filter(|host| host.state == state).count(), "{} {state:?}", stage.label);
         }
@@ -33,12 +35,22 @@ fn consistent(view: &View) {
             if host.total > 0 {
                 assert_eq!(host.state == HostState::Done, mine().all(|step| step.settled()), "{} {}", stage.label, host.name);
             }
-            assert_eq!(host.open, mine().filter(|step| matches!(step.state, StepState::Granted | StepState::Running)).count());
+            assert_eq!(host.open, mine().filter(|step| step.is_open()).count());
+            assert_eq!(host.failed + host.unknown, mine().filter(|step| step.is_bad()).count());
             if let Some(current) = host.current {
                 assert_eq!(view.steps[current].state, StepState::Running);
             }
         }
         assert_eq!(stage.settled(), steps.iter().all(|step| step.settled()));
+        for step in steps {
+            let numbers: Vec<u32> = step.earlier.iter().map(|known| known.number).collect();
+            assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "{}: attempts {numbers:?} come one after the other", step.id);
+            let last = numbers.last().copied().unwrap_or_default();
+            assert!(last < step.attempt || (last == step.attempt && step.state == StepState::Waiting) || last == 0, "{}", step.id);
+        }
+    }
+    for (left, back) in view.gaps() {
+        assert!(view.worked(Some(left), Some(back)).unwrap().is_zero(), "nobody worked from {left} to {back}");
     }
 }
 
@@ -189,7 +201,7 @@ fn a_large_fleet_is_folded_quickly() {
 
 fn kind() -> impl Strategy<Value = Kind> {
     let outcome = prop_oneof![Just(Outcome::Ok), Just(Outcome::Skipped), Just(Outcome::Failed), Just(Outcome::Unknown)];
-    let over = prop_oneof![Just(RunOutcome::Ok), Just(RunOutcome::Stopped), Just(RunOutcome::Waiting)];
+    let over = prop_oneof![Just(RunOutcome::Ok), Just(RunOutcome::Stopped), Just(RunOutcome::Waiting), Just(RunOutcome::Aborted)];
     prop_oneof![
         Just(Kind::PhaseStarted),
         Just(Kind::StageStarted),
@@ -197,7 +209,7 @@ fn kind() -> impl Strategy<Value = Kind> {
         Just(Kind::StepRevoked),
         Just(Kind::StepStarted),
         (outcome, any::<Option<i32>>(), any::<u64>(), ".{0,8}").prop_map(|(outcome, exit_code, duration_ms, message)| {
-            Kind::StepFinished { outcome, exit_code, duration_ms, message, died: false }
+            Kind::StepFinished { outcome, exit_code, duration_ms, message, died: duration_ms % 2 == 0 }
         }),
         Just(Kind::BarrierOpened),
         Just(Kind::StageFinished),
@@ -207,7 +219,7 @@ fn kind() -> impl Strategy<Value = Kind> {
         Just(Kind::HostUnreachable { reason: "r".to_owned() }),
         Just(Kind::HostReattached),
         Just(Kind::Finding { finding: fleet::red_password("p") }),
-        ("(retry|skip|override|acceptance)", 0usize..40).prop_map(|(decision, at)| {
+        ("(retry|skip|repeat|resume|override|acceptance|abort|takeover)", 0usize..40).prop_map(|(decision, at)| {
             let plan = small();
             let steps: Vec<_> = plan.platforms[0].phases.iter().flat_map(|p| &p.stages).flat_map(|s| &s.steps).collect();
             let about = steps[at % steps.len()].id.0.clone();
@@ -216,11 +228,17 @@ fn kind() -> impl Strategy<Value = Kind> {
         over.clone().prop_map(|outcome| Kind::PlatformFinished { outcome, message: String::new() }),
         over.prop_map(|outcome| Kind::RunFinished { outcome, exit_code: 1 }),
         Just(Kind::RunPaused { reason: "r".to_owned() }),
+        fleet::resumed_kinds(),
+        Just(Kind::HostLocked { reason: "r".to_owned() }),
+        any::<u64>().prop_map(|token| Kind::HostClaimed { token }),
+        any::<bool>().prop_map(|ask| Kind::StepAlert { message: "m".to_owned(), ask }),
     ]
 }
 
 fn small() -> Plan {
-    fleet::plan(vec![fleet::platform("p", Topology::CloudMessaging, 1, 2)])
+    let mut platform = fleet::platform("p", Topology::CloudMessaging, 1, 2);
+    platform.phases.push(fleet::tolerant_phase("p", &["mkt1", "mta1", "trk01", "trk02"]));
+    fleet::plan(vec![platform])
 }
 
 proptest! {
@@ -256,7 +274,10 @@ proptest! {
                 step: Some(step.id.0.clone()),
                 attempt: attempt.map(|n| if short { n % 3 } else { n }),
             };
-            view.apply(&fleet::event(seq as u64, seq as i64 * 100, scope, kind));
+            let event = fleet::event(seq as u64, seq as i64 * 100, scope, kind);
+            // Now and then the controller assumed it.
+            let host_seq = event.host_seq.filter(|_| at % 3 > 0);
+            view.apply(&Event { host_seq, ..event });
             consistent(&view);
         }
     }

@@ -1,7 +1,12 @@
 //! Views, screens and reports, from hand-made plans and events.
 
+mod chain;
 mod commands;
+mod control;
+mod driver;
 mod fleet;
 mod fold;
+mod people;
 mod reports;
+mod resumed;
 mod screens;

@@ -2,10 +2,12 @@
 
 use crate::fleet::{self, Faults};
 use controller::plan::{Phase, Plan};
+use controller::report::chain::{Contradiction, Damage, HostHeads};
 use controller::report::{self, ChainCheck, Listed, Next, Record};
 use controller::view::View;
 use inventory::Topology;
 use proto::{Kind, Outcome, Scope};
+use std::collections::BTreeMap;
 
 const SAME: &str = "dpkg: dependency problems: libxalan-c112 is not installed";
 
@@ -14,8 +16,9 @@ fn two() -> Plan {
 }
 
 fn record() -> Record {
-    let chain = ChainCheck { head: "c0ffee".repeat(10) + "c0ff", torn: 0, broken_at: None };
-    Record { dir: "~/.local/state/caravan/runs/2026-11-22-q7".to_owned(), chain: Some(chain) }
+    let hosts = HostHeads { unasked: Some("--offline".to_owned()), ..HostHeads::default() };
+    let chain = ChainCheck { head: "c0ffee".repeat(10) + "c0ff", hosts, ..ChainCheck::default() };
+    Record { dir: "~/.local/state/caravan/runs/2026-11-22-q7".to_owned(), chain: Some(chain), driven: None }
 }
 
 fn view(plan: &Plan, faults: &Faults) -> View {
@@ -130,12 +133,29 @@ fn a_broken_chain_and_a_broken_order_are_shouted() {
     let early = events.remove(at);
     events.insert(40, early);
     let view = View::of(&plan, &events);
-    let chain = ChainCheck { head: String::new(), torn: 0, broken_at: Some(17) };
+    let damage = Some(Damage::Edited { line: 16 });
+    let against = Contradiction {
+        host: "trk07".to_owned(),
+        head: "feed".repeat(16),
+        step: "emea/stop/nlserver/trk07/stop.nlserver".to_owned(),
+        attempt: 1,
+        line: Some(23),
+    };
+    let away = BTreeMap::from([("mta1".to_owned(), "mta1: no answer within 10 s".to_owned())]);
+    let agree = BTreeMap::from([("mkt1".to_owned(), 4)]);
+    let hosts = HostHeads { against: vec![against], away, agree, proven: 12, ..HostHeads::default() };
+    let chain = ChainCheck { broken_at: Some(17), damage, hosts, ..ChainCheck::default() };
     let text = report::markdown(&view, &Record { chain: Some(chain.clone()), ..record() });
-    assert!(text.contains("THE CHAIN IS BROKEN at line 17"));
+    assert!(text.contains("THE CHAIN IS BROKEN: line 16 is not as it was written"), "{text}");
+    assert!(text.contains("THE HOSTS SPEAK AGAINST IT (trk07): one of the lines 13 to 23 was edited"), "{text}");
+    assert!(text.contains("4 heads of 1 host are in it: lines 1 to 12 are as they were written. Not asked: mta1"), "{text}");
+    let screen = report::summary(&view, &Record { chain: Some(chain.clone()), ..record() }, &[], false);
+    assert!(screen.contains("‼ the journal: THE CHAIN IS BROKEN: line 16") && screen.contains("one of the lines 13 to 23"));
     assert!(text.contains("**The order was not kept:**") && text.contains(id));
     let json = report::json(&view, &Record { chain: Some(chain), ..record() });
-    assert_eq!(json["journal"]["chain"]["intact"], false);
+    let told = &json["journal"]["chain"];
+    assert_eq!((&told["intact"], &told["sound"], &told["edited_line"]), (&false.into(), &false.into(), &16.into()));
+    assert_eq!((&told["hosts"]["against"][0]["host"], &told["hosts"]["proven_lines"]), (&"trk07".into(), &12.into()));
     assert_eq!((&json["order"]["kept"], &json["order"]["breaches"][0]["step"]), (&false.into(), &id.into()));
     assert!(report::summary(&view, &record(), &[], false).contains("began before"));
 }
@@ -170,7 +190,7 @@ fn status_of_a_running_run() {
     let failed = events.iter().position(|event| matches!(event.kind, Kind::StepFinished { outcome: Outcome::Failed, .. })).unwrap();
     let view = View::of(&plan, &events[..=failed]);
     let now = view.run.last.unwrap().checked_add(jiff::SignedDuration::from_secs(8)).unwrap();
-    insta::assert_snapshot!(report::status(&view, &record(), now, false));
+    insta::assert_snapshot!(report::status(&view, &record(), &next(), now, false));
 }
 
 #[test]
@@ -185,7 +205,7 @@ fn runs_of_all_kinds() {
         View::of(&plan, &events[..100]),
         View::new(&plan),
     ];
-    let mut listed: Vec<Listed> = listed.into_iter().map(|view| Listed::Run(Box::new(view))).collect();
+    let mut listed: Vec<Listed> = listed.into_iter().map(|view| Listed::Run(Box::new(view), false)).collect();
     listed.push(Listed::Unreadable("2026-11-20-aa".to_owned(), "plan.json cannot be understood".to_owned()));
     insta::assert_snapshot!(report::runs(&listed, false));
 }
@@ -200,6 +220,6 @@ fn reports_of_half_runs_never_panic() {
         let text = report::markdown(&view, &record());
         assert!(text.contains("## Platform emea"));
         report::summary(&view, &record(), &[], true);
-        report::status(&view, &record(), fleet::START.parse().unwrap(), true);
+        report::status(&view, &record(), &next(), fleet::START.parse().unwrap(), true);
     }
 }

@@ -8,6 +8,7 @@ use anyhow::{anyhow, bail};
 use controller::hosts::{Hosts, Incoming, Link, Outgoing};
 use controller::secrets::Secrets;
 use controller::ssh::{AGENTS, SshHosts, SshOptions};
+use proto::message::Claim;
 use proto::{FromAgent, ToAgent};
 use std::fs;
 use std::sync::Arc;
@@ -53,9 +54,10 @@ async fn resident(site: &Site, server: u32) -> anyhow::Result<Vec<(String, u64)>
     let attach = ToAgent::Attach {
         run: "bench".to_owned(),
         host_state: host.host_state.clone(),
+        claim: Claim { controller: "bench".to_owned(), ..Claim::default() },
         acked: 0,
         output: std::collections::BTreeMap::new(),
-        token: 1,
+        keep: Vec::new(),
     };
     link.to.send(Outgoing::Message(attach)).await?;
     wait_for(&mut link, |message| matches!(message, FromAgent::Attached { .. })).await?;
@@ -63,7 +65,7 @@ async fn resident(site: &Site, server: u32) -> anyhow::Result<Vec<(String, u64)>
     // The supervisor is a child of the bridge, and so of sshd, as long as the bridge lives.
     let found: Vec<(String, u64)> =
         cpu::descendants(server).into_iter().filter_map(|pid| Some((mode(pid)?, memory_kib(pid, "VmRSS")))).collect();
-    link.to.send(Outgoing::Message(ToAgent::Finish)).await?;
+    link.to.send(Outgoing::Message(ToAgent::Finish { release: true })).await?;
     wait_for(&mut link, |message| *message == FromAgent::Finished).await?;
     if found.len() != 2 {
         bail!("expected a bridge and a supervisor, found {found:?}");

@@ -52,7 +52,7 @@ pub(crate) fn write(layout: &Layout, port: u16) -> io::Result<()> {
 }
 
 /// The account that this process runs as: it owns all files of the lab, and steps run as it.
-fn account() -> String {
+pub(crate) fn account() -> String {
     let id = rustix::process::geteuid().as_raw().to_string();
     let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let name = accounts.lines().find_map(|line| {
@@ -125,6 +125,10 @@ fn host_of(host: &Host) -> Value {
         ("init_scripts", path(&host.init_scripts())),
         ("roles", roles.into()),
     ]);
+    if let (true, Value::Mapping(entries)) = (host.openssh, &mut value) {
+        // A real server lets in real accounts only.
+        entries.insert("ssh".into(), map([("user", account().into())]));
+    }
     if let (true, Value::Mapping(entries)) = (host.is(Role::Tracking), &mut value) {
         entries.insert("web_server".into(), "apache".into());
         entries.insert("web_address".into(), format!("{}:{}", host.address, host.web_port).into());

@@ -2,6 +2,7 @@
 
 use crate::conf;
 use crate::layout::{Family, Host, Instance, Layout, Platform, this_machine};
+use crate::openssh;
 use crate::package;
 use crate::spec::{PlatformSpec, Role, Spec};
 use crate::standins::{self, Unpack, database_server, place, stored, unpack};
@@ -92,6 +93,9 @@ pub(crate) fn furnish(spec: &Spec, dir: &Path, binary: &Path) -> io::Result<Furn
         let key = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).map_err(io::Error::other)?;
         let public = key.public_key().to_openssh().map_err(io::Error::other)?;
         known_hosts.push_str(&format!("[{}]:{port} {public}\n", host.address));
+        if host.openssh {
+            openssh::furnish(host, &key, login.public_key())?;
+        }
         doors.push((listener, key));
     }
     fs::write(dir.join("known_hosts"), known_hosts)?;
@@ -168,6 +172,7 @@ fn lay_out(spec: &Spec, dir: &Path, listeners: &[TcpListener]) -> io::Result<Lay
             hosts.push(Host {
                 instances: carried.map(|instance| instance.name.clone()).collect(),
                 disabled: platform.disabled.get(&host.name).cloned().unwrap_or_default(),
+                openssh: platform.openssh.contains(&host.name),
                 dir: dir.join("hosts").join(&host.name),
                 name: host.name,
                 roles: host.roles,

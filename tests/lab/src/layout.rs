@@ -54,6 +54,8 @@ pub struct Host {
     pub instances: Vec<String>,
     /// Modules that the configuration of these instances keeps from starting.
     pub disabled: Vec<String>,
+    /// Whether a real OpenSSH server answers its connections.
+    pub openssh: bool,
     /// Its directory.
     pub dir: PathBuf,
 }

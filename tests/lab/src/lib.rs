@@ -4,6 +4,7 @@
 //! programs of a host (`nlserver`, `dpkg`, `apache2`, ...) are links to the `lab` binary. They keep real state on disk, fail as the
 //! real ones do, and record what they see, misuse above all: tests hold Caravan's word against the hosts' own [`records`].
 
+pub mod agent;
 mod back;
 mod conf;
 mod faults;
@@ -11,6 +12,7 @@ mod fleet;
 mod furnish;
 mod lab;
 mod layout;
+mod openssh;
 mod package;
 mod processes;
 mod records;
@@ -24,6 +26,7 @@ pub use back::{Snapshot, redirect_build};
 pub use furnish::Secrets;
 pub use lab::{Lab, LabHost};
 pub use layout::{Family, HOST_VARIABLE, Host, Instance, Layout, Platform};
+pub use openssh::is_installed as openssh_is_installed;
 pub use processes::{Running, end_all, running};
 pub use records::{Event, Record, Rule, Violation, Writer, records, violations};
 pub use server::LabServer;

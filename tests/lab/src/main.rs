@@ -2,8 +2,11 @@
 
 mod caravan;
 mod demo;
+mod point;
+mod sweep;
 mod up;
 mod verdict;
+mod victim;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -24,9 +27,15 @@ enum Command {
     Down(up::DownArgs),
     /// Shows the whole job on a fleet with one platform of every topology.
     Demo(demo::DemoArgs),
+    /// Migrates small fleets and ends the controller, a supervisor or a connection at every moment in turn; each run has to go on and end
+    /// well, by the hosts' own records.
+    Sweep(sweep::SweepArgs),
     /// Runs `caravan` with these arguments.
     #[command(hide = true)]
     Caravan(caravan::CaravanArgs),
+    /// Runs `caravan` and ends it at an exact moment.
+    #[command(hide = true)]
+    Victim(victim::VictimArgs),
 }
 
 fn main() -> ExitCode {
@@ -38,7 +47,9 @@ fn main() -> ExitCode {
         Command::Up(args) => up::up(&args),
         Command::Down(args) => up::down(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
         Command::Caravan(args) => return caravan::run(args),
+        Command::Victim(args) => return victim::run(args),
     };
     match done {
         Ok(code) => code,

@@ -4,6 +4,7 @@
 use crate::faults::cut_file;
 use crate::furnish::LOGIN;
 use crate::layout::{HOST_VARIABLE, Host};
+use crate::openssh;
 use russh::keys::{PrivateKey, PublicKey};
 use russh::server::{Auth, Config, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
@@ -188,7 +189,9 @@ async fn serve(shared: Arc<Shared>, stream: tokio::net::TcpStream) {
     let Ok(stream) = stream.into_std() else { return };
     let Ok(second) = stream.try_clone() else { return };
     locked(&shared.connections).insert(number, second);
-    if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
+    if shared.host.openssh && !shared.silent.load(Ordering::SeqCst) {
+        openssh::serve(&shared.host, stream).await;
+    } else if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
         let _ = stream.set_nodelay(true);
         if shared.silent.load(Ordering::SeqCst) {
             // Nothing is said until the client gives up or the connection is cut.
@@ -273,21 +276,28 @@ impl Handler for Login {
     }
 }
 
+/// What a login finds in its environment.
+pub(crate) fn environment(host: &Host) -> [(&'static str, String); 7] {
+    let below = |path: &str| host.dir.join(path).display().to_string();
+    [
+        ("HOME", below("home/ops")),
+        ("USER", LOGIN.to_owned()),
+        ("LOGNAME", LOGIN.to_owned()),
+        ("SHELL", "/bin/sh".to_owned()),
+        ("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/games", below("bin"))),
+        ("TMPDIR", below("tmp")),
+        (HOST_VARIABLE, host.dir.display().to_string()),
+    ]
+}
+
 /// Starts a command as a login does: a shell with an environment of its own.
 fn spawn(host: &Host, command: &str) -> io::Result<Child> {
-    let bin = host.dir.join("bin");
     Command::new("/bin/sh")
         .arg("-c")
         .arg(command)
         .current_dir(&host.dir)
         .env_clear()
-        .env("HOME", host.dir.join("home/ops"))
-        .env("USER", LOGIN)
-        .env("LOGNAME", LOGIN)
-        .env("SHELL", "/bin/sh")
-        .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/games", bin.display()))
-        .env("TMPDIR", host.dir.join("tmp"))
-        .env(HOST_VARIABLE, &host.dir)
+        .envs(environment(host))
         .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -72,6 +72,9 @@ pub struct PlatformSpec {
     /// Instances that a mail or tracking server does not carry (`{emea-mta2: [emea_2]}`).
     #[serde(default)]
     pub without: BTreeMap<String, Vec<String>>,
+    /// Hosts whose connections a real OpenSSH server answers.
+    #[serde(default)]
+    pub openssh: Vec<String>,
     /// How many instances the marketing server carries.
     #[serde(default = "one")]
     pub instances: usize,
@@ -92,7 +95,7 @@ pub enum HostsSpec {
 }
 
 /// How a platform's servers are arranged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Topology {
     /// One machine.
@@ -322,6 +325,7 @@ impl Spec {
                 also: BTreeMap::new(),
                 disabled: BTreeMap::new(),
                 without: BTreeMap::new(),
+                openssh: Vec::new(),
                 instances: 1,
             }],
             faults: Faults::default(),
@@ -384,6 +388,11 @@ fn is_name(text: &str) -> bool {
 }
 
 impl PlatformSpec {
+    /// The names of its hosts; none where the spec is wrong.
+    pub fn host_names(&self) -> Vec<String> {
+        self.resolve().unwrap_or_default().into_iter().map(|host| host.name).collect()
+    }
+
     /// The platform's hosts with all their roles, in the order of roles.
     pub(crate) fn resolve(&self) -> Result<Vec<SpecHost>, String> {
         let mut hosts: Vec<SpecHost> = Vec::new();
@@ -419,9 +428,8 @@ impl PlatformSpec {
                 }
             }
         }
-        for (key, name) in
-            self.disabled.keys().map(|name| ("disabled", name)).chain(self.without.keys().map(|name| ("without", name)))
-        {
+        let named = self.disabled.keys().map(|name| ("disabled", name)).chain(self.without.keys().map(|name| ("without", name)));
+        for (key, name) in named.chain(self.openssh.iter().map(|name| ("openssh", name))) {
             if !hosts.iter().any(|host| host.name == *name) {
                 return Err(at(format!("`{key}` names the host `{name}`, which does not exist")));
             }

@@ -1,0 +1,174 @@
+//! How a run begins and goes on: the lives of its controllers, and the time between them.
+
+use super::model::*;
+use super::record::Life;
+use super::steps::keep_attempt;
+use super::text::sanitize;
+use jiff::{SignedDuration, Timestamp};
+use proto::Kind;
+use proto::event::RunOutcome;
+
+impl View {
+    pub(super) fn begin(&mut self, time: Option<Timestamp>, kind: &Kind) {
+        let Kind::RunStarted { command, operator, version, plan, limit, platforms, undoes, .. } = kind else { return };
+        let clean = |text: &String| sanitize(text).into_owned();
+        self.run.command = clean(command);
+        self.run.operator = clean(operator);
+        self.run.version = clean(version);
+        self.run.plan = clean(plan);
+        self.run.limit = limit.as_ref().map(clean);
+        self.run.undoes = undoes.as_ref().map(clean);
+        self.run.started = self.run.started.or(time);
+        self.is_under_way();
+        if !platforms.is_empty() {
+            self.platforms.iter_mut().for_each(|platform| platform.selected = platforms.contains(&platform.name));
+        }
+        self.lives.push(Life {
+            command: clean(command),
+            operator: clean(operator),
+            version: clean(version),
+            from: time,
+            until: None,
+            ended: false,
+            cut_bytes: 0,
+            from_hosts: false,
+        });
+    }
+
+    /// A controller took the run up again. What was known in memory alone is not known any more: where hosts are, whose their locks
+    /// are, what was read from them. What hosts have is open until they say what became of it.
+    pub(super) fn resume(&mut self, time: Option<Timestamp>, kind: &Kind) {
+        let Kind::RunResumed { command, operator, version, cut_bytes, from_hosts } = kind else { return };
+        let clean = |text: &String| sanitize(text).into_owned();
+        self.is_under_way();
+        self.lives.push(Life {
+            command: clean(command),
+            operator: clean(operator),
+            version: clean(version),
+            from: time,
+            until: None,
+            ended: false,
+            cut_bytes: *cut_bytes,
+            from_hosts: *from_hosts,
+        });
+        let gone: Vec<(String, usize)> = self.index.away.drain().collect();
+        for (host, at) in gone {
+            if let Some(known) = self.interruptions.get_mut(at) {
+                known.until = time;
+            }
+            self.recount_host(&host);
+        }
+        self.drop_unjudged_findings();
+        (0..self.platforms.len()).for_each(|at| self.reopen(at));
+    }
+
+    fn is_under_way(&mut self) {
+        self.run.ended = None;
+        self.run.outcome = None;
+        self.run.exit_code = None;
+    }
+
+    /// Checks whose barrier is not open are made again; until then nothing is known of what they found.
+    fn drop_unjudged_findings(&mut self) {
+        let platforms = &self.platforms;
+        self.findings.retain(|known| {
+            let platform = platforms.iter().find(|platform| platform.name == known.finding.platform);
+            let phase = platform.and_then(|platform| platform.phases.iter().find(|phase| phase.name.as_str() == known.phase));
+            phase.is_none_or(|phase| phase.state == Progressed::Done)
+        });
+        let places = self.findings.iter().enumerate();
+        let key = |known: &super::FindingView| (known.phase.clone(), known.finding.platform.clone(), known.finding.id.clone());
+        self.index.findings = places.map(|(at, known)| (key(known), at)).collect();
+    }
+
+    /// A platform that did not end well goes on where it stopped.
+    fn reopen(&mut self, at: usize) {
+        let Some(platform) = self.platforms.get_mut(at).filter(|platform| platform.outcome != Some(RunOutcome::Ok)) else { return };
+        platform.outcome = None;
+        platform.ended = None;
+        platform.message.clear();
+        // Hosts that dropped out of a tolerant stage have another chance in it.
+        let dropped = std::mem::take(&mut platform.dropped);
+        let range = platform.stages.clone();
+        for stage in self.stages.get_mut(range.clone()).unwrap_or_default() {
+            let again = stage.tolerant && stage.state == Progressed::Done && !stage.settled();
+            if stage.state == Progressed::Stopped || again {
+                stage.state = Progressed::Running;
+                stage.ended = None;
+            }
+        }
+        let stages = &self.stages;
+        if let Some(platform) = self.platforms.get_mut(at) {
+            for phase in platform.phases.iter_mut().filter(|phase| phase.started.is_some()) {
+                let open = |at: usize| stages.get(at).is_some_and(|stage| stage.state == Progressed::Running);
+                if phase.state == Progressed::Stopped || phase.stages.clone().any(open) {
+                    phase.state = Progressed::Running;
+                    phase.ended = None;
+                }
+            }
+        }
+        for stage in range {
+            let Some(steps) = self.stages.get(stage).filter(|stage| stage.state == Progressed::Running).map(|s| s.steps.clone())
+            else {
+                continue;
+            };
+            steps.for_each(|step| self.reopen_step(step));
+        }
+        dropped.iter().for_each(|host| self.recount_host(host));
+    }
+
+    fn reopen_step(&mut self, at: usize) {
+        let Some(step) = self.steps.get_mut(at) else { return };
+        let state = match step.state {
+            // What was read is evaluated in memory: it is read again until the barrier behind it is open.
+            StepState::Waiting => return,
+            _ if step.action == "inspect" => {
+                keep_attempt(step);
+                StepState::Waiting
+            }
+            // The same attempt, of which its host has not been heard.
+            StepState::Ended(_) if step.assumed && step.accepted.is_none() => {
+                (step.assumed, step.ended) = (false, None);
+                step.message.clear();
+                StepState::Granted
+            }
+            _ => return,
+        };
+        self.change(at, |step| step.state = state);
+    }
+
+    /// Notes when the controller was last heard of.
+    pub(super) fn alive(&mut self, time: Option<Timestamp>, kind: &Kind) {
+        // Decisions are written down without a controller, too.
+        let counts = !matches!(kind, Kind::RunStarted { .. } | Kind::RunResumed { .. } | Kind::Decision { .. });
+        if let Some(life) = self.lives.last_mut().filter(|life| counts && !life.ended) {
+            life.until = time.or(life.until);
+        }
+    }
+
+    /// The controller said that it ends.
+    pub(super) fn leave(&mut self, time: Option<Timestamp>) {
+        if let Some(life) = self.lives.last_mut() {
+            life.until = time.or(life.until);
+            life.ended = true;
+        }
+    }
+
+    /// The times in which no controller drove the run: between the last event of one and the beginning of the next.
+    pub fn gaps(&self) -> impl Iterator<Item = (Timestamp, Timestamp)> {
+        let pairs = self.lives.iter().zip(self.lives.iter().skip(1));
+        pairs.filter_map(|(before, after)| Some((before.until.or(before.from)?, after.from?)))
+    }
+
+    /// How long something took, without the times in which no controller drove the run.
+    pub fn worked(&self, from: Option<Timestamp>, until: Option<Timestamp>) -> Option<SignedDuration> {
+        let (from, until) = (from?, until?);
+        let gone = self.gaps().map(|(left, back)| back.min(until).duration_since(left.max(from)).max(SignedDuration::ZERO));
+        Some(until.duration_since(from).saturating_sub(gone.fold(SignedDuration::ZERO, SignedDuration::saturating_add)))
+    }
+
+    /// [`View::worked`] for people; `–` where a point is missing.
+    pub fn took(&self, from: Option<Timestamp>, until: Option<Timestamp>) -> String {
+        self.worked(from, until).map_or_else(|| "–".to_owned(), super::text::duration)
+    }
+}

@@ -1,0 +1,127 @@
+//! One fleet, and a workstation to migrate it from.
+
+use super::fleets::confirmations;
+use lab::{Lab, Spec, Topology};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// How long one command may take. A whole migration takes a few seconds, on a machine that does much else besides perhaps twenty.
+const LIMIT: Duration = Duration::from_secs(150);
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// By itself, with this exit code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// Not within [`LIMIT`].
+    Hung,
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Hung => write!(f, "no end within {} s", LIMIT.as_secs()),
+        }
+    }
+}
+
+/// A fleet that nobody else uses.
+pub(super) struct Site {
+    pub(super) lab: Lab,
+    topology: Topology,
+    // After the lab: first everything ends, then the directory goes.
+    root: tempfile::TempDir,
+}
+
+impl Site {
+    /// Builds a fleet.
+    pub(super) fn new(topology: Topology, spec: Spec, standin: &Path) -> io::Result<Self> {
+        let root = tempfile::Builder::new().prefix("caravan-sweep-").tempdir()?;
+        std::fs::create_dir(root.path().join("home"))?;
+        let lab = Lab::start_with(spec, &root.path().join("lab"), standin)?;
+        Ok(Self { lab, topology, root })
+    }
+
+    /// Where the workstation keeps its runs.
+    pub(super) fn state(&self) -> PathBuf {
+        self.root.path().join("state")
+    }
+
+    /// Where a victim notes down what it saw.
+    pub(super) fn note(&self) -> PathBuf {
+        self.root.path().join("note")
+    }
+
+    /// Leaves everything where it is, ended, and says where.
+    pub(super) fn keep(self) -> PathBuf {
+        let Self { lab, root, .. } = self;
+        drop(lab);
+        root.keep()
+    }
+
+    /// Starts this program in a mode, with arguments of Caravan.
+    pub(super) fn start(&self, mode: &[String], arguments: &[String]) -> io::Result<Child> {
+        let mut log = OpenOptions::new().create(true).append(true).open(self.root.path().join("log"))?;
+        writeln!(log, "$ lab {} -- {}", mode.join(" "), arguments.join(" "))?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(mode).arg("--").arg("-i").arg(self.lab.inventory()).arg("--state-dir").arg(self.state()).args(arguments);
+        command.env_clear().env("HOME", self.root.path().join("home")).env("USER", "sweep").env("PATH", "/usr/bin:/bin");
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()
+    }
+
+    /// Waits for a command that [`Site::start`] started. One that does not end in time is ended.
+    pub(super) fn wait(&self, mut child: Child) -> io::Result<Ended> {
+        let ended = if has_ended(Pid::from_child(&child), LIMIT)? {
+            let status = child.wait()?;
+            status.signal().map_or(Ended::Code(status.code().unwrap_or(-1)), Ended::Signal)
+        } else {
+            child.kill()?;
+            child.wait()?;
+            Ended::Hung
+        };
+        let mut log = OpenOptions::new().append(true).open(self.root.path().join("log"))?;
+        writeln!(log, "({ended})")?;
+        Ok(ended)
+    }
+
+    /// Runs a command of Caravan to its end.
+    pub(super) fn caravan(&self, arguments: &[String]) -> io::Result<Ended> {
+        self.wait(self.start(&["caravan".into()], arguments)?)
+    }
+
+    /// The arguments of the migration.
+    pub(super) fn migrate(&self) -> Vec<String> {
+        let mut arguments = vec!["-q".to_owned(), "migrate".to_owned(), "--yes".to_owned()];
+        arguments.extend(confirmations(self.topology));
+        arguments
+    }
+
+    /// The arguments that make the newest run go on.
+    pub(super) fn resume(&self) -> Vec<String> {
+        let mut arguments = vec!["-q".to_owned(), "resume".to_owned()];
+        arguments.extend(confirmations(self.topology));
+        arguments
+    }
+}
+
+/// Whether a process ends in time.
+pub(super) fn has_ended(pid: Pid, limit: Duration) -> io::Result<bool> {
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    let limit = Timespec { tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(limit.subsec_nanos()) };
+    loop {
+        match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)) {
+            Err(rustix::io::Errno::INTR) => {}
+            ready => return Ok(ready? > 0),
+        }
+    }
+}

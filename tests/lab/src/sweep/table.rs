@@ -1,0 +1,66 @@
+//! What came out, topology by topology.
+
+use super::case::{Case, Kind, Result};
+use lab::Topology;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+/// All results.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    rows: BTreeMap<(Kind, Topology), Row>,
+    wrong: Vec<(Case, Vec<String>, Option<PathBuf>)>,
+}
+
+#[derive(Debug, Default)]
+struct Row {
+    runs: usize,
+    hit: usize,
+    places: usize,
+    resumes: u32,
+    wrong: usize,
+    seconds: f32,
+}
+
+impl Table {
+    /// Enters a result.
+    pub(super) fn enter(&mut self, case: Case, result: Result) {
+        let row = self.rows.entry((case.kind, case.topology)).or_default();
+        row.runs += 1;
+        row.hit += usize::from(result.hit);
+        row.places += if case.kind == Kind::Kill { result.covered.len() } else { usize::from(result.hit) };
+        row.resumes += result.resumes;
+        row.seconds += result.took.as_secs_f32();
+        if !result.wrong.is_empty() {
+            row.wrong += 1;
+            self.wrong.push((case, result.wrong, result.kept));
+        }
+    }
+
+    /// The cases in which something was not as it should be: what, and where the fleet was left.
+    pub(super) fn wrong(&self) -> &[(Case, Vec<String>, Option<PathBuf>)] {
+        &self.wrong
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:<12}{:<18}{:>6}{:>8}{:>8}{:>9}{:>7}{:>10}",
+            "disturbed", "topology", "runs", "struck", "places", "resumes", "wrong", "s per run"
+        )?;
+        for ((kind, topology), row) in &self.rows {
+            let Row { runs, hit, places, resumes, wrong, seconds } = row;
+            let each = seconds / (*runs).max(1) as f32;
+            writeln!(
+                f,
+                "{:<12}{:<18}{runs:>6}{hit:>8}{places:>8}{resumes:>9}{wrong:>7}{each:>10.1}",
+                kind.as_str(),
+                topology.as_str()
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,264 @@
+//! The invariants, judged after a history from what really happened on the hosts.
+
+use crate::truth::{Decision, Truth};
+use controller::plan::{Phase, Plan, PlannedStep};
+use proto::StepId;
+use proto::event::Outcome;
+use proto::message::{Attempt, Mode};
+use proto::step::{Action, Repeat};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Where a step stands in its plan.
+struct Place<'p> {
+    step: &'p PlannedStep,
+    platform: usize,
+    /// The number of its stage within the platform.
+    stage: usize,
+    /// Its position within its stage.
+    position: usize,
+    phase: Phase,
+    tolerant: bool,
+}
+
+/// What is known of a step in one run.
+#[derive(Default)]
+struct Known {
+    proven: bool,
+    /// Its last end, if no attempt has begun since.
+    bad: Option<Outcome>,
+    running: bool,
+    attempts: BTreeSet<u32>,
+    revoked: BTreeSet<u32>,
+    acted: bool,
+    /// A person wants it again, and no attempt has begun since.
+    retry: bool,
+}
+
+/// Checks what happened in one run against its plan.
+pub(crate) struct Judge<'p> {
+    run: &'p str,
+    places: BTreeMap<&'p StepId, Place<'p>>,
+    limit: Option<&'p BTreeSet<String>>,
+    known: BTreeMap<&'p StepId, Known>,
+    /// Platforms that left preflight, or were left by the controller.
+    touched: BTreeSet<usize>,
+    left: BTreeSet<usize>,
+    /// Hosts that were out of the controller's reach once.
+    lost: BTreeSet<String>,
+    names: Vec<&'p str>,
+}
+
+impl<'p> Judge<'p> {
+    pub(crate) fn new(run: &'p str, plan: &'p Plan, limit: Option<&'p BTreeSet<String>>) -> Self {
+        let mut places = BTreeMap::new();
+        for (platform, of) in plan.platforms.iter().enumerate() {
+            let stages = of.phases.iter().flat_map(|phase| phase.stages.iter().map(move |stage| (phase.name, stage)));
+            for (number, (phase, stage)) in stages.enumerate() {
+                for (position, step) in stage.steps.iter().enumerate() {
+                    let tolerant = stage.tolerant;
+                    places.insert(&step.id, Place { step, platform, stage: number, position, phase, tolerant });
+                }
+            }
+        }
+        let known = places.keys().map(|id| (*id, Known::default())).collect();
+        let names = plan.platforms.iter().map(|platform| platform.name.as_str()).collect();
+        Self { run, places, limit, known, touched: BTreeSet::new(), left: BTreeSet::new(), lost: BTreeSet::new(), names }
+    }
+
+    /// Takes in everything that happened, in order.
+    ///
+    /// # Errors
+    /// What must not have happened.
+    pub(crate) fn all<'t>(&mut self, truth: impl Iterator<Item = &'t Truth>) -> Result<(), String> {
+        truth.into_iter().try_for_each(|what| self.take(what))
+    }
+
+    fn known(&mut self, id: &StepId) -> Result<&mut Known, String> {
+        self.known.get_mut(id).ok_or_else(|| format!("{id} is in no plan"))
+    }
+
+    fn take(&mut self, what: &Truth) -> Result<(), String> {
+        match what {
+            Truth::Began { run, at, mode, host, .. } if run == self.run => self.began(host, at, *mode),
+            Truth::Acted { run, at, .. } if run == self.run => self.acted(at),
+            Truth::Died { run, at, .. } if run == self.run => {
+                self.known(&at.step)?.running = false;
+                Ok(())
+            }
+            Truth::Ended { run, at, outcome, .. } if run == self.run => {
+                let known = self.known(&at.step)?;
+                known.running = false;
+                known.proven |= outcome.is_proof();
+                known.bad = Some(*outcome).filter(|outcome| !outcome.is_proof());
+                Ok(())
+            }
+            Truth::Revoked { run, at, .. } if run == self.run => {
+                self.known(&at.step)?.revoked.insert(at.attempt);
+                Ok(())
+            }
+            Truth::Inspected { run, host } if run == self.run => {
+                for (id, place) in &self.places {
+                    if place.step.host == *host
+                        && matches!(place.step.spec.action, Action::Inspect { .. })
+                        && let Some(known) = self.known.get_mut(id)
+                    {
+                        known.proven = true;
+                    }
+                }
+                Ok(())
+            }
+            Truth::Decided { run, step, what } if run == self.run => {
+                let known = self.known(step)?;
+                match what {
+                    Decision::Retry => known.retry = true,
+                    Decision::Skip => {}
+                    Decision::Accept | Decision::Confirm => known.proven = true,
+                }
+                Ok(())
+            }
+            Truth::Lost { run, host } if run == self.run => {
+                self.lost.insert(host.clone());
+                Ok(())
+            }
+            Truth::Left { run, platform } if run == self.run => {
+                self.left.extend(self.names.iter().position(|name| name == platform));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn began(&mut self, host: &str, at: &Attempt, mode: Mode) -> Result<(), String> {
+        let place = self.places.get(&at.step).ok_or_else(|| format!("{} is in no plan", at.step))?;
+        if place.step.host != host {
+            return Err(format!("{} began on {host}, which is not its host", at.step));
+        }
+        if mode == Mode::Act && self.limit.is_some_and(|limit| !limit.contains(host)) {
+            return Err(format!("{} acts, although the run is limited to other hosts", at.step));
+        }
+        self.order(place)?;
+        self.preflight(place)?;
+        let touched = place.phase != Phase::Preflight;
+        let platform = place.platform;
+        let known = self.known(&at.step)?;
+        if !known.attempts.insert(at.attempt) {
+            return Err(format!("attempt {} of {} began twice", at.attempt, at.step));
+        }
+        if known.revoked.contains(&at.attempt) {
+            return Err(format!("attempt {} of {} began after it was taken back", at.attempt, at.step));
+        }
+        if std::mem::replace(&mut known.running, true) {
+            return Err(format!("attempt {} of {} began while another one runs", at.attempt, at.step));
+        }
+        if touched {
+            self.touched.insert(platform);
+        }
+        Ok(())
+    }
+
+    /// Everything that must be proven before a step of this place begins, is.
+    fn order(&self, place: &Place) -> Result<(), String> {
+        for (id, other) in &self.places {
+            let earlier_stage = other.stage < place.stage;
+            let same_stage = other.stage == place.stage;
+            let earlier_wave = same_stage && other.step.wave < place.step.wave;
+            let own = other.step.host == place.step.host;
+            let before_on_host = same_stage && own && other.step.wave == place.step.wave && other.position < place.position;
+            if other.platform != place.platform || !(earlier_stage || earlier_wave || before_on_host) {
+                continue;
+            }
+            let known = &self.known[*id];
+            // On the way back a host that fails or stays away drops out, and the others go on without it.
+            let dropped = place.tolerant && other.tolerant && !own && (self.lost.contains(&other.step.host) || self.failed(other));
+            if !known.proven && !dropped {
+                return Err(format!("{} began before {id} was proven", place.step.id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a step of a host failed on the way back.
+    fn failed(&self, of: &Place) -> bool {
+        let same = |place: &Place| place.platform == of.platform && place.tolerant && place.step.host == of.step.host;
+        self.places.iter().any(|(id, place)| same(place) && self.known[*id].bad.is_some())
+    }
+
+    /// When a platform is touched for the first time, no other is in the middle of its preflight.
+    fn preflight(&self, place: &Place) -> Result<(), String> {
+        if place.phase == Phase::Preflight || self.touched.contains(&place.platform) {
+            return Ok(());
+        }
+        for (id, other) in &self.places {
+            let over = self.touched.contains(&other.platform) || self.left.contains(&other.platform);
+            if other.phase == Phase::Preflight && !over && !self.known[*id].proven {
+                return Err(format!("{} began before the preflight of {} was over", place.step.id, self.names[other.platform]));
+            }
+        }
+        Ok(())
+    }
+
+    fn acted(&mut self, at: &Attempt) -> Result<(), String> {
+        let repeat = self.places.get(&at.step).map_or(Repeat::Ask, |place| place.step.spec.repeat);
+        let known = self.known(&at.step)?;
+        if known.proven {
+            return Err(format!("attempt {} of {} acted although the step was done", at.attempt, at.step));
+        }
+        let again = std::mem::replace(&mut known.acted, true);
+        let allowed = match repeat {
+            Repeat::Ask => false,
+            // Only an attempt that is dead and provably did nothing may be repeated without asking.
+            Repeat::Allowed => known.bad == Some(Outcome::Failed),
+        };
+        if again && !std::mem::take(&mut known.retry) && !allowed {
+            return Err(format!("attempt {} of {} acted again after {:?}, and nobody had decided that", at.attempt, at.step, known.bad));
+        }
+        known.bad = None;
+        Ok(())
+    }
+
+    /// Whether every step was proven, or a person answered for it.
+    ///
+    /// # Errors
+    /// A step that was not.
+    pub(crate) fn complete(&self) -> Result<(), String> {
+        let missing = self.places.iter().find(|(id, place)| !place.tolerant && !self.known[**id].proven);
+        missing.map_or(Ok(()), |(id, _)| Err(format!("the run {} says that all is well, and {id} was never proven", self.run)))
+    }
+}
+
+/// No step begins on a host that another run or a newer token holds.
+///
+/// # Errors
+/// The step that did.
+pub(crate) fn fencing<'t>(truth: impl Iterator<Item = &'t Truth>) -> Result<(), String> {
+    let mut held: BTreeMap<&str, (&str, u64)> = BTreeMap::new();
+    let mut highest: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut running: BTreeMap<&str, &Attempt> = BTreeMap::new();
+    for what in truth {
+        match what {
+            Truth::Locked { host, run, token } => {
+                held.insert(host, (run, *token));
+                if highest.insert(host, *token).is_some_and(|before| before >= *token) {
+                    return Err(format!("{host} gave out the token {token}, which is not newer than those before it"));
+                }
+            }
+            Truth::Released { host } => {
+                held.remove(host.as_str());
+            }
+            Truth::Began { host, run, at, token, .. } => {
+                if held.get(host.as_str()) != Some(&(run.as_str(), *token)) {
+                    let holder = held.get(host.as_str());
+                    return Err(format!("{} of {run} began on {host} with token {token}, and {holder:?} held it", at.step));
+                }
+                if let Some(other) = running.insert(host, at) {
+                    return Err(format!("{} began on {host} while {} still ran there", at.step, other.step));
+                }
+            }
+            Truth::Died { host, .. } | Truth::Ended { host, .. } => {
+                running.remove(host.as_str());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
