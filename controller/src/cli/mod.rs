@@ -9,6 +9,7 @@ pub mod control;
 pub mod decide;
 pub mod cleanup;
 pub mod exec;
+pub mod from_hosts;
 mod follow;
 pub mod hosts;
 pub mod init;

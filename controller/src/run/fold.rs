@@ -82,6 +82,12 @@ impl RunState {
         if state.end.is_some_and(|end| end != RunOutcome::Ok) {
             state.end = None;
         }
+        // A tolerant stage that the platform left without this host: it has another chance in it.
+        if at.stage < state.at {
+            state.at = at.stage;
+            let host = state.stages[at.stage].waves[at.wave].queues[at.queue].host.clone();
+            state.dropped.remove(&host);
+        }
         match decision {
             // Whoever skipped it before wants it carried out after all.
             "retry" => {
@@ -101,6 +107,11 @@ impl RunState {
 
     fn apply_to_step(&mut self, platform: usize, step: usize, event: &Event) {
         let at = &mut self.platforms[platform].steps[step];
+        match &event.kind {
+            Kind::StepAlert { .. } => at.alerted = true,
+            Kind::StepGranted { .. } => at.alerted = false,
+            _ => {}
+        }
         let status = match &event.kind {
             Kind::StepGranted { .. } => {
                 at.attempt = event.scope.attempt.unwrap_or(at.attempt + 1);
@@ -149,7 +160,8 @@ impl RunState {
         self.away.clear();
         self.unreachable.clear();
         self.locked = false;
-        self.paused = false;
+        // An abort is finished by whoever comes next.
+        self.paused = self.aborted;
         for number in 0..self.platforms.len() {
             let platform = &mut self.platforms[number];
             if platform.end == Some(RunOutcome::Ok) {

@@ -1,6 +1,6 @@
 //! One history out of several: the lines that controllers left with the hosts, and what the hosts say themselves. Pure.
 
-use super::journal::{Draft, Origin};
+use super::journal::{Draft, Origin, rfc3339};
 use super::kept::{Kept, Line, Part};
 use super::rebuild::{RebuildError, fold};
 use super::stage::{Executor, executor};
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 /// Something in a host's journal.
 enum Item {
     /// An event of the controller's own.
-    Line(Line),
+    Line(Box<Line>),
     /// A controller had the host's lock.
     Claimed { token: u64 },
     /// A step was granted, for the first time in this attempt.
@@ -47,7 +47,7 @@ impl Journal {
                         };
                         match Kept::from_line(line).map_err(error)? {
                             Kept::Part(part) => drop(parts.insert(part.platform.name.clone(), *part)),
-                            Kept::Line(line) => items.push(Item::Line(*line)),
+                            Kept::Line(line) => items.push(Item::Line(line)),
                         }
                     }
                 }
@@ -100,7 +100,7 @@ pub(super) fn merge(plan: &Plan, journals: &BTreeMap<&str, Journal>) -> Result<V
                     let position = (ranks.get(&line.record).copied().unwrap_or_default(), line.event.seq);
                     at = at.max(position);
                     let (first, holder) = lines.entry(position).or_insert((line, host));
-                    if *first != line {
+                    if *first != line.as_ref() {
                         let platform = line.event.scope.platform.clone().unwrap_or_default();
                         let what = format!("an event (number {})", line.event.seq);
                         return Err(RebuildError::Disagree { platform, what, hosts: fold([*holder, *host].into_iter()) });
@@ -148,9 +148,14 @@ pub(super) fn merge(plan: &Plan, journals: &BTreeMap<&str, Journal>) -> Result<V
     let mut sequence: Vec<(Position, Draft)> = lines
         .iter()
         .filter(|(position, (line, _))| takes_part(line) && stands(**position, &line.event))
-        .map(|(position, (line, _))| (*position, Draft::new(line.event.scope.clone(), line.event.kind.clone())))
+        .map(|(position, (line, _))| {
+            let Event { scope, kind, time, .. } = line.event.clone();
+            (*position, Draft::new(scope, kind).at(time))
+        })
         .collect();
-    sequence.extend(own);
+    // What a host does not give a time for came with the newest line that it had.
+    let time = |at: &Position| lines.get(at).map(|(line, _)| line.event.time.clone());
+    sequence.extend(own.into_iter().map(|(at, draft)| (at, Draft { time: draft.time.clone().or_else(|| time(&at)), ..draft })));
     // Stable: a line stays before what follows it, and what one host says stays in its order.
     sequence.sort_by_key(|(position, _)| *position);
     Ok(sequence.into_iter().map(|(_, draft)| draft).collect())
@@ -199,7 +204,8 @@ fn of_host(scope: &Scope, event: HostEvent) -> Draft {
             Kind::StepFinished { outcome, exit_code, duration_ms, message, died }
         }
     };
-    Draft { scope: attempt(scope, event.attempt), kind, origin: Some(origin) }
+    let time = i64::try_from(origin.time_ms).ok().and_then(|time| jiff::Timestamp::from_millisecond(time).ok()).map(rfc3339);
+    Draft { time, ..Draft::of_host(attempt(scope, event.attempt), kind, origin) }
 }
 
 /// The scope of every step of a plan.
@@ -230,7 +236,8 @@ fn ranks(journals: &BTreeMap<&str, Journal>) -> HashMap<String, usize> {
     for journal in journals.values() {
         let mut seen: Vec<&str> = Vec::new();
         for item in &journal.items {
-            let Item::Line(Line { record, event }) = item else { continue };
+            let Item::Line(line) = item else { continue };
+            let Line { record, event } = line.as_ref();
             if !seen.contains(&record.as_str()) {
                 seen.push(record);
                 let known = depth.entry(record).or_insert((0, &event.time));

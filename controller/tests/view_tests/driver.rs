@@ -32,7 +32,7 @@ pub(crate) async fn recorded(state_dir: &Path, events: &[Event]) -> RunDir {
 fn draft(event: &Event) -> Draft {
     // What a host said has a place in the host's own journal.
     let origin = event.host_seq.map(|seq| Origin { time_ms: 0, boot_id: "b".to_owned(), seq });
-    Draft { scope: event.scope.clone(), kind: event.kind.clone(), origin }
+    Draft { scope: event.scope.clone(), kind: event.kind.clone(), origin, time: None }
 }
 
 /// The controller.
