@@ -118,25 +118,33 @@ fn a_failed_step_is_retried_skipped_and_accepted() {
     }
     // Nobody may start it again unasked.
     site.caravan(&["resume"]).expect(1);
-    let attempts = || {
-        let mine =
-            |event: &proto::Event| event.scope.step.as_deref() == Some(step) && matches!(event.kind, Kind::StepGranted { .. });
-        site.events().iter().filter(|event| mine(event)).count()
+    let attempts = || -> Vec<bool> {
+        let mine = |event: &proto::Event| event.scope.step.as_deref() == Some(step);
+        let acts = |event: proto::Event| match event.kind {
+            Kind::StepGranted { prove, .. } => Some(!prove),
+            _ => None,
+        };
+        site.events().into_iter().filter(mine).filter_map(acts).collect()
     };
-    assert_eq!(attempts(), 1);
+    assert_eq!(attempts(), [true]);
 
     let retried = site.caravan(&["retry", &run, "emea-trk2/site.agreed", "--reason", "try once more"]).expect(0);
     assert!(retried.stderr.contains(&format!("resume {run}")), "{}", retried.stderr);
     let again = site.caravan(&["resume"]).expect(1);
     assert!(again.stderr.contains("site.agreed (attempt 2)"), "{}", again.stderr);
-    assert_eq!(attempts(), 2);
+    assert_eq!(attempts(), [true, true]);
 
     site.caravan(&["skip", &run, step, "--reason", "agreed on the phone"]).expect(0);
     let unproven = site.caravan(&["resume"]);
     assert!([1, 5].contains(&unproven.code), "a step that is skipped proves nothing: {}", unproven.stderr);
+    // Whoever wants it carried out after all says so.
+    site.caravan(&["retry", &run, step]).expect(0);
+    site.caravan(&["resume"]).expect(1);
+    site.caravan(&["skip", &run, step, "--reason", "agreed on the phone"]).expect(0);
     let accepted = format!("{step}=agreed on the phone, ticket 4711");
     site.caravan(&["resume", "--accept-unproven", &accepted]).expect(0);
     site.assert_no_violations();
+    assert_eq!(attempts(), [true, true, false, true, false], "whether each attempt acted, or only its probe ran");
     let report = site.caravan(&["report"]).expect(0);
     for expected in ["WITHOUT PROOF", "try once more", "agreed on the phone, ticket 4711"] {
         assert!(report.stdout.contains(expected), "{expected}\n{}", report.stdout);

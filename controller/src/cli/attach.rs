@@ -159,3 +159,24 @@ fn tail(path: &Path, known: u64) -> io::Result<Option<(u64, String)>> {
     file.take(TAIL).read_to_end(&mut bytes)?;
     Ok(Some((length, String::from_utf8_lossy(&bytes).into_owned())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_output_is_read_again_only_when_it_grew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0001.log");
+        assert!(tail(&path, 0).is_err(), "nothing was printed yet");
+        std::fs::write(&path, "one\n").unwrap();
+        assert_eq!(tail(&path, 0).unwrap(), Some((4, "one\n".to_owned())));
+        assert_eq!(tail(&path, 4).unwrap(), None);
+        // What is cut in the middle of a character is shown all the same.
+        let long = format!("{}\nlast\n", "ü".repeat(5000));
+        std::fs::write(&path, &long).unwrap();
+        let (length, text) = tail(&path, 4).unwrap().unwrap();
+        assert_eq!(length, long.len() as u64);
+        assert!(text.ends_with("ü\nlast\n") && text.len() < 5000, "{}", text.len());
+    }
+}

@@ -89,7 +89,12 @@ impl RunState {
             state.dropped.remove(&host);
         }
         match decision {
-            "retry" | "repeat" | "resume" => self.set(platform, step, StepStatus::Planned),
+            // Whoever skipped it before wants it carried out after all.
+            "retry" => {
+                at.skipped = false;
+                self.set(platform, step, StepStatus::Planned);
+            }
+            "repeat" | "resume" => self.set(platform, step, StepStatus::Planned),
             "skip" => {
                 at.skipped = true;
                 self.set(platform, step, StepStatus::Planned);

@@ -407,6 +407,18 @@ fn what_to_do_next_depends_on_what_waits() {
             "Then: caravan -i 'my fleet.yaml' --state-dir runs resume 2026-11-22-q7".to_owned(),
         ]
     );
+    // The probe of a step that was skipped has the first word.
+    tale.decide("skip", TRK).attempt(TRK, 2).of_step(500, TRK, 2, finished(Outcome::Failed, "its effect is not there", false));
+    let unproven = commands(&tale, false);
+    assert_eq!(
+        unproven[..2],
+        [
+            format!("If it is to act after all: caravan --state-dir runs retry 2026-11-22-q7 {TRK}"),
+            format!(
+                "If it counts all the same: caravan -i 'my fleet.yaml' --state-dir runs resume 2026-11-22-q7 --accept-unproven {TRK}=REASON"
+            ),
+        ]
+    );
     tale.of_host(1, "mta1.emea.example.net", Kind::HostLocked { reason: "held by run x".to_owned() });
     assert!(commands(&tale, false).iter().any(|line| line.contains("--take-over REASON")));
     tale.decide("abort", "run").add(1, Scope::default(), Kind::RunFinished { outcome: RunOutcome::Aborted, exit_code: 0 });
