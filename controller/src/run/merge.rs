@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 /// Something in a host's journal.
 enum Item {
     /// An event of the controller's own.
-    Line(Line),
+    Line(Box<Line>),
     /// A controller had the host's lock.
     Claimed { token: u64 },
     /// A step was granted, for the first time in this attempt.
@@ -47,7 +47,7 @@ impl Journal {
                         };
                         match Kept::from_line(line).map_err(error)? {
                             Kept::Part(part) => drop(parts.insert(part.platform.name.clone(), *part)),
-                            Kept::Line(line) => items.push(Item::Line(*line)),
+                            Kept::Line(line) => items.push(Item::Line(line)),
                         }
                     }
                 }
@@ -100,7 +100,7 @@ pub(super) fn merge(plan: &Plan, journals: &BTreeMap<&str, Journal>) -> Result<V
                     let position = (ranks.get(&line.record).copied().unwrap_or_default(), line.event.seq);
                     at = at.max(position);
                     let (first, holder) = lines.entry(position).or_insert((line, host));
-                    if *first != line {
+                    if *first != &**line {
                         let platform = line.event.scope.platform.clone().unwrap_or_default();
                         let what = format!("an event (number {})", line.event.seq);
                         return Err(RebuildError::Disagree { platform, what, hosts: fold([*holder, *host].into_iter()) });
@@ -236,7 +236,8 @@ fn ranks(journals: &BTreeMap<&str, Journal>) -> HashMap<String, usize> {
     for journal in journals.values() {
         let mut seen: Vec<&str> = Vec::new();
         for item in &journal.items {
-            let Item::Line(Line { record, event }) = item else { continue };
+            let Item::Line(line) = item else { continue };
+            let Line { record, event } = &**line;
             if !seen.contains(&record.as_str()) {
                 seen.push(record);
                 let known = depth.entry(record).or_insert((0, &event.time));

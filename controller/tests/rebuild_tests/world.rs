@@ -276,7 +276,7 @@ fn take(world: &World, host: &SimHost, order: ToAgent) -> bool {
 /// Everything about a step that a plan has to say, for a step about which nothing matters but its place.
 pub(crate) fn step(platform: &str, phase: Phase, stage: &str, host: &str, number: usize, wave: u32, action: Action) -> PlannedStep {
     let id = StepId(format!("{platform}/{phase}/{stage}/{host}/w{wave}-s{number}"));
-    let repeat = if number % 2 == 0 { Repeat::Allowed } else { Repeat::Ask };
+    let repeat = if number.is_multiple_of(2) { Repeat::Allowed } else { Repeat::Ask };
     PlannedStep {
         id: id.clone(),
         name: format!("w{wave}-s{number}"),
