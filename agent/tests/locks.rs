@@ -75,15 +75,20 @@ fn a_host_has_one_holder_and_its_tokens_only_grow() {
     assert_eq!(token(taken), 4);
     refused(attach(&mut bridge, OTHER, claim("desk", "three")), &["operator@home", "the workstation burned"]);
 
+    // Who lost it does not take it back by coming again, with whatever right it had: only another controller does.
+    for before in [claim("desk", "one"), claim("home", "two"), succeeding("desk", RUN)] {
+        refused(attach(&mut bridge, RUN, taking_over(before, "again")), &["does not hold the host any more", "operator@home"]);
+    }
+
     // Released, by its holder alone; the token stays.
     let mut stale = Bridge::open();
     let mut home = Bridge::open();
     assert_eq!(token(attach(&mut home, RUN, claim("home", "four"))), 4);
-    refused(stale.try_attach(&host, RUN, claim("desk", "two")), &["another workstation"]);
+    refused(stale.try_attach(&host, RUN, claim("desk", "two")), &["does not hold the host"]);
     home.finish();
     assert_eq!(host.read("state/lock"), "{\"token\":4}");
     assert_eq!(token(stale.try_attach(&host, OTHER, claim("desk", "two"))), 5);
-    stale.end(false);
+    stale.end(true);
 }
 
 #[test]
@@ -189,6 +194,21 @@ fn a_run_that_is_gone_on_with_takes_back_what_its_first_controller_granted() {
     two.attempt = 2;
     second.perform(two).expect(Outcome::Ok);
     assert_eq!(host.read("acted"), "second\n");
+    second.finish();
+}
+
+#[test]
+fn who_goes_on_with_a_run_has_not_ended_it() {
+    let host = Host::new();
+    let mut first = Bridge::attach(&host);
+    first.grant(vec![waiting(&host, "p/stop/s/h/one")]);
+    host.wait_for("began");
+    first.send(&ToAgent::Finish { release: true });
+    let mut second = Bridge::attach(&host);
+    second.grant(vec![shell(&host, "p/stop/s/h/two", "echo x >> acted")]);
+    go(&host);
+    second.until_finished("p/stop/s/h/two").expect(Outcome::Ok);
+    assert_eq!(host.lock()["controller"].as_str(), Some(second.claim.controller.as_str()));
     second.finish();
 }
 

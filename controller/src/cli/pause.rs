@@ -76,9 +76,10 @@ pub async fn abort(context: &Context, args: &AbortArgs) -> Result<Exit, Failure>
     }
     let view = follower.until_rest(context).await?;
     rest(context, &dir, &view)?;
-    match (view.run.outcome, view.run.exit_code) {
-        (Some(RunOutcome::Aborted), Some(code)) if Exit::from_code(code) == Exit::Locked => Ok(Exit::Locked),
-        (Some(RunOutcome::Aborted), _) => Ok(Exit::Ok),
+    match (view.run.outcome, view.run.exit_code.map(Exit::from_code)) {
+        // The run failed; ending it did not.
+        (Some(RunOutcome::Aborted), Some(Exit::Failed) | None) => Ok(Exit::Ok),
+        (Some(RunOutcome::Aborted), Some(exit)) => Ok(exit),
         _ => Ok(Exit::Failed),
     }
 }

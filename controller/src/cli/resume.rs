@@ -44,6 +44,13 @@ pub async fn run(context: &Context, args: &ResumeArgs) -> Result<Exit, Failure> 
         eprintln!("{done}");
         return Ok(Exit::Ok);
     }
+    if let Some(rollback) = rolled_back_by(context, &left.dir)? {
+        let text = format!(
+            "error: run {} is undone by its rollback {rollback}; what it had proven is not so any more. Resume {rollback}, or start a new run",
+            left.dir.id
+        );
+        return Err(Failure::new(Exit::Usage, text));
+    }
     start::check_ids(&left.plan, &site.fleet, &args.with)?;
     left.drive(context, &site, "resume", &args.with, None).await
 }
@@ -63,6 +70,19 @@ pub(super) async fn abort(context: &Context, run: Option<&str>, reason: &str) ->
         Exit::Failed => Ok(Exit::Ok),
         other => Ok(other),
     }
+}
+
+/// The rollback of a run that has begun something, if there is one.
+fn rolled_back_by(context: &Context, dir: &RunDir) -> Result<Option<String>, Failure> {
+    let runs = Store::new(&context.state_dir).runs().map_err(|e| start::internal(&e))?;
+    // A run that cannot be read is no reason to hold this one up.
+    let undoes = |run: &&RunDir| {
+        let events = run.events().unwrap_or_default();
+        let of_this =
+            events.iter().any(|event| matches!(&event.kind, Kind::RunStarted { undoes: Some(undone), .. } if *undone == dir.id));
+        of_this && events.iter().any(|event| matches!(event.kind, Kind::StepGranted { .. }))
+    };
+    Ok(runs.iter().find(undoes).map(|run| run.id.clone()))
 }
 
 /// A run as a controller left it. Its record is ours as long as this lives.
@@ -99,7 +119,10 @@ impl Left {
                     return Err(Failure::new(Exit::Usage, text));
                 }
                 Err(error @ JournalError::Held { .. }) => return Err(start::journal_failure(&error)),
-                Ok(_) | Err(_) => {
+                Err(error @ (JournalError::TooNew { .. } | JournalError::Read { .. } | JournalError::Write { .. })) => {
+                    return Err(start::journal_failure(&error));
+                }
+                Ok(_) | Err(JournalError::Broken { .. } | JournalError::Line { .. }) => {
                     let aside = store.set_aside(&here).map_err(|e| start::internal(&e))?;
                     eprintln!("notice: what was here of run {run} cannot be used; it was set aside as {}", aside.display());
                 }

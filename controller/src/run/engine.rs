@@ -197,6 +197,9 @@ impl<'o, H: Hosts> Engine<'o, H> {
         if let Some(reason) = self.options.abort.clone() {
             return self.abort(operator, reason).await;
         }
+        if self.state.was_aborted() {
+            return Ok(());
+        }
         let reason = "the run was resumed; the runbook allows this step to be started again, and its probe is asked first";
         let again = self.state.repeatable().into_iter().filter_map(|(platform, index)| {
             let step = self.state.step(platform, index)?;
@@ -249,16 +252,17 @@ impl<'o, H: Hosts> Engine<'o, H> {
         {
             return Ok(self.stop_and_retry(step, operator, reason));
         }
-        let mut what = what;
+        let (mut what, mut accepted) = (what, None);
         if let Signal::Accept { step, operator, reason } = &what
             && self.state.find_text(step).is_some_and(|planned| !self.state.is_skipped(planned))
         {
             // Its probe has the first word.
-            self.options.accepted.insert(step.clone(), reason.clone());
+            accepted = Some((step.clone(), reason.clone()));
             what = Signal::Skip { step: step.clone(), operator: operator.clone(), reason: reason.clone() };
         }
         match decide::draft(&self.state, &what) {
             Ok(drafts) => {
+                self.options.accepted.extend(accepted);
                 self.commit(drafts).await?;
                 Ok(Ok("recorded".to_owned()))
             }
@@ -318,11 +322,12 @@ impl<'o, H: Hosts> Engine<'o, H> {
 
     /// The supervisors end with their run. The hosts of a platform that is half migrated stay this run's; all others are let go.
     async fn part(&mut self) {
-        let mut waiting: BTreeSet<String> = BTreeSet::new();
+        let (mut waiting, mut released) = (BTreeSet::new(), BTreeSet::new());
         for (host, orders) in &self.orders {
             let release = self.state.platform_of(host).is_none_or(|platform| !self.state.keeps_locks(platform));
             if orders.send(Order::Finish { release }).is_ok() {
                 waiting.insert(host.clone());
+                released.extend(release.then(|| host.clone()));
             }
         }
         let end = Instant::now() + PARTING;
@@ -332,12 +337,17 @@ impl<'o, H: Hosts> Engine<'o, H> {
                     waiting.remove(&host);
                 }
                 Ok(Some((host, Report::StillLocked(reason)))) => {
-                    tracing::warn!("{host} stays locked by this run: {reason}; resume the run to release it");
+                    tracing::warn!("{host} stays locked by this run: {reason}; `--take-over REASON` takes it");
                     waiting.remove(&host);
                 }
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => break,
             }
+        }
+        for host in waiting.iter().filter(|host| released.contains(*host)) {
+            tracing::warn!(
+                "{host} did not say that this run's lock there is released; should it stay, `--take-over REASON` takes it"
+            );
         }
     }
 

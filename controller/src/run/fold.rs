@@ -155,7 +155,8 @@ impl RunState {
         self.away.clear();
         self.unreachable.clear();
         self.locked = false;
-        self.paused = false;
+        // An abort is finished by whoever comes next.
+        self.paused = self.aborted;
         for number in 0..self.platforms.len() {
             let platform = &mut self.platforms[number];
             if platform.end == Some(RunOutcome::Ok) {

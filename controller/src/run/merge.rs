@@ -100,7 +100,7 @@ pub(super) fn merge(plan: &Plan, journals: &BTreeMap<&str, Journal>) -> Result<V
                     let position = (ranks.get(&line.record).copied().unwrap_or_default(), line.event.seq);
                     at = at.max(position);
                     let (first, holder) = lines.entry(position).or_insert((line, host));
-                    if *first != &**line {
+                    if *first != line.as_ref() {
                         let platform = line.event.scope.platform.clone().unwrap_or_default();
                         let what = format!("an event (number {})", line.event.seq);
                         return Err(RebuildError::Disagree { platform, what, hosts: fold([*holder, *host].into_iter()) });
@@ -237,7 +237,7 @@ fn ranks(journals: &BTreeMap<&str, Journal>) -> HashMap<String, usize> {
         let mut seen: Vec<&str> = Vec::new();
         for item in &journal.items {
             let Item::Line(line) = item else { continue };
-            let Line { record, event } = &**line;
+            let Line { record, event } = line.as_ref();
             if !seen.contains(&record.as_str()) {
                 seen.push(record);
                 let known = depth.entry(record).or_insert((0, &event.time));

@@ -7,10 +7,10 @@ use super::journal::{Draft, Origin};
 use super::options::{EngineError, HostReading, Read};
 use crate::hosts::{AgentHello, Hosts, OpenError};
 use crate::plan::{PlannedStep, Reversibility};
-use proto::{Probe, Reading};
 use proto::event::{Kind, Outcome, Scope};
 use proto::message::{Attempt, Happened, HostEvent};
 use proto::step::Repeat;
+use proto::{Probe, Reading};
 
 /// How often a step that is killed is started, all in all, before a person has to look.
 const ATTEMPTS: u32 = 3;
@@ -163,7 +163,9 @@ impl<H: Hosts> Engine<'_, H> {
             // What this controller granted was not sent: it is taken back before it began. One before it may have sent it.
             let kind = match self.state.may_have_begun(&step) {
                 false => Kind::StepRevoked,
-                true => not_known(format!("{error}; what the step did is not known. The host says so once it is back: resume then")),
+                true => {
+                    not_known(format!("{error}; what the step did is not known. The host says so once it is back: resume then"))
+                }
             };
             drafts.extend(self.draft_for(&step, kind));
         }

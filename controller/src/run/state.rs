@@ -325,7 +325,7 @@ impl RunState {
 
     /// Whether every platform is over, or the run was paused and nothing is open any more.
     pub fn at_rest(&self) -> bool {
-        let idle = |p: &PlatformState| p.claiming.is_empty() && p.stages.get(p.at).is_none_or(|stage| stage.open == 0);
+        let idle = |p: &PlatformState| p.claiming.is_empty() && p.stages.iter().all(|stage| stage.open == 0);
         self.platforms.iter().all(|p| p.end.is_some() || (self.paused && idle(p)))
     }
 
@@ -535,7 +535,7 @@ impl RunState {
             p.findings.iter().any(finding_holds) || p.steps.iter().any(failed)
         });
         if self.aborted {
-            (RunOutcome::Aborted, if self.locked { 4 } else { 1 })
+            (RunOutcome::Aborted, 1)
         } else if self.locked {
             (RunOutcome::Stopped, 4)
         } else if failed {

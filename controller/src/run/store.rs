@@ -280,13 +280,14 @@ fn sync_dir(path: &Path) -> Result<(), StoreError> {
     fs::File::open(path).and_then(|dir| dir.sync_all()).map_err(io_error("sync", path))
 }
 
-/// Three letters or digits that nobody mistakes for one another.
+/// Six letters or digits, since hosts keep runs of several workstations side by side, that nobody mistakes for one another.
 fn suffix() -> String {
     const ALPHABET: &[u8; 32] = b"23456789abcdefghjkmnpqrstuvwxyz0";
-    let mut bytes = [0u8; 3];
+    let mut bytes = [0u8; 6];
     if getrandom::fill(&mut bytes).is_err() {
         // Without a random source the process id has to do: ids need to be distinct, not secret.
-        bytes.copy_from_slice(&std::process::id().to_le_bytes()[..3]);
+        let now = jiff::Timestamp::now().as_nanosecond().to_le_bytes();
+        bytes.iter_mut().zip(now.iter().zip(std::process::id().to_le_bytes().iter().cycle())).for_each(|(b, (n, id))| *b = n ^ id);
     }
     bytes.iter().map(|b| char::from(ALPHABET[usize::from(b & 31)])).collect()
 }
