@@ -228,4 +228,29 @@ fn a_run_whose_controller_was_killed_is_put_together_from_its_hosts() {
     let missing = gather(None).unwrap_err();
     assert_eq!(missing.exit.code(), 3);
     assert!(missing.message.contains("emea-trk2 did not give theirs"), "{missing}");
+    site.lab.host("emea-trk2").up().unwrap();
+
+    // Another workstation goes on with it. Its journal is proven by the hosts, although it is not the one that they were told of first.
+    let state = site.root().join("another-workstation");
+    let elsewhere = |args: &[&str]| {
+        let mut command = site.command(&[]);
+        let program = command.get_program().to_owned();
+        let mut other = std::process::Command::new(program);
+        other.arg("-i").arg(site.lab.inventory()).arg("--state-dir").arg(&state).args(args).env_clear();
+        other.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(std::process::Stdio::null());
+        command = other;
+        let output = command.output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ran { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+    };
+    elsewhere(&["resume", "--from-hosts", "--take-over", "the workstation is gone"]).expect(0);
+    site.assert_no_violations();
+    let began = site.records("emea").iter().filter(|record| record.event == lab::Event::PostupgradeBegan).count();
+    assert_eq!(began, 1, "what ran was adopted");
+    let told = elsewhere(&["report", "--format", "json"]).expect(0).json()["journal"]["chain"].clone();
+    assert_eq!(told["sound"], true, "{told:#}");
+    assert!(told["hosts"]["agree"].as_array().is_some_and(|hosts| !hosts.is_empty()), "{told:#}");
+    // The first workstation's record is still what the hosts were told by it, and says that it is not the whole.
+    let told = site.caravan(&["report", "--format", "json"]).expect(0).json()["journal"]["chain"].clone();
+    assert_eq!((&told["sound"], told["hosts"]["elsewhere"].as_array().map(Vec::is_empty)), (&true.into(), Some(false)), "{told:#}");
 }
