@@ -12,6 +12,8 @@ fn killed() -> Site {
     let site = Site::new(STANDARD);
     let ran = site.victim("step_finished:install.packages", "after", &["migrate", "--yes"]);
     assert_eq!(ran.code, -1, "the controller was to be killed: {ran:?}");
+    // What was granted goes on, and is over before a test looks.
+    harness::until("the end of what was granted", || site.count(Event::ConfigReloaded) == 1);
     site
 }
 
@@ -38,14 +40,20 @@ fn a_journal_whose_last_line_is_torn_goes_on_with_a_notice() {
 }
 
 #[test]
-fn a_journal_that_lost_many_lines_learns_them_from_the_hosts() {
+fn an_older_copy_of_a_journal_is_refused_and_put_together_from_the_hosts() {
     let site = killed();
     let text = fs::read_to_string(journal(&site)).unwrap();
     let lines: Vec<&str> = text.lines().collect();
-    // Back to before anything was stopped: a disk that lost its last minutes.
-    let stop = lines.iter().position(|line| line.contains("\"stop.web-server\"") || line.contains("/stop.web-server\"")).unwrap();
+    // Back to before anything was stopped: a disk that lost its last minutes, or a restored backup.
+    let stop = lines.iter().position(|line| line.contains("/stop.web-server\"")).unwrap();
     fs::write(journal(&site), lines[..stop].join("\n") + "\n").unwrap();
-    site.caravan(&["resume"]).expect(0);
+    let records = site.lab.records().unwrap().len();
+    let refused = site.caravan(&["resume"]).expect(7);
+    assert!(refused.stderr.contains("never granted") && refused.stderr.contains("--from-hosts"), "{}", refused.stderr);
+    assert_eq!(site.lab.records().unwrap().len(), records, "nothing was done");
+
+    fs::rename(site.run_dir(), site.root().join("older-copy")).unwrap();
+    site.caravan(&["resume", "--from-hosts"]).expect(0);
     assert_once(&site);
 }
 

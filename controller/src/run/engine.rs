@@ -48,13 +48,13 @@ pub struct Engine<'o, H> {
     /// What hosts are given to keep.
     keeper: Keeper,
     /// How the record goes on: nothing happened yet, or a controller before this one left it.
-    first: First,
+    pub(super) first: First,
     tasks: JoinSet<()>,
     head: String,
 }
 
 /// The first entry that this engine adds to the record.
-enum First {
+pub(super) enum First {
     Started,
     Resumed { cut_bytes: u64, from_hosts: bool },
 }

@@ -9,7 +9,10 @@ impl RunState {
     /// Takes an event in. Events about things that this plan does not have are ignored.
     pub fn apply(&mut self, event: &Event) {
         let scope = &event.scope;
-        if let (Some(host), Some(seq)) = (&scope.host, event.host_seq) {
+        // Where output is kept is written down in front of the end that it comes with, and a write can be cut off between the two: an end
+        // that is not here has to come again.
+        let whole = !matches!(event.kind, Kind::StepOutput { .. });
+        if let (Some(host), Some(seq), true) = (&scope.host, event.host_seq, whole) {
             let known = self.host_seqs.entry(host.clone()).or_default();
             *known = seq.max(*known);
             if event.kind == Kind::StepStarted {

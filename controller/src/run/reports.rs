@@ -1,7 +1,7 @@
 //! From what hosts report to entries of the record.
 
 use super::decide::Decided;
-use super::engine::{Effect, Engine, Inspection, host_scope, now_ms, output_file};
+use super::engine::{Effect, Engine, First, Inspection, host_scope, now_ms, output_file};
 use super::host::Report;
 use super::journal::{Draft, Origin};
 use super::options::{EngineError, HostReading, Read};
@@ -26,7 +26,7 @@ impl<H: Hosts> Engine<'_, H> {
             }
             match report {
                 Report::Claimed { token } => drafts.push(Draft::new(self.claim_scope(&host), Kind::HostClaimed { token })),
-                Report::Event(event) => self.take_event(host, event, &mut drafts, &mut effects),
+                Report::Event(event) => self.take_event(host, event, &mut drafts, &mut effects)?,
                 Report::Inspected { id, readings, agent } => self.take_readings(&host, id, readings, agent, &mut drafts),
                 Report::Line { step, text } => self.observer.line(&host, &step, &text),
                 Report::Revoked(steps) => {
@@ -63,15 +63,25 @@ impl<H: Hosts> Engine<'_, H> {
         Ok(())
     }
 
-    fn take_event(&mut self, host: String, event: HostEvent, drafts: &mut Vec<Draft>, effects: &mut Vec<Effect>) {
+    fn take_event(
+        &mut self,
+        host: String,
+        event: HostEvent,
+        drafts: &mut Vec<Draft>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), EngineError> {
         let origin = Origin { time_ms: event.host_time_ms, boot_id: event.boot_id, seq: event.host_seq };
         // A host speaks for its own open steps and for nothing else.
         if !self.state.awaits(&event.step, &host, Some(event.attempt)) {
+            // A record that was taken up again may be an older copy of itself: then nothing in it says what may happen next.
+            if matches!(self.first, First::Resumed { .. }) && self.state.never_granted(&event.step, &host, event.attempt) {
+                return Err(EngineError::Behind { host, step: event.step.0, attempt: event.attempt });
+            }
             tracing::warn!("{host} reports on {}, which it was not granted or which is over; ignored", event.step);
-            return;
+            return Ok(());
         }
-        let Some((platform, index)) = self.state.find(&event.step) else { return };
-        let Some(step) = self.state.step(platform, index) else { return };
+        let Some((platform, index)) = self.state.find(&event.step) else { return Ok(()) };
+        let Some(step) = self.state.step(platform, index) else { return Ok(()) };
         let (mut follow_up, attempt) = (None, Attempt { step: event.step.clone(), attempt: event.attempt });
         let over = matches!(event.what, Happened::Finished { .. });
         let ack = Effect::Ack { host, host_seq: event.host_seq };
@@ -95,6 +105,7 @@ impl<H: Hosts> Engine<'_, H> {
         if over {
             self.retrying.remove(&attempt);
         }
+        Ok(())
     }
 
     /// What follows from the end of a step that did not end in proof: decided by the runbook, or by a person beforehand. Decision, who,

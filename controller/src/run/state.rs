@@ -359,6 +359,14 @@ impl RunState {
         })
     }
 
+    /// Whether an attempt at a host's own step is newer than anything that was granted.
+    pub fn never_granted(&self, id: &StepId, host: &str, attempt: u32) -> bool {
+        self.find(id).is_some_and(|(platform, index)| {
+            let step = &self.platforms[platform].steps[index];
+            attempt > step.attempt && self.on_host(platform, step, host)
+        })
+    }
+
     /// Whether a step's host said that it began.
     pub fn has_begun(&self, id: &StepId) -> bool {
         self.find(id).is_some_and(|(platform, index)| self.platforms[platform].steps[index].status == StepStatus::Running)
