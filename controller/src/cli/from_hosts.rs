@@ -62,11 +62,39 @@ pub async fn gather<H: Hosts>(fleet: &Fleet, hosts: &Arc<H>, run: Option<&str>) 
         );
         return Err(Failure::new(Exit::Unreachable, text));
     }
+    if !is_held(&id, &asked, records.keys(), hosts, bounds).await {
+        let text = format!(
+            "error: run {id} holds none of its hosts any more: it came to its end, was aborted, or stopped before anything was touched. There is nothing to go on with; start a new run"
+        );
+        return Err(Failure::new(Exit::Usage, text));
+    }
     if !away.is_empty() {
         let names: Vec<&str> = away.keys().map(String::as_str).collect();
         rebuilt.notices.push(format!("{} did not answer; the run does not need them", fold_names(&names)));
     }
     Ok(rebuilt)
+}
+
+/// Whether a run has the lock of one of its hosts. A run that is over has let go of them all; what it did last is not in what hosts keep.
+/// A lock that cannot be read may be its own.
+async fn is_held<H: Hosts>(
+    run: &str,
+    asked: &[&Host],
+    holders: impl Iterator<Item = &String>,
+    hosts: &Arc<H>,
+    bounds: Bounds,
+) -> bool {
+    let holders: BTreeSet<&String> = holders.collect();
+    let places = asked.iter().filter(|host| holders.contains(&host.name)).map(|host| Place::below_state(host, "lock")).collect();
+    let names_it = |bytes: &[u8]| {
+        let lock: Option<serde_json::Value> = serde_json::from_slice(bytes).ok();
+        lock.is_none_or(|lock| lock.get("run").and_then(|of| of.as_str()) == Some(run))
+    };
+    read_files(hosts, places, bounds).await.values().any(|found| match found {
+        Ok(Some(bytes)) => names_it(bytes),
+        Ok(None) => false,
+        Err(_) => true,
+    })
 }
 
 /// Which runs the hosts know.

@@ -2,7 +2,7 @@
 
 use super::Next;
 use crate::plan::Phase;
-use crate::view::{Progressed, StepState, StepView, View};
+use crate::view::{PlatformView, Progressed, StepState, StepView, View};
 use proto::Outcome;
 use proto::event::RunOutcome;
 use proto::step::Repeat;
@@ -56,7 +56,12 @@ pub fn next(view: &View, driven: bool, typed: &Typed) -> Vec<Next> {
         go_on(view, typed, &mut say);
     }
     if view.run.outcome != Some(RunOutcome::Ok) && view.run.undoes.is_none() && is_touched(view) {
-        say("To go back instead", typed.fleet(&format!("rollback {run}")));
+        // What ended well stays: a platform in production is not taken back because another one stopped.
+        let well = |platform: &&PlatformView| platform.outcome == Some(RunOutcome::Ok);
+        let open: Vec<String> =
+            view.platforms.iter().filter(|p| !well(p) && p.started.is_some()).map(|p| format!("platform:{}", p.name)).collect();
+        let limit = if view.platforms.iter().any(|p| well(&p)) { format!(" --limit {}", word(&open.join(","))) } else { String::new() };
+        say("To go back instead", typed.fleet(&format!("rollback {run}{limit}")));
     }
     if view.run.outcome == Some(RunOutcome::Ok) {
         say("When it is to stay", typed.fleet(&format!("cleanup {run}")));
