@@ -196,8 +196,13 @@ pub(super) fn rollbacks_of(store: &Store, run: &str) -> Result<Vec<Earlier>, Fai
             continue;
         }
         let events = dir.events().map_err(super::status::failure)?;
-        let mut earlier =
-            Earlier { id: dir.id, platforms: platforms.into_iter().collect(), back: BTreeSet::new(), begun: BTreeSet::new(), outcome: outcome(&events) };
+        let mut earlier = Earlier {
+            id: dir.id,
+            platforms: platforms.into_iter().collect(),
+            back: BTreeSet::new(),
+            begun: BTreeSet::new(),
+            outcome: outcome(&events),
+        };
         for event in &events {
             match (&event.kind, &event.scope.platform) {
                 (Kind::PlatformFinished { outcome: RunOutcome::Ok, .. }, Some(platform)) => {

@@ -60,7 +60,8 @@ pub fn next(view: &View, driven: bool, typed: &Typed) -> Vec<Next> {
         let well = |platform: &&PlatformView| platform.outcome == Some(RunOutcome::Ok);
         let open: Vec<String> =
             view.platforms.iter().filter(|p| !well(p) && p.started.is_some()).map(|p| format!("platform:{}", p.name)).collect();
-        let limit = if view.platforms.iter().any(|p| well(&p)) { format!(" --limit {}", word(&open.join(","))) } else { String::new() };
+        let limit =
+            if view.platforms.iter().any(|p| well(&p)) { format!(" --limit {}", word(&open.join(","))) } else { String::new() };
         say("To go back instead", typed.fleet(&format!("rollback {run}{limit}")));
     }
     if view.run.outcome == Some(RunOutcome::Ok) {
