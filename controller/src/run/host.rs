@@ -208,6 +208,8 @@ pub(crate) async fn run<H: Hosts>(
                     task.take(incoming).await;
                     if task.busy.is_some() {
                         task.come_back(&mut orders).await;
+                    } else if task.link.is_none() {
+                        task.closed("the agent ended the conversation".to_owned(), &mut orders).await;
                     }
                 }
             },
@@ -423,7 +425,12 @@ impl<H: Hosts> Task<H> {
                 self.attaching = false;
                 self.report(Report::Finished);
             }
-            FromAgent::Fatal { message } => self.fatal = Some(message),
+            // The supervisor has ended; the bridge may well live on. There is nobody left to talk to about steps.
+            FromAgent::Fatal { message } => {
+                self.fatal = Some(message);
+                self.link = None;
+                self.attaching = false;
+            }
             FromAgent::Hello { .. } | FromAgent::Incompatible { .. } | FromAgent::Exited { .. } => {}
         }
     }
@@ -634,7 +641,7 @@ impl<H: Hosts> Task<H> {
                 return false;
             }
             self.take(incoming).await;
-            if answered || busy {
+            if answered || busy || self.link.is_none() {
                 return answered;
             }
         }

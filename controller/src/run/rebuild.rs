@@ -132,6 +132,9 @@ pub fn rebuild(hosts: &BTreeMap<String, Vec<Record>>) -> Result<Rebuilt, Rebuild
             None => left_out.push(name.clone()),
         }
     }
+    if platforms.is_empty() {
+        return Err(RebuildError::Nothing);
+    }
     let plan = Plan {
         fleet: first.fleet.clone(),
         hash: first.hash.clone(),

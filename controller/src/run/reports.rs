@@ -170,6 +170,10 @@ impl<H: Hosts> Engine<'_, H> {
     fn take_unreachable(&mut self, host: &str, error: OpenError, drafts: &mut Vec<Draft>) {
         drafts.push(Draft::new(host_scope(host), Kind::HostUnreachable { reason: error.to_string() }));
         self.state.not_claimed(host);
+        // It was not even asked: whoever judges the platform has to know why.
+        if let Some(platform) = self.state.platform_of(host) {
+            self.readings.entry(platform).or_default().insert(host.to_owned(), HostReading::Away(error.clone()));
+        }
         for step in self.open_steps(host) {
             // What this controller granted was not sent: it is taken back before it began. One before it may have sent it.
             let kind = match self.state.may_have_begun(&step) {
