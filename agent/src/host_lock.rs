@@ -34,7 +34,13 @@ struct Entry {
     #[serde(default, skip_serializing_if = "is_zero")]
     since_ms: u64,
     token: u64,
+    /// Controllers that had the host and lost it to others, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    lost: Vec<String>,
 }
+
+/// How many controllers that lost the host are remembered.
+const REMEMBERED: usize = 16;
 
 fn is_zero(number: &u64) -> bool {
     *number == 0
@@ -193,6 +199,11 @@ impl Entry {
         if same_run && self.controller == claim.controller {
             return Decision::Keep(self.token);
         }
+        // It comes back on a connection of before, with the right that it had then, and does not know what happened since. A person
+        // who does know starts another controller.
+        if self.lost.contains(&claim.controller) {
+            return Decision::Refuse(self.stale(run));
+        }
         let inherits = same_run || claim.succeeds.as_ref() == Some(&self.run);
         if self.run.is_empty() || (inherits && self.seat == claim.seat) || claim.take_over.is_some() {
             return Decision::Take(self.taken_by(run, claim));
@@ -208,6 +219,9 @@ impl Entry {
     fn taken_by(&self, run: &str, claim: &Claim) -> Self {
         let Claim { seat, controller, operator, take_over, .. } = claim.clone();
         let same_run = self.run == run;
+        let mut lost = self.lost.clone();
+        lost.extend((!self.run.is_empty()).then(|| self.controller.clone()));
+        lost.drain(..lost.len().saturating_sub(REMEMBERED));
         Self {
             run: run.to_owned(),
             seat,
@@ -216,6 +230,7 @@ impl Entry {
             reason: take_over.unwrap_or_else(|| if same_run { self.reason.clone() } else { String::new() }),
             since_ms: if same_run { self.since_ms } else { now_ms() },
             token: self.token + 1,
+            lost,
         }
     }
 

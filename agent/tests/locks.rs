@@ -3,12 +3,13 @@
 mod common;
 
 use common::{Bridge, Host, RUN, attempt, claim, shell, wait_until};
-use proto::host::Record;
+use proto::host::{Record, Standing, State};
 use proto::message::Claim;
 use proto::{FromAgent, Outcome, ToAgent};
 use rustix::process::{Signal, kill_process, test_kill_process};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Barrier;
 
 const OTHER: &str = "2026-11-23-zz";
 
@@ -74,15 +75,20 @@ fn a_host_has_one_holder_and_its_tokens_only_grow() {
     assert_eq!(token(taken), 4);
     refused(attach(&mut bridge, OTHER, claim("desk", "three")), &["operator@home", "the workstation burned"]);
 
+    // Who lost it does not take it back by coming again, with whatever right it had: only another controller does.
+    for before in [claim("desk", "one"), claim("home", "two"), succeeding("desk", RUN)] {
+        refused(attach(&mut bridge, RUN, taking_over(before, "again")), &["does not hold the host any more", "operator@home"]);
+    }
+
     // Released, by its holder alone; the token stays.
     let mut stale = Bridge::open();
     let mut home = Bridge::open();
     assert_eq!(token(attach(&mut home, RUN, claim("home", "four"))), 4);
-    refused(stale.try_attach(&host, RUN, claim("desk", "two")), &["another workstation"]);
+    refused(stale.try_attach(&host, RUN, claim("desk", "two")), &["does not hold the host"]);
     home.finish();
     assert_eq!(host.read("state/lock"), "{\"token\":4}");
     assert_eq!(token(stale.try_attach(&host, OTHER, claim("desk", "two"))), 5);
-    stale.end(false);
+    stale.end(true);
 }
 
 #[test]
@@ -192,6 +198,21 @@ fn a_run_that_is_gone_on_with_takes_back_what_its_first_controller_granted() {
 }
 
 #[test]
+fn who_goes_on_with_a_run_has_not_ended_it() {
+    let host = Host::new();
+    let mut first = Bridge::attach(&host);
+    first.grant(vec![waiting(&host, "p/stop/s/h/one")]);
+    host.wait_for("began");
+    first.send(&ToAgent::Finish { release: true });
+    let mut second = Bridge::attach(&host);
+    second.grant(vec![shell(&host, "p/stop/s/h/two", "echo x >> acted")]);
+    go(&host);
+    second.until_finished("p/stop/s/h/two").expect(Outcome::Ok);
+    assert_eq!(host.lock()["controller"].as_str(), Some(second.claim.controller.as_str()));
+    second.finish();
+}
+
+#[test]
 fn a_token_that_the_host_did_not_give_is_refused() {
     let host = Host::new();
     let mut bridge = Bridge::attach(&host);
@@ -243,4 +264,73 @@ fn what_is_kept_is_durable_with_what_relies_on_it() {
     let grant = Record::Grant { steps, head: "h".to_owned(), token: 1 };
     assert_eq!(records(&host, RUN)[..4], [Record::Token { token: 1 }, kept("the plan"), kept("a decision"), grant]);
     bridge.finish();
+}
+
+#[test]
+fn of_many_that_come_at_once_one_gets_the_host() {
+    let host = Host::new();
+    let at_once = |claims: Vec<(String, Claim)>| -> Vec<FromAgent> {
+        let start = Barrier::new(claims.len());
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = claims
+                .into_iter()
+                .map(|(run, claim)| {
+                    let (host, start) = (&host, &start);
+                    scope.spawn(move || {
+                        let mut bridge = Bridge::open();
+                        start.wait();
+                        bridge.try_attach(host, &run, claim)
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        })
+    };
+    let answers = at_once((0..6).map(|n| (format!("run-{n}"), claim(&format!("seat-{n}"), "c"))).collect());
+    let attached = answers.iter().filter(|answer| matches!(answer, FromAgent::Attached { token: 1, .. })).count();
+    let refused = answers.iter().filter(|answer| matches!(answer, FromAgent::Refused { .. })).count();
+    assert_eq!((attached, refused), (1, 5), "{answers:?}");
+    // Who takes it gets it, each with a token of its own; the last one has it.
+    let run = host.lock()["run"].as_str().unwrap().to_owned();
+    at_once((0..6).map(|n| (run.clone(), taking_over(claim(&format!("seat-{n}"), &format!("c-{n}")), "why not"))).collect());
+    assert_eq!(host.lock()["token"], 7);
+}
+
+/// A step that notices whether another one runs beside it.
+fn alone(host: &Host, id: &str) -> proto::message::Granted {
+    shell(host, id, "mkdir busy || echo clash >> clashes; echo x >> done; sleep 0.01; rmdir busy")
+}
+
+#[test]
+fn steps_of_two_runs_never_run_beside_each_other() {
+    let host = Host::new();
+    let mut bridges = Vec::new();
+    for turn in 0..8 {
+        let run = [RUN, OTHER][turn % 2];
+        let mut bridge = Bridge::open();
+        let claim = taking_over(claim(run, &turn.to_string()), "it is my turn");
+        wait_until("the host", || match bridge.try_attach(&host, run, claim.clone()) {
+            FromAgent::Attached { .. } => true,
+            FromAgent::Busy { .. } => false,
+            other => panic!("{other:?}"),
+        });
+        let id = |number: usize| format!("p/stop/s/h/{turn}-{number}");
+        bridge.grant((0..20).map(|number| alone(&host, &id(number))).collect());
+        // Somewhere in the middle of it the other one comes. The last one is left alone.
+        bridge.until_finished(&id(if turn < 7 { 2 + turn } else { 19 })).expect(Outcome::Ok);
+        bridges.push(bridge);
+    }
+    let count = |standing: Standing| -> usize {
+        let states = [RUN, OTHER].map(|run| {
+            let mut state = State::default();
+            records(&host, run).iter().for_each(|record| state.apply(record));
+            state.standing(standing).len()
+        });
+        states.iter().sum()
+    };
+    wait_until("what was taken back", || count(Standing::Waiting) == 0);
+    let done = host.read("done").lines().count();
+    assert_eq!((host.read("clashes").as_str(), done), ("", count(Standing::Ended(Outcome::Ok))));
+    assert_eq!(done + count(Standing::Revoked), 160);
+    assert!(done < 160, "nobody was interrupted");
 }

@@ -117,6 +117,40 @@ fn a_dead_supervisors_step_is_adopted_and_not_started_again() {
 }
 
 #[test]
+fn a_step_goes_on_when_supervisor_and_bridge_die_again_and_again() {
+    let host = Host::new();
+    let mut bridge = Bridge::attach(&host);
+    let talks = "echo x >> starts; echo > began; while [ ! -e go ]; do echo a line; sleep 0.01; done; echo over; echo > effect";
+    bridge.grant(vec![with_probe(shell(&host, STEP, talks), exists(&host.path("effect")))]);
+    host.wait_for("began");
+    let mut output = Vec::new();
+    for _ in 0..3 {
+        wait_until("some output", || {
+            if let Ok(FromAgent::Event(event)) = bridge.next(Duration::from_millis(5)) {
+                bridge.events.push(event);
+            }
+            bridge.output.values().any(|bytes| bytes.len() > 50)
+        });
+        bridge.child.kill().unwrap();
+        kill(host.supervisor());
+        // What had arrived by then.
+        while let Ok(message) = bridge.next(Duration::from_millis(50)) {
+            let FromAgent::Event(event) = message else { panic!("{message:?}") };
+            bridge.events.push(event);
+        }
+        output.extend(bridge.output.values().next().unwrap());
+        bridge = re_attach(&host, &bridge, BTreeMap::from([(StepId(STEP.to_owned()), output.len() as u64)]));
+    }
+    go(&host);
+    let ended = bridge.until_finished(STEP).expect(Outcome::Ok);
+    output.extend(bridge.output.values().next().unwrap());
+    let text = String::from_utf8(output).unwrap();
+    assert!(text.ends_with("a line\nover\n") && text.lines().rev().skip(1).all(|line| line == "a line"), "{text}");
+    assert_eq!((ended.output_len, host.read("starts").as_str()), (text.len() as u64, "x\n"));
+    bridge.finish();
+}
+
+#[test]
 fn a_result_that_nobody_saw_is_found() {
     let host = Host::new();
     let mut first = Bridge::attach(&host);
@@ -144,6 +178,33 @@ fn a_torn_journal_is_cut_and_gone_on_with() {
     let mut again = Bridge::open();
     again.send_attach(&host, 2, BTreeMap::new());
     assert_eq!(again.message(), FromAgent::Attached { host_seq: 2, open: vec![], token: 2 });
+    again.perform(shell(&host, "a/a/a/a/y", "echo y >> acted")).expect(Outcome::Ok);
+    assert_eq!(host.read("acted"), "x\ny\n");
+    again.finish();
+}
+
+#[test]
+fn nothing_is_done_with_a_journal_that_was_changed() {
+    let host = Host::new();
+    let mut bridge = Bridge::attach(&host);
+    bridge.perform(shell(&host, "a/a/a/a/x", "echo x >> acted")).expect(Outcome::Ok);
+    kill(host.supervisor());
+    let path = host.run_dir().join("journal.jsonl");
+    let journal = fs::read(&path).unwrap();
+    // In the grant, the event that says that the step began, and the last one.
+    for line in [2, 3, 4] {
+        let mut changed = journal.clone();
+        let begin = changed.split_inclusive(|byte| *byte == b'\n').take(line - 1).map(<[u8]>::len).sum::<usize>();
+        changed[begin + 40] ^= 4;
+        fs::write(&path, &changed).unwrap();
+        let mut again = Bridge::open();
+        again.send_attach(&host, 0, BTreeMap::new());
+        let FromAgent::Fatal { message } = again.message() else { panic!("gone on with a damaged journal") };
+        assert!(message.contains(&format!("line {line} ")) && message.contains("journal.jsonl"), "{message}");
+        assert_eq!(fs::read(&path).unwrap(), changed, "evidence was destroyed");
+    }
+    fs::write(&path, &journal).unwrap();
+    let mut again = Bridge::attach(&host);
     again.perform(shell(&host, "a/a/a/a/y", "echo y >> acted")).expect(Outcome::Ok);
     assert_eq!(host.read("acted"), "x\ny\n");
     again.finish();
@@ -198,18 +259,6 @@ fn grants_are_durable_with_their_probes() {
     bridge.finish();
 }
 
-/// The control group that a process belongs to in systemd's hierarchy, as its directory.
-fn group_of(pid: Pid) -> PathBuf {
-    let text = fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero())).unwrap();
-    let path =
-        |mark: &str| text.lines().find_map(|line| line.split_once(mark)).map(|(_, path)| path.trim_start_matches('/').to_owned());
-    let systemd = Path::new("/sys/fs/cgroup/systemd");
-    match path(":name=systemd:") {
-        Some(path) if systemd.exists() => systemd.join(path),
-        _ => Path::new("/sys/fs/cgroup").join(path("0::").unwrap_or_default()),
-    }
-}
-
 /// A session as systemd knows it: a control group whose processes are all ended when it is over.
 struct Session(PathBuf);
 
@@ -247,27 +296,20 @@ impl Drop for Session {
 
 #[test]
 fn a_step_outlives_the_session_that_began_it() {
-    let Some(session) = Session::begin() else {
-        return eprintln!("skipped: the control groups of this machine cannot be changed");
-    };
-    let run = format!("session-{}", std::process::id());
     let host = Host::new();
     let mut first = Bridge::open();
-    if !session.admit(first.child.id()) {
+    let Some(session) = Session::begin().filter(|session| session.admit(first.child.id())) else {
         return eprintln!("skipped: the control groups of this machine cannot be changed");
-    }
-    let claim = first.claim.clone();
-    assert!(matches!(first.try_attach(&host, &run, claim.clone()), FromAgent::Attached { .. }));
+    };
+    first.send_attach(&host, 0, BTreeMap::new());
+    assert!(matches!(first.message(), FromAgent::Attached { .. }));
     first.grant(vec![patient(&host)]);
     host.wait_for("began");
-    let own = group_of(host.processes("runner")[0]);
-    assert!(own.ends_with(format!("caravan.{run}")), "{}", own.display());
+    let members = fs::read_to_string(session.0.join("cgroup.procs")).unwrap();
+    assert_eq!(members.trim(), first.child.id().to_string(), "of the agent only the bridge belongs to the session");
     session.end();
-    // The bridge died with it, and nothing else.
-    let mut second = Bridge::open();
-    assert!(matches!(second.try_attach(&host, &run, claim), FromAgent::Attached { host_seq: 1, .. }));
+    let mut second = re_attach(&host, &first, BTreeMap::new());
     go(&host);
     second.until_finished(STEP).expect(Outcome::Ok);
     second.finish();
-    assert!(!own.exists(), "the group of a supervisor stayed behind");
 }

@@ -6,7 +6,7 @@ use controller::plan::{Phase, PhasePlan, Plan, PlannedStep, PlatformPlan, Revers
 use controller::run::journal::{Journal, Storage};
 use controller::run::options::HostOptions;
 use controller::run::state::Bounds;
-use controller::run::{Ended, Engine, Observer, Options, Command};
+use controller::run::{Command, Ended, Engine, Observer, Options};
 use inventory::Topology;
 use proptest::prelude::*;
 use proto::event::{Event, Finding, Kind, Outcome, Status};
@@ -303,7 +303,12 @@ fn run(setup: &Setup) -> (Ended, Vec<Saw>, Vec<Event>) {
         let options = Options {
             command: "migrate".into(),
             run: "r".into(),
-            claim: proto::message::Claim { seat: "seat".into(), controller: "c1".into(), operator: "test".into(), ..Default::default() },
+            claim: proto::message::Claim {
+                seat: "seat".into(),
+                controller: "c1".into(),
+                operator: "test".into(),
+                ..Default::default()
+            },
             bounds: Bounds {
                 platforms: plan.platforms.iter().map(|p| p.name.clone()).collect(),
                 limit: setup.limit.clone(),

@@ -98,7 +98,12 @@ fn families_and_init_systems_differ_where_the_vendor_says() {
     assert_eq!(argv(step(&plan, "emea/migrate/tracking/trk01/remove.packages")), ["dpkg", "--purge", "nlserver6", "nlthirdparty6"]);
     assert_eq!(
         argv(step(&plan, "emea/migrate/tracking/trk03/install.packages")),
-        ["rpm".to_owned(), "-Uvh".to_owned(), format!("/var/lib/caravan/packages/{RPM_SHA}/nlserver6-v7-9383-0.x86_64.rpm")]
+        [
+            "rpm".to_owned(),
+            "-Uvh".to_owned(),
+            "--replacepkgs".to_owned(),
+            format!("/var/lib/caravan/packages/{RPM_SHA}/nlserver6-v7-9383-0.x86_64.rpm")
+        ]
     );
     assert!(matches!(step(&plan, "emea/preflight/packages/trk03/packages.download").spec.action, Action::Download { .. }));
 }

@@ -215,9 +215,9 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
     use crate::message::Mode;
     use crate::step::{Action, Limits, Repeat, RunAs, StepSpec};
+    use proptest::prelude::*;
 
     fn granted(id: u8, attempt: u32) -> Granted {
         let spec = StepSpec {

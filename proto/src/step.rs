@@ -398,7 +398,8 @@ impl PackageManager {
     fn install_argv(self, files: &[String]) -> Vec<String> {
         let verb: &[&str] = match self {
             Self::Dpkg => &["dpkg", "-i"],
-            Self::Rpm => &["rpm", "-Uvh"],
+            // Otherwise rpm refuses everything as soon as one of the files is installed already: after an attempt that was cut off.
+            Self::Rpm => &["rpm", "-Uvh", "--replacepkgs"],
         };
         verb.iter().map(ToString::to_string).chain(files.iter().cloned()).collect()
     }

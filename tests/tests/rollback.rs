@@ -1,7 +1,11 @@
 //! The way back, end to end: what the hosts are afterwards is what they were before, to the byte.
 
+use controller::run::store::Store;
 use harness::Site;
 use lab::{Event, Snapshot};
+use proto::event::Kind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const STANDARD: &str = "
 platforms:
@@ -12,7 +16,7 @@ platforms:
 
 /// The id of the newest run.
 fn newest(site: &Site) -> String {
-    controller::run::store::Store::new(&site.state()).find(None).unwrap().id
+    Store::new(&site.state()).find(None).unwrap().id
 }
 
 #[track_caller]
@@ -53,6 +57,52 @@ fn a_failure_while_the_new_version_starts() {
     back_after(&["{ host: emea-trk1, step: apache, times: 1 }", "{ host: emea-mta1, step: 'module:mta@emea', times: 1 }"]);
 }
 
+/// Steps of a migration that fail, before they take effect and after it. All of them take long; `CARAVAN_ROLLBACK_STEPS=all` asks for
+/// them, or a list of names joined by commas for these.
+const SAMPLE: &str = "backup.move-tree,remove.packages,restore.conf,postupgrade,start.service";
+
+#[test]
+fn a_failure_at_any_step() {
+    let asked = std::env::var("CARAVAN_ROLLBACK_STEPS").unwrap_or_else(|_| SAMPLE.to_owned());
+    let names = step_names();
+    let wanted: Vec<&String> = names.iter().filter(|name| asked == "all" || asked.split(',').any(|asked| asked == *name)).collect();
+    assert!(asked == "all" || wanted.len() == asked.split(',').count(), "{asked}: not all of these are among {names:?}");
+    for step in wanted {
+        for change in ["command: ['false']", "after: [{ name: site.fails, command: ['false'] }]"] {
+            let site = Site::new(SMALL);
+            let before = site.lab.snapshot().unwrap();
+            let inventory = std::fs::read_to_string(site.lab.inventory()).unwrap();
+            let failing = format!("{inventory}  overrides:\n    {step}: {{ {change} }}\n");
+            std::fs::write(site.lab.inventory(), failing).unwrap();
+            site.migrate(&[]).expect(1);
+            std::fs::write(site.lab.inventory(), inventory).unwrap();
+            site.caravan(&["rollback", &newest(&site), "--yes"]).expect(0);
+            assert_back(&site, &before, &format!("{step} with {change}"));
+        }
+    }
+}
+
+/// One server for the application, one for everything else.
+const SMALL: &str = "
+platforms:
+  - { name: emea, topology: standard, hosts: { marketing: 1, tracking: 1 }, also: { emea-trk1: [mta] } }
+";
+
+/// The steps behind preflight that a site can replace, each name once.
+fn step_names() -> Vec<String> {
+    let site = Site::new(SMALL);
+    let plan = site.caravan(&["plan", "--format", "json"]).expect(0).json();
+    let mut names = Vec::new();
+    harness::for_each_step(&plan, |step| {
+        let (id, name) = (step["id"].as_str().unwrap(), step["name"].as_str().unwrap().to_owned());
+        let replaceable = !["inspect", "gate"].contains(&step["action"].as_str().unwrap());
+        if replaceable && !id.contains("/preflight/") && !names.contains(&name) {
+            names.push(name);
+        }
+    });
+    names
+}
+
 #[test]
 fn what_ran_before_a_database_is_restored_is_down() {
     let site = Site::of(lab::Spec::every_topology());
@@ -76,18 +126,82 @@ fn what_ran_before_a_database_is_restored_is_down() {
 /// A host that cannot follow keeps nobody from running again; a resumed rollback takes it along.
 #[test]
 fn a_host_that_fails_on_the_way_back_keeps_nobody() {
-    let site = Site::new(&format!("{STANDARD}faults: {{ fail: [{{ host: emea-trk2, step: remove, times: 2 }}] }}"));
+    let site = Site::new(STANDARD);
     let before = site.lab.snapshot().unwrap();
-    site.migrate(&[]).expect(1);
+    site.migrate(&[]).expect(0);
     let run = newest(&site);
-    // The first failure was the migration's: it stopped there. The second is the rollback's own, of what the first left half-done.
-    let records = site.records("emea");
-    assert!(records.iter().any(|record| record.event == Event::PackageFailed && record.host == "emea-trk2"));
-    site.caravan(&["rollback", &run, "--yes"]);
+    let late = site.lab.host("emea-trk2").host;
+    let packages: Vec<PathBuf> = files(&late.host_state().join("packages"));
+    let old = packages.iter().find(|path| path.to_string_lossy().contains("nlserver6-8989")).expect("the old package");
+    let aside = site.root().join("old-package");
+    std::fs::rename(old, &aside).unwrap();
+
+    site.caravan(&["rollback", &run, "--yes"]).expect(1);
     let back = newest(&site);
-    assert_ne!(back, run);
-    site.caravan(&["resume", &back]);
+    let then = site.lab.snapshot().unwrap();
+    for host in ["emea-mkt1", "emea-mta1", "emea-trk1"] {
+        assert_eq!(before.digest(host), then.digest(host), "{host}");
+        assert!(lab::running(site.lab.host(host).host).unwrap().iter().all(|entry| entry.build == 8989), "{host}");
+    }
+    assert!(late.backup().exists() && lab::running(late).unwrap().is_empty(), "it stays as it was, and down");
+    let again = site.caravan(&["rollback", &run, "--yes"]).expect(2);
+    assert!(again.stderr.contains(&format!("caravan resume {back}")), "{}", again.stderr);
+
+    std::fs::rename(&aside, old).unwrap();
+    site.caravan(&["resume", &back]).expect(0);
     assert_back(&site, &before, "resumed");
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// Nothing goes back, and nothing starts, while a database is not restored; then the rollback goes on where it stopped.
+#[test]
+fn a_restore_that_fails_is_repeated_before_anything_else() {
+    let site = Site::new(&format!("{STANDARD}faults: {{ fail: [{{ host: emea-mkt1, step: restore, times: 1 }}] }}"));
+    let before = site.lab.snapshot().unwrap();
+    site.migrate(&[]).expect(0);
+    let run = newest(&site);
+    site.caravan(&["rollback", &run, "--yes"]).expect(1);
+    for host in site.lab.layout().hosts() {
+        assert!(lab::running(host).unwrap().is_empty() && host.backup().exists(), "{}", host.name);
+    }
+    site.caravan(&["resume", &newest(&site)]).expect(0);
+    assert_back(&site, &before, "restored at last");
+    let records = site.records("emea");
+    let restores: Vec<Event> = records
+        .iter()
+        .map(|record| record.event)
+        .filter(|event| matches!(event, Event::DumpRestored | Event::RestoreFailed))
+        .collect();
+    assert_eq!(restores, [Event::RestoreFailed, Event::DumpRestored]);
+}
+
+/// kill -9 of the controller, at steps in which a host is neither the one nor the other.
+#[test]
+fn a_rollback_can_be_cut_anywhere() {
+    for step in ["restore.database", "back.set-aside", "back.install-packages", "back.tree"] {
+        let site = Site::new(STANDARD);
+        let before = site.lab.snapshot().unwrap();
+        site.migrate(&[]).expect(0);
+        let run = newest(&site);
+        let mut controller = site.start(&["rollback", &run, "--yes"]);
+        let begun = |event: &proto::Event| {
+            matches!(event.kind, Kind::StepGranted { .. }) && event.scope.step.as_ref().is_some_and(|id| id.ends_with(step))
+        };
+        // A journal that is being written may end in half a line.
+        let events = || Store::new(&site.state()).find(None).ok().filter(|dir| dir.id != run)?.events().ok();
+        while !events().is_some_and(|events| events.iter().any(begun)) {
+            assert!(controller.try_wait().unwrap().is_none(), "{step}: it ended before it was cut");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        controller.kill().unwrap();
+        controller.wait().unwrap();
+        site.caravan(&["resume", &newest(&site)]).expect(0);
+        assert_back(&site, &before, step);
+    }
 }
 
 #[test]
@@ -115,6 +229,13 @@ platforms:
 
     let [emea, solo] = ["emea-mkt1", "solo-mkt1"].map(|host| site.lab.host(host).host);
     assert!(solo.backup().exists() && solo.host_state().join("agent").exists());
+    let lock = solo.host_state().join("lock");
+    let free = std::fs::read(&lock).unwrap();
+    std::fs::write(&lock, r#"{"run":"2026-11-23-abc","token":9}"#).unwrap();
+    let locked = site.caravan(&["cleanup", &run, "--yes"]).expect(4);
+    assert!(locked.stderr.contains("run 2026-11-23-abc holds this host"), "{}", locked.stderr);
+    assert!(solo.host_state().join("runs").join(&run).exists());
+    std::fs::write(&lock, free).unwrap();
     site.caravan(&["cleanup", &run, "--yes"]).expect(0);
     assert!(solo.backup().exists(), "the trees are asked for on their own");
     assert!(!solo.host_state().exists(), "{:?}", std::fs::read_dir(solo.host_state()).map(|dir| dir.count()));

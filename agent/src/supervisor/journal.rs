@@ -7,8 +7,10 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Space kept ahead of the end, so that results of granted steps find room on a disk that others fill.
-const AHEAD: u64 = 256 * 1024;
+/// Space for the events of one step: that it began, and its result with a message of a few lines.
+const STEP: u64 = 4 * 1024;
+/// Space that is taken beyond that, so that it need not be taken anew for each step.
+const AHEAD: u64 = 128 * 1024;
 
 /// The journal, open for appending.
 #[derive(Debug)]
@@ -65,14 +67,15 @@ impl Journal {
         written
     }
 
-    /// Takes space on disk for what granted steps will add. File systems that cannot do that are taken as they are.
-    pub(crate) fn reserve(&mut self) -> io::Result<()> {
-        if self.reserved >= self.len + AHEAD / 2 {
+    /// Takes space on disk for the events of this many steps, and some ahead. File systems that cannot do that are taken as they are.
+    pub(crate) fn reserve(&mut self, steps: usize) -> io::Result<()> {
+        let need = steps as u64 * STEP;
+        if self.reserved >= self.len + need {
             return Ok(());
         }
-        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.len, AHEAD) {
+        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.len, need + AHEAD) {
             Ok(()) => {
-                self.reserved = self.len + AHEAD;
+                self.reserved = self.len + need + AHEAD;
                 Ok(())
             }
             Err(rustix::io::Errno::NOSPC) => Err(io::Error::from(rustix::io::Errno::NOSPC)),

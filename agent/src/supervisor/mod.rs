@@ -13,7 +13,6 @@ mod talk;
 use crate::bridge::SOCKET;
 use crate::channel::Input;
 use crate::host_lock::HostLock;
-use cgroup::Groups;
 use journal::Journal;
 use proto::frame::Frame;
 use proto::host::State;
@@ -70,7 +69,6 @@ struct Started {
     run: Run,
     /// Locked as long as the supervisor lives: a run has one on a host. Apart from the host's own lock, which is about runs.
     _only: File,
-    groups: Groups,
 }
 
 fn start(dir: &str) -> Result<Started, NotStarted> {
@@ -90,7 +88,8 @@ fn start(dir: &str) -> Result<Started, NotStarted> {
     rustix::fs::chmod(SOCKET, Mode::RUSR | Mode::WUSR).map_err(|e| fatal("protect the socket in", &e))?;
     let name = run.to_string_lossy();
     let run = Run::new(&dir_path, HostLock::new(host_state), &name, journal, state);
-    Ok(Started { listener, run, _only: only, groups: cgroup::leave_session(&name) })
+    cgroup::leave_session(&name);
+    Ok(Started { listener, run, _only: only })
 }
 
 /// Nothing where the run's supervisor lives. The file says its process id, for people.
@@ -116,13 +115,12 @@ fn detach() {
 }
 
 fn live(started: Started, idle: Duration) -> ExitCode {
-    let Started { listener, mut run, _only, groups } = started;
+    let Started { listener, mut run, _only } = started;
     let (sender, events) = sync_channel(QUEUE);
     run.connect(sender.clone());
     std::thread::spawn(move || listen(&listener, &sender));
     let ended = serve(&mut run, &events, idle).and_then(|()| run.let_go());
     let _ = std::fs::remove_file(SOCKET);
-    groups.end();
     let code = if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(1) };
     run.part(ended.err());
     code

@@ -244,6 +244,7 @@ impl Run {
     /// Until the step's lock is taken, `guard` keeps others from taking the host.
     fn begin(&mut self, index: usize, guard: File) -> Result<(), String> {
         let Some(entry) = self.state.entry(index).cloned() else { return Ok(()) };
+        self.journal.reserve(1).map_err(|e| self.full(&e))?;
         let running = Running::new(&self.dir, index, &entry, &self.boot_id);
         // Only where the journal's last line was lost: nothing begins twice.
         let has_begun = running.files.status().exists() || running.files.is_running();

@@ -89,12 +89,16 @@ impl Run {
             records.push(Record::Kept { lines: keep });
         }
         self.record(&records)?;
+        if self.controller.as_ref().is_none_or(|before| before.id != claim.controller) {
+            // Whoever goes on with the run has not said that it is over.
+            (self.finishing, self.releasing) = (false, false);
+        }
         let controller = Controller { id: claim.controller.clone(), token, connection: Some(number) };
         if let Some(Controller { id, connection: Some(before), .. }) = self.controller.replace(controller)
             && before != number
         {
             let reason = "another controller has attached to this run on this host".to_owned();
-            // The one that a controller lost is not worth a word.
+            // The connection that a controller lost is not worth a word.
             let last = (id != claim.controller).then_some(FromAgent::Refused { reason });
             self.drop_connection(before, last);
         }
@@ -148,7 +152,8 @@ impl Run {
             self.say(FromAgent::Refused { reason });
             return Ok(());
         }
-        self.journal.reserve().map_err(|e| self.full(&e))?;
+        // Results have to find room on a disk that others fill meanwhile. Who cannot have that does not begin.
+        self.journal.reserve(steps.len() + 1).map_err(|e| self.full(&e))?;
         // What has ended already is not run again; its events may not have arrived.
         let known: Vec<Attempt> =
             steps.iter().map(|granted| Attempt { step: granted.spec.id.clone(), attempt: granted.attempt }).collect();

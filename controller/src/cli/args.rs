@@ -98,7 +98,8 @@ pub enum Command {
     Attach(super::attach::AttachArgs),
     /// Undoes what a run did, in reverse order, from the backups.
     Rollback(super::rollback::RollbackArgs),
-    /// Removes what a run that is over left on its hosts; after a second confirmation also the trees that were kept to go back.
+    /// Removes what a run that is over left on its hosts; after that it cannot be rolled back by Caravan. After a second confirmation
+    /// also the trees that were kept to go back.
     Cleanup(super::cleanup::CleanupArgs),
     /// Shows where a run stands.
     Status(super::status::StatusArgs),

@@ -4,7 +4,7 @@ use super::control::{self, Request};
 use super::follow::{Follower, POLL, say_end};
 use super::next::fleet;
 use super::screen::Screen;
-use super::start::{operator, pair};
+use super::start::{internal, operator, pair};
 use super::status::{self, StatusArgs, find, print};
 use super::{Context, Exit, Failure, Format};
 use crate::plan::Plan;
@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// The newest line that a step printed is looked for in so many bytes at the end of its output.
 const TAIL: u64 = 4096;
@@ -46,6 +47,8 @@ pub async fn run(context: &Context, args: &AttachArgs) -> Result<Exit, Failure> 
     if !seen.driven {
         return undriven(context, &dir);
     }
+    // Listened for before anything is shown: from then on Ctrl-C leaves, and nothing else.
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| internal(&error))?;
     let mut view = View::new(&follower.plan);
     let mut screen = Screen::new(context, &follower.plan);
     let mut outputs = Outputs::new(&follower.plan, &dir.path);
@@ -61,7 +64,7 @@ pub async fn run(context: &Context, args: &AttachArgs) -> Result<Exit, Failure> 
         outputs.show(&view, &mut screen);
         tokio::select! {
             () = tokio::time::sleep(POLL) => {}
-            _ = tokio::signal::ctrl_c() => {
+            _ = interrupt.recv() => {
                 screen.finish();
                 if context.verbosity >= 0 {
                     eprintln!("left; run {} goes on", dir.id);
@@ -155,4 +158,25 @@ fn tail(path: &Path, known: u64) -> io::Result<Option<(u64, String)>> {
     let mut bytes = Vec::new();
     file.take(TAIL).read_to_end(&mut bytes)?;
     Ok(Some((length, String::from_utf8_lossy(&bytes).into_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_output_is_read_again_only_when_it_grew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0001.log");
+        assert!(tail(&path, 0).is_err(), "nothing was printed yet");
+        std::fs::write(&path, "one\n").unwrap();
+        assert_eq!(tail(&path, 0).unwrap(), Some((4, "one\n".to_owned())));
+        assert_eq!(tail(&path, 4).unwrap(), None);
+        // What is cut in the middle of a character is shown all the same.
+        let long = format!("{}\nlast\n", "ü".repeat(5000));
+        std::fs::write(&path, &long).unwrap();
+        let (length, text) = tail(&path, 4).unwrap().unwrap();
+        assert_eq!(length, long.len() as u64);
+        assert!(text.ends_with("ü\nlast\n") && text.len() < 5000, "{}", text.len());
+    }
 }

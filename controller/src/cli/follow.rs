@@ -106,3 +106,68 @@ pub(super) fn say_end(context: &Context, dir: &RunDir, view: &View) {
         eprintln!("{}", summary(view, &record, &next(context, view, false), context.color.1).trim_end());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::journal::{Draft, Journal};
+    use proto::event::{Kind, Scope};
+    use std::fs;
+
+    async fn written(dir: &std::path::Path) -> Vec<u8> {
+        let journal = Journal::create(&dir.join("whole.jsonl"), "r1").unwrap();
+        for host in ["a", "b", "c"] {
+            let scope = Scope { host: Some(host.to_owned()), ..Scope::default() };
+            journal.append(vec![Draft::new(scope, Kind::HostReattached)]).await.unwrap();
+        }
+        fs::read(dir.join("whole.jsonl")).unwrap()
+    }
+
+    fn follower(dir: &std::path::Path) -> Follower {
+        let path = dir.join("journal.jsonl");
+        let _ = fs::remove_file(&path);
+        let plan = Plan { fleet: "f".to_owned(), hash: String::new(), platforms: vec![], files: vec![], warnings: vec![] };
+        Follower { dir: RunDir { id: "r1".to_owned(), path: dir.to_owned() }, plan, path, offset: 0 }
+    }
+
+    #[tokio::test]
+    async fn a_line_is_read_once_and_only_when_it_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = written(dir.path()).await;
+        for cut in 0..=bytes.len() {
+            let mut follower = follower(dir.path());
+            assert_eq!(follower.look().unwrap().events.len(), 0, "there is no journal yet");
+            fs::write(&follower.path, &bytes[..cut]).unwrap();
+            let before = follower.look().unwrap().events.len();
+            assert_eq!(before, bytes[..cut].iter().filter(|byte| **byte == b'\n').count());
+            assert_eq!(follower.look().unwrap().events.len(), 0);
+            fs::write(&follower.path, &bytes).unwrap();
+            let seqs: Vec<u64> = follower.look().unwrap().events.iter().map(|event| event.seq).collect();
+            assert_eq!(seqs, (before as u64 + 1..=3).collect::<Vec<_>>());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_torn_line_that_the_next_controller_cut_off_is_never_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = written(dir.path()).await;
+        let second = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        let mut follower = follower(dir.path());
+        fs::write(&follower.path, [&bytes[..second], b"{\"v\":1,\"seq\":2,\"ti"].concat()).unwrap();
+        assert_eq!(follower.look().unwrap().events.len(), 1);
+        let (journal, chain) = Journal::reopen(&follower.path, "r1").unwrap();
+        assert!(chain.torn > 0);
+        journal.append(vec![Draft::new(Scope::default(), Kind::PhaseStarted)]).await.unwrap();
+        let seen = follower.look().unwrap();
+        assert_eq!((seen.events.len(), seen.driven), (1, true));
+        assert_eq!(seen.events[0].kind, Kind::PhaseStarted);
+    }
+
+    #[test]
+    fn a_damaged_line_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut follower = follower(dir.path());
+        fs::write(&follower.path, b"{\"v\":1,\"seq\"\n").unwrap();
+        assert_eq!(follower.look().err().unwrap().exit, Exit::Internal);
+    }
+}

@@ -6,7 +6,7 @@ use super::next::{fleet, here};
 use super::start::operator;
 use super::status::{self, StatusArgs, find, print};
 use super::{Context, Exit, Failure, Format};
-use crate::run::store::RunDir;
+use crate::run::store::{RunDir, Store};
 use crate::view::View;
 use crate::view::text::{count, sanitize};
 use proto::event::RunOutcome;
@@ -38,7 +38,10 @@ pub struct AbortArgs {
 /// # Errors
 /// There is no such run (2), or its record cannot be read (7).
 pub async fn pause(context: &Context, args: &PauseArgs) -> Result<Exit, Failure> {
-    let dir = find(context, args.run.as_deref())?;
+    let dir = match &args.run {
+        Some(run) => find(context, Some(run))?,
+        None => driven(context)?,
+    };
     let mut follower = Follower::new(dir.clone())?;
     match control::ask(&dir.path, &Request::Pause { operator: operator() }).await {
         Some(Ok(answer)) => notice(context, &format!("pausing {}: {answer}", dir.id)),
@@ -73,9 +76,25 @@ pub async fn abort(context: &Context, args: &AbortArgs) -> Result<Exit, Failure>
     }
     let view = follower.until_rest(context).await?;
     rest(context, &dir, &view)?;
-    match (view.run.outcome, view.run.exit_code) {
-        (Some(RunOutcome::Aborted), Some(code)) => Ok(Exit::from_code(code)),
+    match (view.run.outcome, view.run.exit_code.map(Exit::from_code)) {
+        // The run failed; ending it did not.
+        (Some(RunOutcome::Aborted), Some(Exit::Failed) | None) => Ok(Exit::Ok),
+        (Some(RunOutcome::Aborted), Some(exit)) => Ok(exit),
         _ => Ok(Exit::Failed),
+    }
+}
+
+/// The run that a controller drives now: without a name nothing else can be meant. The newest one where none is driven.
+pub(super) fn driven(context: &Context) -> Result<RunDir, Failure> {
+    let runs = Store::new(&context.state_dir).runs().map_err(status::failure)?;
+    let driven: Vec<&RunDir> = runs.iter().filter(|run| control::is_driven(&run.path)).collect();
+    match driven.as_slice() {
+        [] => find(context, None),
+        [run] => Ok((*run).clone()),
+        several => {
+            let names = several.iter().map(|run| run.id.as_str()).collect::<Vec<_>>().join(", ");
+            Err(Failure::new(Exit::Usage, format!("error: several runs are driven now: {names}; say which one")))
+        }
     }
 }
 

@@ -3,9 +3,10 @@
 use super::args::OutputFormat;
 use super::remote::{Bounds, Place, read_files};
 use super::site::Site;
-use super::status::{Recorded, find, pretty, print};
+use super::status::{Recorded, failure, find, pretty, print};
 use super::{Context, Exit, Failure};
 use crate::hosts::Hosts;
+use crate::plan::{Plan, PlatformPlan};
 use crate::report::chain::{self, Held, HostHeads};
 use crate::report::{Record, json, markdown};
 use crate::run::store::RunDir;
@@ -49,9 +50,14 @@ pub async fn run(context: &Context, args: &ReportArgs, format: Option<OutputForm
         }
     };
     let found = find(context, args.run.as_deref())?;
+    let answers = ask_hosts(context, args, &found).await?;
+    // Read after the hosts were: what they were told meanwhile is in it.
     let recorded = Recorded::read(&found)?;
     let mut chain = chain::look(&recorded.bytes, &recorded.events);
-    chain.hosts = ask_hosts(context, args, &found, &recorded).await;
+    chain.hosts = match answers {
+        Ok(answers) => compare(&recorded, &answers),
+        Err(why) => HostHeads { unasked: Some(why), ..HostHeads::default() },
+    };
     let sound = chain.is_sound();
     let record = Record { dir: found.path.display().to_string(), chain: Some(chain), driven: None };
     let text = render(&recorded.view(&found), &record)?;
@@ -75,26 +81,36 @@ pub async fn run(context: &Context, args: &ReportArgs, format: Option<OutputForm
     }
 }
 
-/// Asks the hosts of a run for the heads that they hold of its journal. A host that does not answer soon is left out: the report does not
-/// wait for it, nor for a person who would have to type a password.
-async fn ask_hosts(context: &Context, args: &ReportArgs, run: &RunDir, recorded: &Recorded) -> HostHeads {
-    let unasked = |why: &str| HostHeads { unasked: Some(why.to_owned()), ..HostHeads::default() };
+/// What each host of a run answered: its journal of it, that it has none, or why it did not answer.
+type Answers = BTreeMap<String, Result<Option<Vec<u8>>, String>>;
+
+/// Asks the hosts of a run for their journals of it; the inner error says why nobody was asked. A host that does not answer soon is left
+/// out: the report does not wait for it, nor for a person who would have to type a password.
+async fn ask_hosts(context: &Context, args: &ReportArgs, run: &RunDir) -> Result<Result<Answers, String>, Failure> {
     if args.offline {
-        return unasked("--offline");
+        return Ok(Err("--offline".to_owned()));
     }
     let site = match Site::open_unattended(context) {
         Ok(site) => site,
-        Err(failure) if !context.inventory.exists() => {
-            tracing::debug!("{failure}");
-            return unasked(&format!("there is no inventory {}", context.inventory.display()));
-        }
-        Err(_) => return unasked(&format!("the inventory {} cannot be used", context.inventory.display())),
+        Err(_) if !context.inventory.exists() => return Ok(Err(format!("there is no inventory {}", context.inventory.display()))),
+        Err(_) => return Ok(Err(format!("the inventory {} cannot be used", context.inventory.display()))),
     };
-    compare(&site.fleet, &site.hosts, run, recorded).await
+    let plan = run.plan().map_err(failure)?;
+    Ok(Ok(ask(&site.fleet, &site.hosts, run, &plan).await))
 }
 
-/// Compares a journal with what the hosts that were granted steps hold of it.
-async fn compare<H: Hosts>(fleet: &Fleet, hosts: &Arc<H>, run: &RunDir, recorded: &Recorded) -> HostHeads {
+/// All hosts of the plan are asked, whatever the journal says of them: lines can be missing in it.
+async fn ask<H: Hosts>(fleet: &Fleet, hosts: &Arc<H>, run: &RunDir, plan: &Plan) -> Answers {
+    let planned: BTreeSet<&str> = plan.platforms.iter().flat_map(PlatformPlan::steps).map(|step| step.host.as_str()).collect();
+    let known = fleet.platforms.iter().flat_map(|platform| &platform.hosts).filter(|host| !host.is_windows());
+    let file = format!("runs/{}/journal.jsonl", run.id);
+    let places = known.filter(|host| planned.contains(host.name.as_str())).map(|host| Place::below_state(host, &file)).collect();
+    let bounds = Bounds { at_once: fleet.parallel.hosts, time: PATIENCE, bytes: LARGEST };
+    read_files(hosts, places, bounds).await
+}
+
+/// Compares a journal with what its hosts hold of it.
+fn compare(recorded: &Recorded, answers: &Answers) -> HostHeads {
     let granted: BTreeSet<&str> = recorded
         .events
         .iter()
@@ -102,15 +118,11 @@ async fn compare<H: Hosts>(fleet: &Fleet, hosts: &Arc<H>, run: &RunDir, recorded
         .filter(|event| matches!(&event.kind, Kind::StepGranted { action, .. } if action != "inspect"))
         .filter_map(|event| event.scope.host.as_deref())
         .collect();
-    let known = |name: &&str| fleet.platforms.iter().find_map(|platform| platform.host(name));
-    let file = format!("runs/{}/journal.jsonl", run.id);
-    let places = granted.iter().filter_map(known).map(|host| Place::below_state(host, &file)).collect();
-    let bounds = Bounds { at_once: fleet.parallel.hosts, time: PATIENCE, bytes: LARGEST };
-    let found = read_files(hosts, places, bounds).await;
     let own = kept::record_of(&recorded.events);
     let (mut held, mut away, mut elsewhere) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-    for host in granted {
-        let records = match found.get(host) {
+    let asked = answers.keys().map(String::as_str);
+    for host in asked.chain(granted.iter().copied()).collect::<BTreeSet<_>>() {
+        let records = match answers.get(host) {
             Some(Ok(Some(bytes))) => rebuild::records(bytes).map_err(|line| format!("line {line} of its journal is damaged")),
             Some(Ok(None)) => Err("it has no journal of this run any more".to_owned()),
             Some(Err(reason)) => Err(reason.clone()),
@@ -122,7 +134,9 @@ async fn compare<H: Hosts>(fleet: &Fleet, hosts: &Arc<H>, run: &RunDir, recorded
                 held.insert(host.to_owned(), grants.into_iter().map(|(head, steps)| Held { head, steps }).collect());
                 elsewhere.extend(left.then(|| host.to_owned()));
             }
-            Err(reason) => drop(away.insert(host.to_owned(), reason)),
+            // A host that was granted nothing is not missed.
+            Err(reason) if granted.contains(host) => drop(away.insert(host.to_owned(), reason)),
+            Err(_) => {}
         }
     }
     HostHeads { away, elsewhere, ..chain::compare(&recorded.bytes, &recorded.events, &held) }

@@ -1,10 +1,12 @@
 //! `caravan resume`: takes a run up where a controller left it.
 
+use super::from_hosts;
 use super::site::Site;
 use super::start::{self, Drive, RunArgs};
 use super::{Context, Exit, Failure};
 use crate::plan::Plan;
-use crate::run::journal::{Chain, Journal};
+use crate::run::journal::{self, Chain, Journal, JournalError};
+use crate::run::rebuild::Rebuilt;
 use crate::run::state::{Bounds, RunState};
 use crate::run::store::{RunDir, Store};
 use inventory::Fleet;
@@ -17,6 +19,10 @@ use std::sync::Arc;
 pub struct ResumeArgs {
     /// The run: its id, or the beginning or end of it [default: the newest].
     run: Option<String>,
+    /// Put plan and record together from what the hosts hold: the workstation that drove the run is gone, or its record is damaged. Its
+    /// hosts are still locked by it: --take-over says why they are taken.
+    #[arg(long)]
+    from_hosts: bool,
     #[command(flatten)]
     with: RunArgs,
 }
@@ -27,11 +33,23 @@ pub struct ResumeArgs {
 /// There is nothing to resume, another controller drives the run, its record was edited or damaged, or it cannot be kept.
 pub async fn run(context: &Context, args: &ResumeArgs) -> Result<Exit, Failure> {
     let site = Site::open(context)?;
-    let dir = Store::new(&context.state_dir).find(args.run.as_deref()).map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
-    let left = Left::open(context, dir)?;
+    let left = match args.from_hosts {
+        true => Left::from_hosts(context, &site, args.run.as_deref()).await?,
+        false => {
+            let found = Store::new(&context.state_dir).find(args.run.as_deref());
+            Left::open(context, found.map_err(|e| Failure::new(Exit::Usage, e.to_string()))?)?
+        }
+    };
     if let Some(done) = left.over(context)? {
         eprintln!("{done}");
         return Ok(Exit::Ok);
+    }
+    if let Some(rollback) = rolled_back_by(context, &left.dir)? {
+        let text = format!(
+            "error: run {} is undone by its rollback {rollback}; what it had proven is not so any more. Resume {rollback}, or start a new run",
+            left.dir.id
+        );
+        return Err(Failure::new(Exit::Usage, text));
     }
     start::check_ids(&left.plan, &site.fleet, &args.with)?;
     left.drive(context, &site, "resume", &args.with, None).await
@@ -54,6 +72,19 @@ pub(super) async fn abort(context: &Context, run: Option<&str>, reason: &str) ->
     }
 }
 
+/// The rollback of a run that has begun something, if there is one.
+fn rolled_back_by(context: &Context, dir: &RunDir) -> Result<Option<String>, Failure> {
+    let runs = Store::new(&context.state_dir).runs().map_err(|e| start::internal(&e))?;
+    // A run that cannot be read is no reason to hold this one up.
+    let undoes = |run: &&RunDir| {
+        let events = run.events().unwrap_or_default();
+        let of_this =
+            events.iter().any(|event| matches!(&event.kind, Kind::RunStarted { undoes: Some(undone), .. } if *undone == dir.id));
+        of_this && events.iter().any(|event| matches!(event.kind, Kind::StepGranted { .. }))
+    };
+    Ok(runs.iter().find(undoes).map(|run| run.id.clone()))
+}
+
 /// A run as a controller left it. Its record is ours as long as this lives.
 struct Left {
     dir: RunDir,
@@ -74,6 +105,36 @@ impl Left {
             );
         }
         Ok(Self { dir, plan, journal, chain, from_hosts: false })
+    }
+
+    /// Puts a run together from its hosts. What this workstation has of it is set aside if it is damaged; a whole record is the better one.
+    async fn from_hosts(context: &Context, site: &Site, run: Option<&str>) -> Result<Self, Failure> {
+        let Rebuilt { run, plan, drafts, notices, .. } = from_hosts::gather(&site.fleet, &site.hosts, run).await?;
+        let store = Store::new(&context.state_dir);
+        let here = store.runs().map_err(|e| start::internal(&e))?.into_iter().find(|known| known.id == run);
+        if let Some(here) = here {
+            match Journal::reopen(&here.path.join("journal.jsonl"), &run) {
+                Ok((_, chain)) if !chain.events.is_empty() => {
+                    let text = format!("error: the record of run {run} is here and whole; resume it without --from-hosts");
+                    return Err(Failure::new(Exit::Usage, text));
+                }
+                Err(error @ JournalError::Held { .. }) => return Err(start::journal_failure(&error)),
+                Err(error @ (JournalError::TooNew { .. } | JournalError::Read { .. } | JournalError::Write { .. })) => {
+                    return Err(start::journal_failure(&error));
+                }
+                Ok(_) | Err(JournalError::Broken { .. } | JournalError::Line { .. }) => {
+                    let aside = store.set_aside(&here).map_err(|e| start::internal(&e))?;
+                    eprintln!("notice: what was here of run {run} cannot be used; it was set aside as {}", aside.display());
+                }
+            }
+        }
+        notices.iter().for_each(|notice| eprintln!("notice: {notice}"));
+        let adopted = store.adopt(&run, &plan).map_err(|e| start::internal(&e))?;
+        let journal = Journal::create(&adopted.path().join("journal.jsonl"), &run).map_err(|e| start::journal_failure(&e))?;
+        journal.append(drafts).await.map_err(|e| start::internal(&e))?;
+        let chain = journal::read(&adopted.path().join("journal.jsonl")).map_err(|e| start::journal_failure(&e))?;
+        let dir = adopted.keep().map_err(|e| start::internal(&e))?;
+        Ok(Self { dir, plan, journal, chain, from_hosts: true })
     }
 
     /// What there is to say when nothing is left to be done.

@@ -179,6 +179,8 @@ pub(super) struct Earlier {
     platforms: BTreeSet<String>,
     /// Those of them that are back.
     pub(super) back: BTreeSet<String>,
+    /// Those of them on which it began something.
+    pub(super) begun: BTreeSet<String>,
     /// How it ended; nothing as long as it did not.
     pub(super) outcome: Option<RunOutcome>,
 }
@@ -194,11 +196,22 @@ pub(super) fn rollbacks_of(store: &Store, run: &str) -> Result<Vec<Earlier>, Fai
             continue;
         }
         let events = dir.events().map_err(super::status::failure)?;
-        let mut earlier =
-            Earlier { id: dir.id, platforms: platforms.into_iter().collect(), back: BTreeSet::new(), outcome: outcome(&events) };
+        let mut earlier = Earlier {
+            id: dir.id,
+            platforms: platforms.into_iter().collect(),
+            back: BTreeSet::new(),
+            begun: BTreeSet::new(),
+            outcome: outcome(&events),
+        };
         for event in &events {
-            if let (Kind::PlatformFinished { outcome: RunOutcome::Ok, .. }, Some(platform)) = (&event.kind, &event.scope.platform) {
-                earlier.back.insert(platform.clone());
+            match (&event.kind, &event.scope.platform) {
+                (Kind::PlatformFinished { outcome: RunOutcome::Ok, .. }, Some(platform)) => {
+                    earlier.back.insert(platform.clone());
+                }
+                (Kind::StepGranted { .. }, Some(platform)) => {
+                    earlier.begun.insert(platform.clone());
+                }
+                _ => {}
             }
         }
         found.push(earlier);

@@ -113,7 +113,7 @@ pub async fn read<H: Hosts>(path: &Path, fleet: &Fleet, hosts: &Arc<H>, platform
     let bytes = std::fs::read(path)
         .map_err(|error| Failure::new(Exit::Usage, format!("error: the plan {} cannot be read: {error}", path.display())))?;
     let saved = unseal(&bytes).map_err(|problem| {
-        let next = format!("Plan again: caravan plan -o {}", path.display());
+        let next = "Save a plan with: caravan plan -o FILE (a new name: -o replaces what is there)";
         Failure::new(Exit::Usage, format!("error: {} {problem}. {next}", path.display()))
     })?;
     let plan = build_plan(fleet)?;

@@ -9,8 +9,8 @@ use crate::run::journal;
 use crate::run::store::{RunDir, Store};
 use crate::view::View;
 use jiff::Timestamp;
-use serde_json::json;
 use proto::Event;
+use serde_json::json;
 
 /// What `status` takes.
 #[derive(Debug, Clone, Default, clap::Args)]

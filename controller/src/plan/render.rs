@@ -118,7 +118,7 @@ fn stage_lines(number: usize, phase: &PhasePlan, paint: Paint, width: usize) -> 
     for (number, (name, groups)) in groups.iter().enumerate() {
         if first_tolerant == Some(number) {
             let text = "── from here on a host that fails does not keep the others ──";
-            out.push_str(&format!("{}{}\n", " ".repeat(PHASE - 11), paint.dim(text)));
+            out.push_str(&format!("     {}\n", paint.dim(text)));
         }
         for (index, Row { hosts, steps, one_way }) in groups.iter().enumerate() {
             let name = pad(if index == 0 { name } else { "" }, title);

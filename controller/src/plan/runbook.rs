@@ -258,9 +258,8 @@ impl Runbook {
         // Through a JSON value: actions are externally tagged enums, which serde_yaml itself would want as YAML tags.
         let value: Value = serde_yaml::from_str(text).map_err(|error| RunbookError(error.to_string()))?;
         let runbook: Self = serde_json::from_value(value).map_err(|error| RunbookError(error.to_string()))?;
-        match runbook.steps.iter().find(|step| step.stage.is_some() == step.at.is_some()) {
-            Some(step) => return Err(RunbookError(format!("step `{}` must have either `stage` or `at`", step.name))),
-            None => {}
+        if let Some(step) = runbook.steps.iter().find(|step| step.stage.is_some() == step.at.is_some()) {
+            return Err(RunbookError(format!("step `{}` must have either `stage` or `at`", step.name)));
         }
         let differs = |step: &&Template| {
             runbook

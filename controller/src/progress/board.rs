@@ -204,7 +204,8 @@ impl Board<'_> {
     /// What watchdogs noticed about steps that still run; those that ask a person first.
     fn alerts(&self, columns: usize) -> impl Iterator<Item = String> {
         let mut alerts: Vec<(bool, String)> = Vec::new();
-        for step in &self.view.steps {
+        let current = self.running().flat_map(|stage| &stage.hosts).filter_map(|host| host.current);
+        for step in current.filter_map(|at| self.view.steps.get(at)) {
             if let Some(alert) = step.warnings().last() {
                 let ask = if alert.ask { " (stop it? `caravan retry`)" } else { "" };
                 let line = format!("! {} {}: {}{ask}", self.view.short(&step.host), step.name, alert.message);

@@ -135,7 +135,11 @@ impl Narrator {
             false => format!("{} of {}", counts.done, count(counts.total(), "host")),
         };
         let whole = accepted.is_empty() && counts.done == counts.total();
-        let mark = if whole { self.paint.green("✓") } else { self.paint.yellow("✓") };
+        let mark = match (whole, stage.tolerant && counts.done < counts.total()) {
+            (true, _) => self.paint.green("✓"),
+            (false, false) => self.paint.yellow("✓"),
+            (false, true) => self.paint.red("!"),
+        };
         let without = if stage.tolerant && counts.done < counts.total() { "; it goes on without the others" } else { "" };
         format!("{mark} {}: {hosts} proven{accepted}{without}, {}", place(view, stage), view.took(stage.started, stage.ended))
     }

@@ -153,7 +153,7 @@ pub fn compare(bytes: &[u8], events: &[Event], held: &BTreeMap<String, Vec<Held>
                 line: told.latest(steps),
             });
         }
-        if heads.against.len() == before {
+        if heads.against.len() == before && !grants.is_empty() {
             heads.agree.insert(host.clone(), grants.len());
         }
     }

@@ -185,6 +185,7 @@ fn step(record: &Record, step: &StepView) -> Value {
             "ask": alert.ask,
         })).collect::<Vec<_>>(),
         "accepted": step.accepted,
+        "skipped": step.skipped,
         "skip": step.skip,
         "output": log(record, step),
         "earlier_attempts": step.earlier.iter().map(attempt).collect::<Vec<_>>(),

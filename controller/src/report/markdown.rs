@@ -284,6 +284,10 @@ fn order(out: &mut String, view: &View, platform: &PlatformView) {
     table(out, &["Stage", "Roles", "Hosts done", "State", "Began (UTC)", "Barrier opened (UTC)", "Took"], rows);
     let mine = |id: &str| id.split('/').next() == Some(platform.name.as_str());
     let verdict = match view.breaches.iter().filter(|breach| mine(&breach.step)).count() {
+        0 if !platform.dropped.is_empty() => format!(
+            "No step of it began before every step of every earlier stage was proven, on all hosts but those left behind ({}): worked out from the events, step by step.",
+            fold_hosts(platform.dropped.iter().map(|host| view.short(host)))
+        ),
         0 => "No step of it began before every step of every earlier stage was proven: worked out from the events, step by step."
             .to_owned(),
         n => format!("**{} began too early: see Result.**", count(n, "step")),

@@ -2,7 +2,7 @@
 
 use super::Next;
 use crate::plan::Phase;
-use crate::view::{Progressed, StepState, StepView, View};
+use crate::view::{PlatformView, Progressed, StepState, StepView, View};
 use proto::Outcome;
 use proto::event::RunOutcome;
 use proto::step::Repeat;
@@ -35,6 +35,10 @@ impl Typed {
 pub fn next(view: &View, driven: bool, typed: &Typed) -> Vec<Next> {
     let run = view.run.id.as_str();
     let mut next = Vec::new();
+    if view.lives.is_empty() {
+        // Its controller ended before the first line of its record was durable: nothing was done, and nothing is to be taken up.
+        return next;
+    }
     let mut say = |when: &str, command: String| next.push(Next { when: when.to_owned(), command });
     let over = matches!(view.run.outcome, Some(RunOutcome::Ok | RunOutcome::Aborted));
     if driven {
@@ -52,7 +56,16 @@ pub fn next(view: &View, driven: bool, typed: &Typed) -> Vec<Next> {
         go_on(view, typed, &mut say);
     }
     if view.run.outcome != Some(RunOutcome::Ok) && view.run.undoes.is_none() && is_touched(view) {
-        say("To go back instead", typed.fleet(&format!("rollback {run}")));
+        // What ended well stays: a platform in production is not taken back because another one stopped.
+        let well = |platform: &&PlatformView| platform.outcome == Some(RunOutcome::Ok);
+        let open: Vec<String> =
+            view.platforms.iter().filter(|p| !well(p) && p.started.is_some()).map(|p| format!("platform:{}", p.name)).collect();
+        let limit =
+            if view.platforms.iter().any(|p| well(&p)) { format!(" --limit {}", word(&open.join(","))) } else { String::new() };
+        say("To go back instead", typed.fleet(&format!("rollback {run}{limit}")));
+    }
+    if view.run.outcome == Some(RunOutcome::Ok) {
+        say("When it is to stay", typed.fleet(&format!("cleanup {run}")));
     }
     say("The record", typed.here(&format!("report {run}")));
     next
@@ -62,7 +75,8 @@ pub fn next(view: &View, driven: bool, typed: &Typed) -> Vec<Next> {
 pub(super) fn undecided(view: &View) -> impl Iterator<Item = &StepView> {
     // What the controller only assumed is asked of the host when the run goes on.
     view.steps.iter().filter(|step| step.is_bad() && !step.assumed).filter(|step| {
-        step.state == StepState::Ended(Outcome::Unknown) || (step.repeat == Repeat::Ask && !step.prove && step.action != "inspect")
+        let asks = step.repeat == Repeat::Ask && !step.prove && step.action != "inspect";
+        step.skipped || asks || step.state == StepState::Ended(Outcome::Unknown)
     })
 }
 
@@ -78,10 +92,14 @@ fn steps_of_a_person(view: &View, typed: &Typed, say: &mut impl FnMut(&str, Stri
     }
     let open: Vec<&StepView> = undecided(view).collect();
     for step in open.iter().take(NAMED) {
-        let again = if step.state == StepState::Ended(Outcome::Unknown) { "If it may start again" } else { "When it is mended" };
+        let again = match step.state {
+            _ if step.skipped => "If it is to act after all",
+            StepState::Ended(Outcome::Unknown) => "If it may start again",
+            _ => "When it is mended",
+        };
         say(again, typed.here(&format!("retry {run} {}", word(&step.id))));
     }
-    if let Some(step) = open.first() {
+    if let Some(step) = open.iter().find(|step| !step.skipped) {
         say("If its effect is there", typed.here(&format!("skip {run} {} --reason REASON", word(&step.id))));
     }
     if open.len() > NAMED {
@@ -91,6 +109,11 @@ fn steps_of_a_person(view: &View, typed: &Typed, say: &mut impl FnMut(&str, Stri
 
 fn go_on(view: &View, typed: &Typed, say: &mut impl FnMut(&str, String)) {
     let run = view.run.id.as_str();
+    if let Some(step) = undecided(view).find(|step| step.skipped) {
+        // Its probe had the first word, and did not see the effect.
+        let accept = format!("resume {run} --accept-unproven {}=REASON", word(&step.id));
+        say("If it counts all the same", typed.fleet(&accept));
+    }
     let gates: String = view.waiting_gates().map(|gate| format!(" --confirm {}=NOTE", word(&gate.id))).collect();
     let held = view.findings.iter().any(|known| known.blocks());
     let away = || view.interruptions.iter().filter(|known| known.until.is_none());

@@ -86,13 +86,18 @@ fn driven(view: &View, driven: Option<bool>) -> String {
     let again = if before > 0 { format!(", after {} before it", count(before, "controller")) } else { String::new() };
     match driven {
         Some(true) => format!("driven by {} since {} UTC{again}", life.operator, date_time(life.from)),
-        Some(false) if view.run.ended.is_some() || life.ended => format!("no controller drives it{again}"),
         Some(false) => {
             let open = view.steps.iter().filter(|step| step.is_open()).count();
             let open = match open {
                 0 => "no step was under way".to_owned(),
                 n => format!("{} had been granted and may go on on the hosts", count(n, "step")),
             };
+            if view.run.ended.is_some() {
+                return format!("no controller drives it{again}");
+            }
+            if life.ended {
+                return format!("no controller drives it: its operator left; {open}");
+            }
             format!(
                 "no controller drives it: the last one ended unexpectedly after {} UTC; {open}",
                 date_time(life.until.or(life.from))

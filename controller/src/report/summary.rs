@@ -2,7 +2,7 @@
 
 use super::{Next, Record, accepted, fared, halted, left_behind, log, next_lines, untouched};
 use crate::view::text::{count, duration, fit, fold_hosts};
-use crate::view::{Paint, PlatformView, StageView, Trouble, TroubleKind, View};
+use crate::view::{Paint, PlatformView, Progressed, StageView, Trouble, TroubleKind, View};
 use jiff::SignedDuration;
 use proto::event::RunOutcome;
 use std::collections::BTreeSet;
@@ -66,7 +66,10 @@ fn headline(view: &View, platform: &PlatformView, paint: Paint) -> String {
         (Some(RunOutcome::Stopped), None) => format!("{} {name} stopped: {}", paint.red("✗"), platform.message),
         (Some(RunOutcome::Aborted), _) => format!("{} {name} was aborted.{}", paint.red("✗"), rest(view, stage)),
         (None, Some(stage)) => format!("{} {name} is in {}: {}.", paint.cyan("…"), stage.label, fared(view, stage)),
-        (None, None) => format!("{} {name} was not started.", paint.dim("·")),
+        (None, None) => match view.stages_of(platform).iter().rev().find(|stage| stage.state == Progressed::Done) {
+            Some(last) => format!("{} {name} stands behind {}.", paint.cyan("…"), last.label),
+            None => format!("{} {name} was not started.", paint.dim("·")),
+        },
     }
 }
 

@@ -44,17 +44,17 @@ pub struct Engine<'o, H> {
     pub(super) inspections: HashMap<u32, Inspection>,
     pub(super) next_inspection: u32,
     /// Running steps that a person wants started again: who, why.
-    pub(super) retrying: BTreeMap<StepId, (String, String)>,
+    pub(super) retrying: BTreeMap<Attempt, (String, String)>,
     /// What hosts are given to keep.
     keeper: Keeper,
     /// How the record goes on: nothing happened yet, or a controller before this one left it.
-    first: First,
+    pub(super) first: First,
     tasks: JoinSet<()>,
     head: String,
 }
 
 /// The first entry that this engine adds to the record.
-enum First {
+pub(super) enum First {
     Started,
     Resumed { cut_bytes: u64, from_hosts: bool },
 }
@@ -197,6 +197,9 @@ impl<'o, H: Hosts> Engine<'o, H> {
         if let Some(reason) = self.options.abort.clone() {
             return self.abort(operator, reason).await;
         }
+        if self.state.was_aborted() {
+            return Ok(());
+        }
         let reason = "the run was resumed; the runbook allows this step to be started again, and its probe is asked first";
         let again = self.state.repeatable().into_iter().filter_map(|(platform, index)| {
             let step = self.state.step(platform, index)?;
@@ -245,20 +248,21 @@ impl<'o, H: Hosts> Engine<'o, H> {
             _ => {}
         }
         if let Signal::Retry { step, operator, reason } = &what
-            && let Some(answer) = self.stop_and_retry(step, operator, reason)
+            && self.state.has_begun(&StepId(step.clone()))
         {
-            return Ok(Ok(answer));
+            return Ok(self.stop_and_retry(step, operator, reason));
         }
-        let mut what = what;
+        let (mut what, mut accepted) = (what, None);
         if let Signal::Accept { step, operator, reason } = &what
             && self.state.find_text(step).is_some_and(|planned| !self.state.is_skipped(planned))
         {
             // Its probe has the first word.
-            self.options.accepted.insert(step.clone(), reason.clone());
+            accepted = Some((step.clone(), reason.clone()));
             what = Signal::Skip { step: step.clone(), operator: operator.clone(), reason: reason.clone() };
         }
         match decide::draft(&self.state, &what) {
             Ok(drafts) => {
+                self.options.accepted.extend(accepted);
                 self.commit(drafts).await?;
                 Ok(Ok("recorded".to_owned()))
             }
@@ -266,17 +270,19 @@ impl<'o, H: Hosts> Engine<'o, H> {
         }
     }
 
-    /// A step that runs and is to be started again is ended first.
-    fn stop_and_retry(&mut self, step: &str, operator: &str, reason: &str) -> Option<String> {
+    /// A step that runs and is to be started again is ended first. Only one that a watchdog has spoken about: a typing error must not
+    /// end a step that is well.
+    fn stop_and_retry(&mut self, step: &str, operator: &str, reason: &str) -> Result<String, String> {
         let id = StepId(step.to_owned());
-        if !self.state.has_begun(&id) {
-            return None;
-        }
-        let host = self.state.find_text(step)?.host.clone();
+        let orders = self.state.find_text(step).and_then(|planned| self.orders.get(&planned.host));
+        let (true, Some(orders)) = (self.state.is_alerted(&id), orders) else {
+            return Err(format!("{step} runs, and no watchdog has spoken about it: there is nothing to decide"));
+        };
         let attempt = Attempt { attempt: self.state.attempt(&id), step: id.clone() };
-        self.retrying.insert(id, (operator.to_owned(), reason.to_owned()));
-        self.orders.get(&host)?.send(Order::Stop(attempt)).ok()?;
-        Some("it is being stopped; its probe then says whether it is started again".to_owned())
+        let _ = orders.send(Order::Stop(attempt.clone()));
+        // For this attempt alone: how the next one ends is another question.
+        self.retrying.insert(attempt, (operator.to_owned(), reason.to_owned()));
+        Ok("it is being stopped; its probe then says whether it is started again".to_owned())
     }
 
     async fn abort(&mut self, operator: String, reason: String) -> Result<(), EngineError> {
@@ -316,11 +322,12 @@ impl<'o, H: Hosts> Engine<'o, H> {
 
     /// The supervisors end with their run. The hosts of a platform that is half migrated stay this run's; all others are let go.
     async fn part(&mut self) {
-        let mut waiting: BTreeSet<String> = BTreeSet::new();
+        let (mut waiting, mut released) = (BTreeSet::new(), BTreeSet::new());
         for (host, orders) in &self.orders {
             let release = self.state.platform_of(host).is_none_or(|platform| !self.state.keeps_locks(platform));
             if orders.send(Order::Finish { release }).is_ok() {
                 waiting.insert(host.clone());
+                released.extend(release.then(|| host.clone()));
             }
         }
         let end = Instant::now() + PARTING;
@@ -330,12 +337,17 @@ impl<'o, H: Hosts> Engine<'o, H> {
                     waiting.remove(&host);
                 }
                 Ok(Some((host, Report::StillLocked(reason)))) => {
-                    tracing::warn!("{host} stays locked by this run: {reason}; resume the run to release it");
+                    tracing::warn!("{host} stays locked by this run: {reason}; `--take-over REASON` takes it");
                     waiting.remove(&host);
                 }
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => break,
             }
+        }
+        for host in waiting.iter().filter(|host| released.contains(*host)) {
+            tracing::warn!(
+                "{host} did not say that this run's lock there is released; should it stay, `--take-over REASON` takes it"
+            );
         }
     }
 

@@ -9,7 +9,10 @@ impl RunState {
     /// Takes an event in. Events about things that this plan does not have are ignored.
     pub fn apply(&mut self, event: &Event) {
         let scope = &event.scope;
-        if let (Some(host), Some(seq)) = (&scope.host, event.host_seq) {
+        // Where output is kept is written down in front of the end that it comes with, and a write can be cut off between the two: an end
+        // that is not here has to come again.
+        let whole = !matches!(event.kind, Kind::StepOutput { .. });
+        if let (Some(host), Some(seq), true) = (&scope.host, event.host_seq, whole) {
             let known = self.host_seqs.entry(host.clone()).or_default();
             *known = seq.max(*known);
             if event.kind == Kind::StepStarted {
@@ -82,8 +85,19 @@ impl RunState {
         if state.end.is_some_and(|end| end != RunOutcome::Ok) {
             state.end = None;
         }
+        // A tolerant stage that the platform left without this host: it has another chance in it.
+        if at.stage < state.at {
+            state.at = at.stage;
+            let host = state.stages[at.stage].waves[at.wave].queues[at.queue].host.clone();
+            state.dropped.remove(&host);
+        }
         match decision {
-            "retry" | "repeat" | "resume" => self.set(platform, step, StepStatus::Planned),
+            // Whoever skipped it before wants it carried out after all.
+            "retry" => {
+                at.skipped = false;
+                self.set(platform, step, StepStatus::Planned);
+            }
+            "repeat" | "resume" => self.set(platform, step, StepStatus::Planned),
             "skip" => {
                 at.skipped = true;
                 self.set(platform, step, StepStatus::Planned);
@@ -96,6 +110,11 @@ impl RunState {
 
     fn apply_to_step(&mut self, platform: usize, step: usize, event: &Event) {
         let at = &mut self.platforms[platform].steps[step];
+        match &event.kind {
+            Kind::StepAlert { .. } => at.alerted = true,
+            Kind::StepGranted { .. } => at.alerted = false,
+            _ => {}
+        }
         let status = match &event.kind {
             Kind::StepGranted { .. } => {
                 at.attempt = event.scope.attempt.unwrap_or(at.attempt + 1);
@@ -144,7 +163,8 @@ impl RunState {
         self.away.clear();
         self.unreachable.clear();
         self.locked = false;
-        self.paused = false;
+        // An abort is finished by whoever comes next.
+        self.paused = self.aborted;
         for number in 0..self.platforms.len() {
             let platform = &mut self.platforms[number];
             if platform.end == Some(RunOutcome::Ok) {

@@ -135,6 +135,8 @@ struct Task<H> {
     refused: bool,
     /// It is ours, and a step of the run that held it before still runs: why.
     busy: Option<String>,
+    /// A running attempt that a person wants ended.
+    stopping: Option<Attempt>,
     /// The engine was told that the connection dropped.
     lost: bool,
     /// What has not begun is taken back, also after a reconnect.
@@ -179,6 +181,7 @@ pub(crate) async fn run<H: Hosts>(
         fatal: None,
         refused: false,
         busy: None,
+        stopping: None,
         lost: false,
         revoking: false,
         acked,
@@ -205,6 +208,8 @@ pub(crate) async fn run<H: Hosts>(
                     task.take(incoming).await;
                     if task.busy.is_some() {
                         task.come_back(&mut orders).await;
+                    } else if task.link.is_none() {
+                        task.closed("the agent ended the conversation".to_owned(), &mut orders).await;
                     }
                 }
             },
@@ -260,8 +265,10 @@ impl<H: Hosts> Task<H> {
             }
             Order::Stop(attempt) => {
                 if self.attaching {
-                    self.send(ToAgent::Stop { attempt }).await;
+                    self.send(ToAgent::Stop { attempt: attempt.clone() }).await;
                 }
+                // Said again after each reconnect, until the attempt is over.
+                self.stopping = Some(attempt);
             }
             Order::Ack { host_seq } => {
                 self.acked = self.acked.max(host_seq);
@@ -352,6 +359,10 @@ impl<H: Hosts> Task<H> {
     async fn attach_and_grant(&mut self, keep: Vec<String>) {
         let keep = if self.attaching { keep } else { Vec::new() };
         self.attach().await;
+        let still_open = |stop: &Attempt| self.open.iter().any(|granted| attempt(granted) == *stop);
+        if let Some(attempt) = self.stopping.clone().filter(still_open) {
+            self.send(ToAgent::Stop { attempt }).await;
+        }
         if self.revoking {
             self.send(ToAgent::Revoke).await;
             self.take_back_what_never_arrived();
@@ -414,7 +425,12 @@ impl<H: Hosts> Task<H> {
                 self.attaching = false;
                 self.report(Report::Finished);
             }
-            FromAgent::Fatal { message } => self.fatal = Some(message),
+            // The supervisor has ended; the bridge may well live on. There is nobody left to talk to about steps.
+            FromAgent::Fatal { message } => {
+                self.fatal = Some(message);
+                self.link = None;
+                self.attaching = false;
+            }
             FromAgent::Hello { .. } | FromAgent::Incompatible { .. } | FromAgent::Exited { .. } => {}
         }
     }
@@ -423,6 +439,14 @@ impl<H: Hosts> Task<H> {
     fn attached(&mut self, host_seq: u64, open: Vec<Attempt>, token: u64) {
         self.was_attached = true;
         self.fatal = None;
+        if self.claimed && token != self.token {
+            // Another controller had it in between, and let it go again: what was true of the host may not be any more.
+            self.open.clear();
+            self.claiming = false;
+            self.refused = true;
+            return self
+                .report(Report::Refused("another controller had this host in between; `resume` takes the run up anew".to_owned()));
+        }
         self.token = token;
         self.unkept.retain(|(step, _)| step.is_some());
         self.claimed = true;
@@ -617,7 +641,7 @@ impl<H: Hosts> Task<H> {
                 return false;
             }
             self.take(incoming).await;
-            if answered || busy {
+            if answered || busy || self.link.is_none() {
                 return answered;
             }
         }

@@ -85,6 +85,8 @@ pub struct Draft {
     pub kind: Kind,
     /// Where it comes from, for events of a host.
     pub origin: Option<Origin>,
+    /// When it happened, RFC 3339 UTC, for an event that is put down again in a rebuilt record; now where it says nothing.
+    pub time: Option<String>,
 }
 
 /// The host's side of an event.
@@ -101,7 +103,17 @@ pub struct Origin {
 impl Draft {
     /// An event of the controller's own.
     pub fn new(scope: Scope, kind: Kind) -> Self {
-        Self { scope, kind, origin: None }
+        Self { scope, kind, origin: None, time: None }
+    }
+
+    /// An event that a host reports.
+    pub fn of_host(scope: Scope, kind: Kind, origin: Origin) -> Self {
+        Self { origin: Some(origin), ..Self::new(scope, kind) }
+    }
+
+    /// The same, put down again with the time at which it happened.
+    pub fn at(self, time: String) -> Self {
+        Self { time: Some(time), ..self }
     }
 }
 
@@ -343,7 +355,7 @@ impl Writer {
         let event = Event {
             v: EVENT_VERSION,
             seq: self.seq,
-            time: rfc3339(jiff::Timestamp::now()),
+            time: draft.time.clone().unwrap_or_else(|| rfc3339(jiff::Timestamp::now())),
             run: self.run.clone(),
             scope: draft.scope.clone(),
             kind: draft.kind.clone(),
@@ -360,7 +372,8 @@ impl Writer {
     }
 }
 
-fn rfc3339(time: jiff::Timestamp) -> String {
+/// A time as it stands in events.
+pub(super) fn rfc3339(time: jiff::Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 

@@ -245,8 +245,8 @@ pub fn grants(records: &[Record], own: &str) -> (Vec<(String, Vec<Attempt>)>, bo
     for record in records {
         match record {
             Record::Kept { lines } => {
-                let lines = lines.iter().filter_map(|line| Kept::from_line(line).ok());
-                let last = lines.filter_map(|kept| if let Kept::Line(line) = kept { Some(line.record) } else { None }).last();
+                let lines = lines.iter().rev().filter_map(|line| Kept::from_line(line).ok());
+                let last = lines.filter_map(|kept| if let Kept::Line(line) = kept { Some(line.record) } else { None }).next();
                 current = last.unwrap_or(current);
             }
             Record::Grant { steps, head, .. } if current == own => {

@@ -1,6 +1,6 @@
 //! One history out of several: the lines that controllers left with the hosts, and what the hosts say themselves. Pure.
 
-use super::journal::{Draft, Origin};
+use super::journal::{Draft, Origin, rfc3339};
 use super::kept::{Kept, Line, Part};
 use super::rebuild::{RebuildError, fold};
 use super::stage::{Executor, executor};
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 /// Something in a host's journal.
 enum Item {
     /// An event of the controller's own.
-    Line(Line),
+    Line(Box<Line>),
     /// A controller had the host's lock.
     Claimed { token: u64 },
     /// A step was granted, for the first time in this attempt.
@@ -47,7 +47,7 @@ impl Journal {
                         };
                         match Kept::from_line(line).map_err(error)? {
                             Kept::Part(part) => drop(parts.insert(part.platform.name.clone(), *part)),
-                            Kept::Line(line) => items.push(Item::Line(*line)),
+                            Kept::Line(line) => items.push(Item::Line(line)),
                         }
                     }
                 }
@@ -90,18 +90,17 @@ pub(super) fn merge(plan: &Plan, journals: &BTreeMap<&str, Journal>) -> Result<V
     let scopes = scopes(plan);
     let mut lines: BTreeMap<Position, (&Line, &str)> = BTreeMap::new();
     let mut own = Vec::new();
-    let mut known = Known::default();
+    let mut granted: HashSet<Attempt> = HashSet::new();
     for (host, journal) in journals {
         // A run begins with its first line.
         let mut at: Position = (0, 1);
         for item in &journal.items {
-            known.note(item);
             let draft = match item {
                 Item::Line(line) => {
                     let position = (ranks.get(&line.record).copied().unwrap_or_default(), line.event.seq);
                     at = at.max(position);
                     let (first, holder) = lines.entry(position).or_insert((line, host));
-                    if *first != line {
+                    if *first != line.as_ref() {
                         let platform = line.event.scope.platform.clone().unwrap_or_default();
                         let what = format!("an event (number {})", line.event.seq);
                         return Err(RebuildError::Disagree { platform, what, hosts: fold([*holder, *host].into_iter()) });
@@ -112,11 +111,14 @@ pub(super) fn merge(plan: &Plan, journals: &BTreeMap<&str, Journal>) -> Result<V
                     let scope = Scope { platform: scope.platform.clone(), host: Some((*host).to_owned()), ..Scope::default() };
                     Draft::new(scope, Kind::HostClaimed { token: *token })
                 }),
-                Item::Granted(granted) => scopes.get(&granted.spec.id).map(|scope| {
-                    let prove = granted.mode == Mode::Prove;
-                    let kind = Kind::StepGranted { action: granted.spec.action.kind().to_owned(), prove };
-                    Draft::new(attempt(scope, granted.attempt), kind)
-                }),
+                Item::Granted(step) => {
+                    granted.insert(Attempt { step: step.spec.id.clone(), attempt: step.attempt });
+                    scopes.get(&step.spec.id).map(|scope| {
+                        let kind =
+                            Kind::StepGranted { action: step.spec.action.kind().to_owned(), prove: step.mode == Mode::Prove };
+                        Draft::new(attempt(scope, step.attempt), kind)
+                    })
+                }
                 Item::Revoked(known) => {
                     scopes.get(&known.step).map(|scope| Draft::new(attempt(scope, known.attempt), Kind::StepRevoked))
                 }
@@ -136,59 +138,56 @@ pub(super) fn merge(plan: &Plan, journals: &BTreeMap<&str, Journal>) -> Result<V
         .filter(|step| executor(step) == Executor::Agent)
         .map(|step| step.id.0.as_str())
         .collect();
-    let decided = decisions(&lines);
+    let decided = Decided::of(&lines);
+    let stands = |position: Position, event: &Event| match (&event.kind, &event.scope.step, event.scope.attempt) {
+        (Kind::StepFinished { .. }, Some(step), Some(attempt)) if of_agents.contains(step.as_str()) => {
+            granted.contains(&Attempt { step: StepId(step.clone()), attempt }) && decided.on(step, position)
+        }
+        _ => true,
+    };
     let mut sequence: Vec<(Position, Draft)> = lines
-        .into_iter()
-        .filter(|(position, (line, _))| {
-            takes_part(line) && known.allows(&line.event, &of_agents, decided.get(&step_of(&line.event)) > Some(position))
+        .iter()
+        .filter(|(position, (line, _))| takes_part(line) && stands(**position, &line.event))
+        .map(|(position, (line, _))| {
+            let Event { scope, kind, time, .. } = line.event.clone();
+            (*position, Draft::new(scope, kind).at(time))
         })
-        .map(|(position, (line, _))| (position, Draft::new(line.event.scope.clone(), line.event.kind.clone())))
         .collect();
-    sequence.extend(own);
+    // What a host does not give a time for came with the newest line that it had.
+    let time = |at: &Position| lines.get(at).map(|(line, _)| line.event.time.clone());
+    sequence.extend(own.into_iter().map(|(at, draft)| (at, Draft { time: draft.time.clone().or_else(|| time(&at)), ..draft })));
     // Stable: a line stays before what follows it, and what one host says stays in its order.
     sequence.sort_by_key(|(position, _)| *position);
     Ok(sequence.into_iter().map(|(_, draft)| draft).collect())
 }
 
-/// The step that an event is about, or decides on.
-fn step_of(event: &Event) -> String {
-    event.scope.step.clone().unwrap_or_default()
+/// What people decided on steps, and when controllers took the run up again.
+///
+/// What a controller assumes of a step while its host is away holds until it is taken up again: then the host is asked. So it gives way
+/// to what the host says itself, unless somebody decided on it before.
+struct Decided<'a> {
+    decisions: HashMap<&'a str, Vec<Position>>,
+    resumed: Vec<Position>,
 }
 
-/// The last decision on each step.
-fn decisions(lines: &BTreeMap<Position, (&Line, &str)>) -> HashMap<String, Position> {
-    let decided = lines.iter().filter(|(_, (line, _))| matches!(line.event.kind, Kind::Decision { .. }));
-    decided.map(|(position, (line, _))| (step_of(&line.event), *position)).collect()
-}
-
-/// What hosts say of the steps of their agents.
-#[derive(Default)]
-struct Known {
-    granted: HashSet<Attempt>,
-    ended: HashSet<Attempt>,
-}
-
-impl Known {
-    fn note(&mut self, item: &Item) {
-        match item {
-            Item::Granted(granted) => {
-                self.granted.insert(Attempt { step: granted.spec.id.clone(), attempt: granted.attempt });
+impl<'a> Decided<'a> {
+    fn of(lines: &BTreeMap<Position, (&'a Line, &str)>) -> Self {
+        let mut decided = Self { decisions: HashMap::new(), resumed: Vec::new() };
+        for (position, (line, _)) in lines {
+            match (&line.event.kind, &line.event.scope.step) {
+                (Kind::RunResumed { .. }, _) => decided.resumed.push(*position),
+                (Kind::Decision { .. }, Some(step)) => decided.decisions.entry(step).or_default().push(*position),
+                _ => {}
             }
-            Item::Event(HostEvent { step, attempt, what: Happened::Finished { .. }, .. }) => {
-                self.ended.insert(Attempt { step: step.clone(), attempt: *attempt });
-            }
-            _ => {}
         }
+        decided
     }
 
-    /// Whether a controller's event stands. What it assumed of a step while the host was away gives way to what the host says of the same
-    /// attempt, unless a person decided on it since.
-    fn allows(&self, event: &Event, of_agents: &HashSet<&str>, decided: bool) -> bool {
-        let (Kind::StepFinished { .. }, Some(step), Some(attempt)) = (&event.kind, &event.scope.step, event.scope.attempt) else {
-            return true;
-        };
-        let attempt = Attempt { step: StepId(step.clone()), attempt };
-        !of_agents.contains(step.as_str()) || (self.granted.contains(&attempt) && (decided || !self.ended.contains(&attempt)))
+    /// Whether there is a decision on a step after a position and before the run was taken up again.
+    fn on(&self, step: &str, after: Position) -> bool {
+        let end = self.resumed.iter().find(|resumed| **resumed > after);
+        let within = |at: &Position| *at > after && end.is_none_or(|end| at < end);
+        self.decisions.get(step).is_some_and(|decisions| decisions.iter().any(within))
     }
 }
 
@@ -205,7 +204,8 @@ fn of_host(scope: &Scope, event: HostEvent) -> Draft {
             Kind::StepFinished { outcome, exit_code, duration_ms, message, died }
         }
     };
-    Draft { scope: attempt(scope, event.attempt), kind, origin: Some(origin) }
+    let time = i64::try_from(origin.time_ms).ok().and_then(|time| jiff::Timestamp::from_millisecond(time).ok()).map(rfc3339);
+    Draft { time, ..Draft::of_host(attempt(scope, event.attempt), kind, origin) }
 }
 
 /// The scope of every step of a plan.
@@ -236,7 +236,8 @@ fn ranks(journals: &BTreeMap<&str, Journal>) -> HashMap<String, usize> {
     for journal in journals.values() {
         let mut seen: Vec<&str> = Vec::new();
         for item in &journal.items {
-            let Item::Line(Line { record, event }) = item else { continue };
+            let Item::Line(line) = item else { continue };
+            let Line { record, event } = line.as_ref();
             if !seen.contains(&record.as_str()) {
                 seen.push(record);
                 let known = depth.entry(record).or_insert((0, &event.time));

@@ -22,7 +22,12 @@ impl RunState {
             }
             let Some(stage) = state.stages.get(state.at) else {
                 // The record was cut off between the end of its last stage and its own.
-                decisions.push(Decision::End { platform, outcome: RunOutcome::Ok, message: String::new() });
+                let without: BTreeSet<&String> = state.stages.iter().flat_map(|stage| stage.hosts_left()).collect();
+                let names = without.iter().map(|host| host.as_str()).collect::<Vec<_>>().join(", ");
+                decisions.push(match without.is_empty() {
+                    true => Decision::End { platform, outcome: RunOutcome::Ok, message: String::new() },
+                    false => Decision::End { platform, outcome: RunOutcome::Stopped, message: format!("without {names}") },
+                });
                 continue;
             };
             if self.aborted {
@@ -64,7 +69,7 @@ impl RunState {
         // Before anything is read, too: whoever comes second is told so at once, and not what a platform looks like in the middle of a
         // migration.
         let wanted = for_agent || !unsent.is_empty() || (judged && ready);
-        let claims = if wanted { state.claims(tolerant, &self.away) } else { Claims::Done };
+        let claims = if wanted { state.claims(tolerant, &self.away, &self.unreachable) } else { Claims::Done };
         let locked = state.agents.iter().any(|host| self.away.contains(host) && !self.unreachable.contains(host));
         match claims {
             Claims::Next(hosts) if !self.paused || !unsent.is_empty() => {
@@ -113,7 +118,9 @@ impl RunState {
         let away = &self.away;
         let state = &mut self.platforms[platform];
         let known = |host: &&String| !state.claimed.contains(*host) && !state.claiming.contains(*host) && !away.contains(*host);
-        let hosts: Vec<String> = state.held.iter().filter(known).cloned().collect();
+        // A lock may have been taken of which nothing was recorded any more.
+        let entered = state.stages.iter().any(|stage| stage.entered);
+        let hosts: Vec<String> = state.agents.iter().filter(|_| entered).filter(known).cloned().collect();
         if !hosts.is_empty() {
             state.claiming.extend(hosts.iter().cloned());
             return decisions.push(Decision::Claim { platform, hosts });
@@ -203,8 +210,9 @@ enum Claims {
 
 impl PlatformState {
     /// The lowest-named host first, then the others: of two controllers that begin at once, one gets the platform.
-    fn claims(&self, tolerant: bool, away: &BTreeSet<String>) -> Claims {
-        let wanted = || self.agents.iter().filter(|host| !tolerant || !away.contains(*host));
+    fn claims(&self, tolerant: bool, away: &BTreeSet<String>, unreachable: &BTreeSet<String>) -> Claims {
+        // A tolerant stage does without hosts that are gone, but never beside another run.
+        let wanted = || self.agents.iter().filter(|host| !tolerant || !unreachable.contains(*host));
         let missing: Vec<&String> = wanted().filter(|host| !self.claimed.contains(*host)).collect();
         if missing.is_empty() {
             return Claims::Done;

@@ -185,6 +185,18 @@ pub enum EngineError {
         /// What is wrong.
         error: String,
     },
+    /// A host did things for the run that its record does not have.
+    #[error(
+        "{host} reports attempt {attempt} of {step}, which this record never granted: the record is an older copy, or lost its last lines. Nothing further was granted; steps that run go on. Move the run's directory away, then put the record together from the hosts: `caravan resume RUN --from-hosts`"
+    )]
+    Behind {
+        /// The host.
+        host: String,
+        /// The step.
+        step: String,
+        /// The attempt.
+        attempt: u32,
+    },
     /// Output of a host cannot be kept.
     #[error("the record of {host} cannot be kept: {error}. Nothing further was granted; steps that run go on")]
     Output {

@@ -19,6 +19,8 @@ pub struct Rebuilt {
     pub run: String,
     /// Its plan, without platforms on which nothing was begun.
     pub plan: Plan,
+    /// The names of those platforms.
+    pub left_out: Vec<String>,
     /// What happened, in an order in which it can have happened: folded, they stand where the run stood.
     pub drafts: Vec<Draft>,
     /// What a person should know about it.
@@ -122,10 +124,16 @@ pub fn rebuild(hosts: &BTreeMap<String, Vec<Record>>) -> Result<Rebuilt, Rebuild
         return Err(RebuildError::Runs { run: first.run.clone(), other: part.run.clone(), hosts });
     }
     let mut notices = Vec::new();
-    let mut platforms = Vec::new();
+    let (mut platforms, mut left_out) = (Vec::new(), Vec::new());
     for name in &first.platforms {
         let parts: Vec<&Part> = parts.iter().filter(|part| part.platform.name == *name).copied().collect();
-        platforms.extend(assemble(name, &parts, &journals, &mut notices)?);
+        match assemble(name, &parts, &journals, &mut notices)? {
+            Some(platform) => platforms.push(platform),
+            None => left_out.push(name.clone()),
+        }
+    }
+    if platforms.is_empty() {
+        return Err(RebuildError::Nothing);
     }
     let plan = Plan {
         fleet: first.fleet.clone(),
@@ -135,7 +143,7 @@ pub fn rebuild(hosts: &BTreeMap<String, Vec<Record>>) -> Result<Rebuilt, Rebuild
         warnings: first.warnings.clone(),
     };
     let drafts = merge(&plan, &journals)?;
-    Ok(Rebuilt { run: first.run.clone(), plan, drafts, notices })
+    Ok(Rebuilt { run: first.run.clone(), plan, left_out, drafts, notices })
 }
 
 /// Puts the plan of a platform together; nothing where nothing was begun on it.

@@ -1,16 +1,16 @@
 //! From what hosts report to entries of the record.
 
 use super::decide::Decided;
-use super::engine::{Effect, Engine, Inspection, host_scope, now_ms, output_file};
+use super::engine::{Effect, Engine, First, Inspection, host_scope, now_ms, output_file};
 use super::host::Report;
 use super::journal::{Draft, Origin};
 use super::options::{EngineError, HostReading, Read};
 use crate::hosts::{AgentHello, Hosts, OpenError};
-use crate::plan::PlannedStep;
-use proto::Reading;
+use crate::plan::{PlannedStep, Reversibility};
 use proto::event::{Kind, Outcome, Scope};
-use proto::message::{Happened, HostEvent};
+use proto::message::{Attempt, Happened, HostEvent};
 use proto::step::Repeat;
+use proto::{Probe, Reading};
 
 /// How often a step that is killed is started, all in all, before a person has to look.
 const ATTEMPTS: u32 = 3;
@@ -26,7 +26,7 @@ impl<H: Hosts> Engine<'_, H> {
             }
             match report {
                 Report::Claimed { token } => drafts.push(Draft::new(self.claim_scope(&host), Kind::HostClaimed { token })),
-                Report::Event(event) => self.take_event(host, event, &mut drafts, &mut effects),
+                Report::Event(event) => self.take_event(host, event, &mut drafts, &mut effects)?,
                 Report::Inspected { id, readings, agent } => self.take_readings(&host, id, readings, agent, &mut drafts),
                 Report::Line { step, text } => self.observer.line(&host, &step, &text),
                 Report::Revoked(steps) => {
@@ -63,16 +63,27 @@ impl<H: Hosts> Engine<'_, H> {
         Ok(())
     }
 
-    fn take_event(&mut self, host: String, event: HostEvent, drafts: &mut Vec<Draft>, effects: &mut Vec<Effect>) {
+    fn take_event(
+        &mut self,
+        host: String,
+        event: HostEvent,
+        drafts: &mut Vec<Draft>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), EngineError> {
         let origin = Origin { time_ms: event.host_time_ms, boot_id: event.boot_id, seq: event.host_seq };
         // A host speaks for its own open steps and for nothing else.
         if !self.state.awaits(&event.step, &host, Some(event.attempt)) {
+            // A record that was taken up again may be an older copy of itself: then nothing in it says what may happen next.
+            if matches!(self.first, First::Resumed { .. }) && self.state.never_granted(&event.step, &host, event.attempt) {
+                return Err(EngineError::Behind { host, step: event.step.0, attempt: event.attempt });
+            }
             tracing::warn!("{host} reports on {}, which it was not granted or which is over; ignored", event.step);
-            return;
+            return Ok(());
         }
-        let Some((platform, index)) = self.state.find(&event.step) else { return };
-        let Some(step) = self.state.step(platform, index) else { return };
-        let mut follow_up = None;
+        let Some((platform, index)) = self.state.find(&event.step) else { return Ok(()) };
+        let Some(step) = self.state.step(platform, index) else { return Ok(()) };
+        let (mut follow_up, attempt) = (None, Attempt { step: event.step.clone(), attempt: event.attempt });
+        let over = matches!(event.what, Happened::Finished { .. });
         let ack = Effect::Ack { host, host_seq: event.host_seq };
         let scope = self.step_scope(platform, step, event.attempt);
         let kinds = match event.what {
@@ -87,13 +98,14 @@ impl<H: Hosts> Engine<'_, H> {
                 if output_len > 0 { vec![output, finished] } else { vec![finished] }
             }
         };
-        drafts.extend(kinds.into_iter().map(|kind| Draft { scope: scope.clone(), kind, origin: Some(origin.clone()) }));
+        drafts.extend(kinds.into_iter().map(|kind| Draft::of_host(scope.clone(), kind, origin.clone())));
         drafts.extend(follow_up.map(|(decision, operator, reason)| {
             Decided { decision, about: &step.id.0, operator: &operator, reason: &reason }.draft(scope)
         }));
-        if let Some(step) = self.state.step(platform, index).map(|step| step.id.clone()) {
-            self.retrying.retain(|wanted, _| *wanted != step || self.state.is_open(wanted));
+        if over {
+            self.retrying.remove(&attempt);
         }
+        Ok(())
     }
 
     /// What follows from the end of a step that did not end in proof: decided by the runbook, or by a person beforehand. Decision, who,
@@ -103,7 +115,7 @@ impl<H: Hosts> Engine<'_, H> {
             return None;
         }
         let own = || self.options.claim.operator.clone();
-        if let Some((operator, reason)) = self.retrying.get(&step.id) {
+        if let Some((operator, reason)) = self.retrying.get(&Attempt { step: step.id.clone(), attempt }) {
             return Some(("retry", operator.clone(), reason.clone()));
         }
         if self.state.is_skipped(step) {
@@ -111,10 +123,17 @@ impl<H: Hosts> Engine<'_, H> {
             return Some(("acceptance", own(), reason.clone()));
         }
         // Not for ever: what is killed again and again wants a person.
-        let may_repeat = died && outcome == Outcome::Failed && step.spec.repeat == Repeat::Allowed && attempt < ATTEMPTS;
+        let may_repeat = died && step.spec.repeat == Repeat::Allowed && attempt < ATTEMPTS;
+        // Steps without an effect of their own to look at (a reload, a stop that another step proves): twice harms nothing.
+        let unseen = step.spec.probe.as_ref().is_none_or(Probe::is_empty) && step.reversibility != Reversibility::OneWay;
+        let seen = match outcome {
+            Outcome::Failed => "provably did not reach its end",
+            Outcome::Unknown if unseen => "has no effect of its own to look at",
+            _ => return None,
+        };
         may_repeat.then(|| {
             let reason = format!(
-                "attempt {attempt} was killed and provably did not reach its end; the runbook allows this step to be started again ({})",
+                "attempt {attempt} was killed and {seen}; the runbook allows this step to be started again ({})",
                 step.source
             );
             ("repeat", "caravan".to_owned(), reason)
@@ -151,11 +170,17 @@ impl<H: Hosts> Engine<'_, H> {
     fn take_unreachable(&mut self, host: &str, error: OpenError, drafts: &mut Vec<Draft>) {
         drafts.push(Draft::new(host_scope(host), Kind::HostUnreachable { reason: error.to_string() }));
         self.state.not_claimed(host);
+        // It was not even asked: whoever judges the platform has to know why.
+        if let Some(platform) = self.state.platform_of(host) {
+            self.readings.entry(platform).or_default().insert(host.to_owned(), HostReading::Away(error.clone()));
+        }
         for step in self.open_steps(host) {
             // What this controller granted was not sent: it is taken back before it began. One before it may have sent it.
             let kind = match self.state.may_have_begun(&step) {
                 false => Kind::StepRevoked,
-                true => not_known(format!("{error}; what the step did is not known. The host says so once it is back: resume then")),
+                true => {
+                    not_known(format!("{error}; what the step did is not known. The host says so once it is back: resume then"))
+                }
             };
             drafts.extend(self.draft_for(&step, kind));
         }

@@ -61,6 +61,8 @@ pub(super) struct StepState {
     pub(super) assumed: bool,
     /// A controller before this one granted it: it may have begun, whatever this one has sent and heard.
     pub(super) inherited: bool,
+    /// A watchdog has spoken about the attempt that runs.
+    pub(super) alerted: bool,
     /// A person decided that it is not carried out: only its probe counts.
     pub(super) skipped: bool,
 }

@@ -223,6 +223,7 @@ impl RunState {
                             queue,
                             assumed: false,
                             inherited: false,
+                            alerted: false,
                             skipped: false,
                         });
                     }
@@ -324,7 +325,7 @@ impl RunState {
 
     /// Whether every platform is over, or the run was paused and nothing is open any more.
     pub fn at_rest(&self) -> bool {
-        let idle = |p: &PlatformState| p.claiming.is_empty() && p.stages.get(p.at).is_none_or(|stage| stage.open == 0);
+        let idle = |p: &PlatformState| p.claiming.is_empty() && p.stages.iter().all(|stage| stage.open == 0);
         self.platforms.iter().all(|p| p.end.is_some() || (self.paused && idle(p)))
     }
 
@@ -358,6 +359,14 @@ impl RunState {
         })
     }
 
+    /// Whether an attempt at a host's own step is newer than anything that was granted.
+    pub fn never_granted(&self, id: &StepId, host: &str, attempt: u32) -> bool {
+        self.find(id).is_some_and(|(platform, index)| {
+            let step = &self.platforms[platform].steps[index];
+            attempt > step.attempt && self.on_host(platform, step, host)
+        })
+    }
+
     /// Whether a step's host said that it began.
     pub fn has_begun(&self, id: &StepId) -> bool {
         self.find(id).is_some_and(|(platform, index)| self.platforms[platform].steps[index].status == StepStatus::Running)
@@ -376,6 +385,11 @@ impl RunState {
             let of_agent = self.step(platform, index).is_some_and(|planned| executor(planned) == Executor::Agent);
             step.assumed && step.status.is_bad() && of_agent
         })
+    }
+
+    /// Whether a watchdog has spoken about the attempt at a step that runs.
+    pub fn is_alerted(&self, id: &StepId) -> bool {
+        self.find(id).is_some_and(|(platform, index)| self.platforms[platform].steps[index].alerted)
     }
 
     /// Granted steps of a host that have not ended.
@@ -529,7 +543,7 @@ impl RunState {
             p.findings.iter().any(finding_holds) || p.steps.iter().any(failed)
         });
         if self.aborted {
-            (RunOutcome::Aborted, if self.locked { 4 } else { 1 })
+            (RunOutcome::Aborted, 1)
         } else if self.locked {
             (RunOutcome::Stopped, 4)
         } else if failed {

@@ -80,6 +80,32 @@ pub struct RunDir {
     pub path: PathBuf,
 }
 
+/// The directory of a run that was put together from its hosts, before it counts.
+#[derive(Debug)]
+pub struct Adopted {
+    runs: PathBuf,
+    dir: RunDir,
+}
+
+impl Adopted {
+    /// Where its files go.
+    pub fn path(&self) -> &Path {
+        &self.dir.path
+    }
+
+    /// Gives it its name, durably.
+    ///
+    /// # Errors
+    /// The run is here already, or the directory cannot be written.
+    pub fn keep(self) -> Result<RunDir, StoreError> {
+        let path = self.runs.join(&self.dir.id);
+        sync_dir(&self.dir.path)?;
+        fs::rename(&self.dir.path, &path).map_err(io_error("rename", &self.dir.path))?;
+        sync_dir(&self.runs)?;
+        Ok(RunDir { id: self.dir.id, path })
+    }
+}
+
 impl Store {
     /// The store under a state directory. Nothing is created yet.
     pub fn new(state_dir: &Path) -> Self {
@@ -110,6 +136,32 @@ impl Store {
             sync_dir(&self.runs)?;
             return Ok((RunDir { id, path }, plan));
         }
+    }
+
+    /// Begins the directory of a run that was put together from its hosts. It has its name only once [`Adopted::keep`] is called, so
+    /// that a run is here wholly or not at all.
+    ///
+    /// # Errors
+    /// The state directory cannot be written, or others can write to it.
+    pub fn adopt(&self, id: &str, plan: &Plan) -> Result<Adopted, StoreError> {
+        private_dir(&self.runs)?;
+        let path = self.runs.join(format!(".{id}-{}", random_id()));
+        fs::DirBuilder::new().mode(0o700).create(&path).map_err(io_error("create", &path))?;
+        let bad_plan = |e: serde_json::Error| StoreError::Plan { path: path.join("plan.json"), error: e.to_string() };
+        let text = serde_json::to_string_pretty(plan).map_err(bad_plan)?;
+        write_durably(&path.join("plan.json"), text.as_bytes())?;
+        Ok(Adopted { runs: self.runs.clone(), dir: RunDir { id: id.to_owned(), path } })
+    }
+
+    /// Sets the directory of a run aside whose record cannot be used any more, and answers where it is.
+    ///
+    /// # Errors
+    /// It cannot be renamed.
+    pub fn set_aside(&self, run: &RunDir) -> Result<PathBuf, StoreError> {
+        let aside = self.runs.join(format!(".{}-damaged-{}", run.id, &random_id()[..8]));
+        fs::rename(&run.path, &aside).map_err(io_error("rename", &run.path))?;
+        sync_dir(&self.runs)?;
+        Ok(aside)
     }
 
     /// The id of this state directory, made where it is missing: hosts know by it whose runs may be gone on with from here.
@@ -147,7 +199,9 @@ impl Store {
         for entry in entries {
             let path = entry.map_err(io_error("read", &self.runs))?.path();
             let journal = path.join("journal.jsonl");
-            if let (Some(id), Ok(meta)) = (path.file_name().and_then(|n| n.to_str()), fs::metadata(&journal)) {
+            // What begins with a dot is not whole yet, or was set aside.
+            let id = path.file_name().and_then(|name| name.to_str()).filter(|name| !name.starts_with('.'));
+            if let (Some(id), Ok(meta)) = (id, fs::metadata(&journal)) {
                 let created = meta.created().or_else(|_| meta.modified()).ok();
                 runs.push((created, RunDir { id: id.to_owned(), path: path.clone() }));
             }
@@ -226,13 +280,14 @@ fn sync_dir(path: &Path) -> Result<(), StoreError> {
     fs::File::open(path).and_then(|dir| dir.sync_all()).map_err(io_error("sync", path))
 }
 
-/// Three letters or digits that nobody mistakes for one another.
+/// Six letters or digits, since hosts keep runs of several workstations side by side, that nobody mistakes for one another.
 fn suffix() -> String {
     const ALPHABET: &[u8; 32] = b"23456789abcdefghjkmnpqrstuvwxyz0";
-    let mut bytes = [0u8; 3];
+    let mut bytes = [0u8; 6];
     if getrandom::fill(&mut bytes).is_err() {
         // Without a random source the process id has to do: ids need to be distinct, not secret.
-        bytes.copy_from_slice(&std::process::id().to_le_bytes()[..3]);
+        let now = jiff::Timestamp::now().as_nanosecond().to_le_bytes();
+        bytes.iter_mut().zip(now.iter().zip(std::process::id().to_le_bytes().iter().cycle())).for_each(|(b, (n, id))| *b = n ^ id);
     }
     bytes.iter().map(|b| char::from(ALPHABET[usize::from(b & 31)])).collect()
 }

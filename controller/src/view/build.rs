@@ -195,6 +195,7 @@ fn step_view(step: &PlannedStep, stage: usize, slot: usize) -> StepView {
         alerts: Vec::new(),
         output: None,
         accepted: None,
+        skipped: false,
         skip: step.skip.clone(),
         repeat: step.spec.repeat,
     }

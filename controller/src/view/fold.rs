@@ -276,7 +276,7 @@ impl View {
                     self.change(at, |step| step.accepted = Some(view.reason.clone()));
                 }
             }
-            "retry" | "skip" | "repeat" | "resume" => self.begin_again(about),
+            "retry" | "skip" | "repeat" | "resume" => self.begin_again(about, decision),
             _ => {}
         }
         self.decisions.push(view);

@@ -388,6 +388,8 @@ pub struct StepView {
     pub output: Option<String>,
     /// The reason for which a person accepted it without proof.
     pub accepted: Option<String>,
+    /// A person decided that it is not carried out: its probe alone counts.
+    pub skipped: bool,
     /// The reason for which the inventory leaves it out.
     pub skip: Option<String>,
     /// Whether a failed attempt may be followed by another one without asking.

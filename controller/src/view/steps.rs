@@ -90,10 +90,15 @@ impl View {
     }
 
     /// A step that did not end well is to be started again, or its probe alone: it counts as not begun until it is granted.
-    pub(super) fn begin_again(&mut self, id: &str) {
+    pub(super) fn begin_again(&mut self, id: &str, decision: &str) {
         let Some(at) = self.index.steps.get(id).copied() else { return };
         let Some(step) = self.steps.get_mut(at).filter(|step| step.is_bad()) else { return };
         keep_attempt(step);
+        match decision {
+            "skip" => step.skipped = true,
+            "retry" => step.skipped = false,
+            _ => {}
+        }
         self.change(at, |step| step.state = StepState::Waiting);
     }
 }

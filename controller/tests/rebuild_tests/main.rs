@@ -228,7 +228,7 @@ async fn history(
             Ok(rebuilt) => rebuilt,
             Err(error) => {
                 assert_eq!(error, RebuildError::Nothing);
-                assert!(!journals.values().flatten().any(|record| matches!(record, Record::Kept { .. })));
+                assert!(!journals.values().flatten().any(|record| matches!(record, Record::Grant { .. })));
                 // Nobody knows of this run: the next one is another.
                 (world, left) = (World::new(seed, trouble), None);
                 continue;

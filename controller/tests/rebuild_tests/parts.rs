@@ -58,6 +58,8 @@ fn the_plan_is_put_together_from_its_parts() {
     assert_eq!(rebuilt.plan, two());
     assert_eq!((rebuilt.run.as_str(), rebuilt.notices.len()), ("r1", 0));
     assert!(matches!(rebuilt.drafts[0].kind, Kind::RunStarted { .. }), "{:?}", rebuilt.drafts[0]);
+    // It happened when it happened, not when it was put down again.
+    assert!(rebuilt.drafts.iter().all(|draft| draft.time.as_ref() == Some(&started().time)));
     let count = |wanted: fn(&Kind) -> bool| rebuilt.drafts.iter().filter(|draft| wanted(&draft.kind)).count();
     assert_eq!(count(|kind| matches!(kind, Kind::HostClaimed { token: 1 })), 5);
     assert_eq!(count(|kind| matches!(kind, Kind::StepGranted { .. })), 3 * 2 + 2);

@@ -59,6 +59,8 @@ struct Inner {
     state: State,
     controller: Option<String>,
     link: Option<mpsc::UnboundedSender<Incoming>>,
+    /// A controller attached on this connection: from then on it is told what happens.
+    attached: bool,
     grants: u64,
     away_until: Option<Instant>,
 }
@@ -86,7 +88,9 @@ impl Inner {
         let host_seq = self.state.host_seq() + 1;
         let event = HostEvent { host_seq, host_time_ms: host_seq, boot_id: "b".into(), step: at.step, attempt: at.attempt, what };
         self.record(Record::Event(event.clone()));
-        self.tell(FromAgent::Event(event.clone()));
+        if self.attached {
+            self.tell(FromAgent::Event(event.clone()));
+        }
         event
     }
 
@@ -94,7 +98,9 @@ impl Inner {
         if !indexes.is_empty() {
             let steps = self.state.attempts(indexes);
             self.record(Record::Revoked { steps: steps.clone() });
-            self.tell(FromAgent::Revoked { steps });
+            if self.attached {
+                self.tell(FromAgent::Revoked { steps });
+            }
         }
     }
 }
@@ -176,7 +182,10 @@ impl Hosts for SimHosts {
         let (to, mut orders) = mpsc::channel::<Outgoing>(16);
         let (tell, mut told) = mpsc::unbounded_channel();
         let (from_to, from) = mpsc::channel(16);
-        host.inner.lock().unwrap().link = Some(tell);
+        {
+            let mut inner = host.inner.lock().unwrap();
+            (inner.link, inner.attached) = (Some(tell), false);
+        }
         tokio::spawn(async move {
             while let Some(incoming) = told.recv().await {
                 let closed = matches!(incoming, Incoming::Closed { .. });
@@ -211,6 +220,7 @@ fn take(world: &World, host: &SimHost, order: ToAgent) -> bool {
                 let token = inner.state.token() + 1;
                 inner.record(Record::Token { token });
             }
+            inner.attached = true;
             if !keep.is_empty() {
                 inner.record(Record::Kept { lines: keep });
             }
@@ -266,7 +276,7 @@ fn take(world: &World, host: &SimHost, order: ToAgent) -> bool {
 /// Everything about a step that a plan has to say, for a step about which nothing matters but its place.
 pub(crate) fn step(platform: &str, phase: Phase, stage: &str, host: &str, number: usize, wave: u32, action: Action) -> PlannedStep {
     let id = StepId(format!("{platform}/{phase}/{stage}/{host}/w{wave}-s{number}"));
-    let repeat = if number % 2 == 0 { Repeat::Allowed } else { Repeat::Ask };
+    let repeat = if number.is_multiple_of(2) { Repeat::Allowed } else { Repeat::Ask };
     PlannedStep {
         id: id.clone(),
         name: format!("w{wave}-s{number}"),

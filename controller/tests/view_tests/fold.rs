@@ -13,7 +13,7 @@ fn emea() -> Plan {
 }
 
 /// What must hold for every view, whatever the events were.
-fn consistent(view: &View) {
+pub(crate) fn consistent(view: &View) {
     for stage in &view.stages {
         assert_eq!(stage.counts.total(), stage.hosts.len(), "{}: each host counts once", stage.label);
         let states = [HostState::Waiting, HostState::Running, HostState::Done, HostState::Failed];

@@ -2,7 +2,11 @@
 
 mod chain;
 mod commands;
+mod control;
+mod driver;
 mod fleet;
 mod fold;
+mod people;
 mod reports;
+mod resumed;
 mod screens;

@@ -221,10 +221,14 @@ impl Write for Lines {
 }
 
 fn plain(plan: &Plan, faults: &Faults, verbosity: i8) -> String {
+    plain_of(plan, &fleet::run(plan, faults), verbosity)
+}
+
+fn plain_of(plan: &Plan, events: &[Event], verbosity: i8) -> String {
     let lines = Lines::default();
     let progress = Progress::to_lines(plan, Options { color: false, verbosity, terminal: false }, lines.clone());
-    for event in fleet::run(plan, faults) {
-        progress.event(&event);
+    for event in events {
+        progress.event(event);
     }
     progress.finish();
     let bytes = lines.0.lock().unwrap().clone();
@@ -260,4 +264,47 @@ fn verbose_tells_every_step() {
 fn a_red_preflight_is_told() {
     let faults = Faults { findings: vec![fleet::red_password("emea")], confirmed: true, ..Faults::default() };
     insta::assert_snapshot!(plain(&two(), &faults, 0));
+}
+
+#[test]
+fn a_watchdogs_word_is_shown_at_once() {
+    let plan = crate::resumed::emea();
+    let events = crate::resumed::eventful(&plan);
+    let screen = Screen::new(&plan, 24, 100, NORMAL);
+    let asks = events.iter().position(|event| matches!(event.kind, Kind::StepAlert { ask: true, .. })).unwrap();
+    screen.show(&events[..=asks]);
+    insta::assert_snapshot!(screen.contents());
+    screen.show(&events[asks + 1..]);
+    insta::assert_snapshot!(screen.contents());
+}
+
+#[test]
+fn plain_lines_of_a_run_that_went_on() {
+    let plan = crate::resumed::emea();
+    let events = crate::resumed::eventful(&plan);
+    insta::assert_snapshot!(plain_of(&plan, &events, 0));
+    let quiet = plain_of(&plan, &events, -1);
+    assert!(quiet.contains("a person decides whether it is stopped") && !quiet.contains("60 min"), "{quiet}");
+    assert!(plain_of(&plan, &events, 1).contains("mkt1.emea.example.net is this run's, token 2"));
+}
+
+#[test]
+fn many_equal_decisions_are_told_a_few_times() {
+    let plan = many();
+    let mut events = fleet::run(&plan, &half_fail(20..67));
+    let failed: Vec<String> = events
+        .iter()
+        .filter(|event| matches!(event.kind, Kind::StepFinished { outcome: Outcome::Failed, .. }))
+        .filter_map(|event| event.scope.step.clone())
+        .collect();
+    events.push(fleet::event(90_000, 9_000_000, proto::Scope::default(), fleet::resumed(0, false)));
+    for step in &failed {
+        let [decision, operator, reason] = ["resume", "kim@ops2", "it may be started again"].map(str::to_owned);
+        let kind = Kind::Decision { decision, about: step.clone(), operator, reason };
+        events.push(fleet::event(90_001, 9_000_001, proto::Scope::default(), kind));
+    }
+    let text = plain_of(&plan, &events, 0);
+    let told = text.lines().filter(|line| line.contains("resume of")).count();
+    assert!(failed.len() > 40 && told <= 8, "{told} of {}", failed.len());
+    assert!(text.contains("… more of resume install.packages are in the record"), "{text}");
 }

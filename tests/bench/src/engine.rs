@@ -121,7 +121,8 @@ fn push(files: &Files, hosts: &[String]) -> anyhow::Result<Plan> {
         let dest = files.pushed(host).display().to_string();
         step("push", host, "push", Action::PushFile { sha256: sha256.clone(), size, dest, mode: 0o644 })
     });
-    let stage = StagePlan { name: "push".to_owned(), roles: Vec::new(), tolerant: false, hosts: hosts.to_vec(), steps: steps.collect() };
+    let stage =
+        StagePlan { name: "push".to_owned(), roles: Vec::new(), tolerant: false, hosts: hosts.to_vec(), steps: steps.collect() };
     let path = files.payload().display().to_string();
     Ok(plan(vec![stage], vec![PlannedFile { sha256: sha256.clone(), path, size }]))
 }

@@ -68,6 +68,17 @@ pub fn bridge(host: &Host) -> bool {
     })
 }
 
+/// The programs that run from a host's directory with this word on their command line (`-postupgrade`).
+pub fn programs(host: &Host, word: &str) -> Vec<Process> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let is = |pid: &u32| {
+        fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program.starts_with(&host.dir))
+            && words(*pid).iter().any(|own| own == word.as_bytes())
+    };
+    pids.filter(is).filter_map(Process::open).filter(|process| is(&process.pid)).collect()
+}
+
 /// The runner that a supervisor has started, brought to a halt in the middle of its step. `None` when there is none to be had.
 pub fn stop_runner(host: &Host, supervisor: u32) -> Option<Process> {
     let until = Instant::now() + Duration::from_millis(200);

@@ -146,7 +146,9 @@ pub fn records(dir: &Path) -> io::Result<Vec<Record>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         text => text?,
     };
-    text.lines().map(|line| serde_json::from_str(line).map_err(io::Error::from)).collect()
+    // A line that is just being written is no record yet.
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(|line| serde_json::from_str(line).map_err(io::Error::from)).collect()
 }
 
 /// The rules that the stand-ins of the lab in `dir` saw broken, in order.

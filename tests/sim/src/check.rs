@@ -210,7 +210,10 @@ impl<'p> Judge<'p> {
             Repeat::Allowed => known.bad == Some(Outcome::Failed),
         };
         if again && !std::mem::take(&mut known.retry) && !allowed {
-            return Err(format!("attempt {} of {} acted again after {:?}, and nobody had decided that", at.attempt, at.step, known.bad));
+            return Err(format!(
+                "attempt {} of {} acted again after {:?}, and nobody had decided that",
+                at.attempt, at.step, known.bad
+            ));
         }
         known.bad = None;
         Ok(())

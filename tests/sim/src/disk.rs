@@ -119,7 +119,9 @@ impl Disk {
     /// # Errors
     /// As [`Disk::durably`].
     pub(crate) fn append(&mut self, net: &mut Net, run: &str, records: &[Record]) -> Result<(), Stop> {
-        self.durably(net, records.len(), |disk, part| disk.runs.entry(run.to_owned()).or_default().records.push(records[part].clone()))
+        self.durably(net, records.len(), |disk, part| {
+            disk.runs.entry(run.to_owned()).or_default().records.push(records[part].clone())
+        })
     }
 
     /// Replaces the lock.
@@ -160,21 +162,11 @@ impl Disk {
             net.saw(Truth::Began { host, run, at: at.clone(), token, mode });
         }
         // Another attempt looks first whether there is anything left to do.
-        let acts = !probing
-            && granted.mode == Mode::Act
-            && (granted.attempt == 1 || self.look(net, &probe) != Some(Look::There));
+        let acts = !probing && granted.mode == Mode::Act && (granted.attempt == 1 || self.look(net, &probe) != Some(Look::There));
         self.next_pid += 1;
         let pid = self.next_pid;
-        let mut process = Process {
-            run: run.to_owned(),
-            index,
-            at: at.clone(),
-            probe,
-            mode: granted.mode,
-            probing,
-            acts,
-            end: End::Done,
-        };
+        let mut process =
+            Process { run: run.to_owned(), index, at: at.clone(), probe, mode: granted.mode, probing, acts, end: End::Done };
         let soon = |moment| Due::Process(self.host.clone(), pid, moment);
         if acts {
             net.saw(Truth::Acted { host: self.host.clone(), run: run.to_owned(), at });

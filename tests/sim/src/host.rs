@@ -25,7 +25,7 @@ impl Host {
 
     /// A message has come on a connection.
     pub(crate) fn message(&mut self, net: &mut Net, link: u64, message: ToAgent) {
-        let mut say = |message| net.to_controller(link, Incoming::Message(message));
+        let mut say = |message| net.send_to_controller(link, Incoming::Message(message));
         match message {
             ToAgent::Inspect { id, queries, .. } => {
                 let readings = queries.iter().map(|_| Ok(Answer::Processes(Vec::new()))).collect();
@@ -36,7 +36,11 @@ impl Host {
             ToAgent::Attach { run, claim, acked, keep, .. } => self.attach(net, link, run, &claim, acked, keep),
             message => match self.bridges.get(&link).cloned() {
                 Some(run) => self.with(net, &run, |supervisor, on| pass(supervisor, on, &run, link, message)),
-                None if matches!(message, ToAgent::Grant { .. } | ToAgent::Revoke | ToAgent::Stop { .. } | ToAgent::Finish { .. }) => {
+                None if matches!(
+                    message,
+                    ToAgent::Grant { .. } | ToAgent::Revoke | ToAgent::Stop { .. } | ToAgent::Finish { .. }
+                ) =>
+                {
                     say(FromAgent::Refused { reason: "no run is attached on this connection; send Attach first".to_owned() });
                 }
                 None => {}
@@ -47,7 +51,7 @@ impl Host {
     fn attach(&mut self, net: &mut Net, link: u64, run: String, claim: &Claim, acked: u64, keep: Vec<String>) {
         let lock = match self.disk.lock.claim(&run, claim) {
             Ok(lock) => lock,
-            Err(reason) => return net.to_controller(link, Incoming::Message(FromAgent::Refused { reason })),
+            Err(reason) => return net.send_to_controller(link, Incoming::Message(FromAgent::Refused { reason })),
         };
         if lock != self.disk.lock
             && let Err(stop) = self.disk.set_lock(net, &lock)
@@ -56,7 +60,7 @@ impl Host {
         }
         if let Some(process) = self.disk.processes.values().find(|process| process.run != run) {
             let reason = format!("{} of run {} still runs", process.at.step, process.run);
-            return net.to_controller(link, Incoming::Message(FromAgent::Busy { reason }));
+            return net.send_to_controller(link, Incoming::Message(FromAgent::Busy { reason }));
         }
         self.bridges.insert(link, run.clone());
         self.supervisors.entry(run.clone()).or_insert_with(|| Supervisor::start(&self.disk, &run));
@@ -98,7 +102,7 @@ impl Host {
             Stop::Crash => "the supervisor of the run ended unexpectedly".to_owned(),
         };
         if let Some(link) = link {
-            net.to_controller(link, Incoming::Message(FromAgent::Fatal { message: message.clone() }));
+            net.send_to_controller(link, Incoming::Message(FromAgent::Fatal { message: message.clone() }));
             net.close_there(link, &message);
         }
         self.end_supervisor(net, run, &message);

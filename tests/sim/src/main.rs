@@ -40,7 +40,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let setup = Setup { plant: cli.plant, trace: cli.trace };
     let histories = if cli.trace { 1 } else { cli.histories };
-    let threads = cli.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).min(histories as usize);
+    let threads =
+        cli.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).min(histories as usize);
     let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
     let total = Mutex::new((Tally::default(), Vec::new()));
     let began = Instant::now();

@@ -218,7 +218,7 @@ impl Net {
     }
 
     /// A controller says something.
-    pub(crate) fn to_host(&mut self, link: u64, message: ToAgent) {
+    pub(crate) fn send_to_host(&mut self, link: u64, message: ToAgent) {
         let wait = self.latency();
         self.maybe_cut(link);
         let now = self.now;
@@ -231,7 +231,7 @@ impl Net {
     }
 
     /// A host says something.
-    pub(crate) fn to_controller(&mut self, link: u64, incoming: Incoming) {
+    pub(crate) fn send_to_controller(&mut self, link: u64, incoming: Incoming) {
         let wait = self.latency();
         self.maybe_cut(link);
         let now = self.now;

@@ -45,11 +45,9 @@ impl<'c> Witness<'c> {
         let mut seq = 0;
         for record in &disk.records {
             match record {
-                Record::Grant { head, steps, .. } => {
-                    if !self.heads.contains(head.as_str()) {
-                        let step = steps.first().map_or("nothing", |granted| &granted.spec.id.0);
-                        return Err(format!("{host} was granted {step} before the line that says so was durable"));
-                    }
+                Record::Grant { head, steps, .. } if !self.heads.contains(head.as_str()) => {
+                    let step = steps.first().map_or("nothing", |granted| &granted.spec.id.0);
+                    return Err(format!("{host} was granted {step} before the line that says so was durable"));
                 }
                 Record::Event(event) => {
                     seq += 1;
@@ -91,7 +89,10 @@ impl<'c> Witness<'c> {
                 let at = told.scope.step.as_deref().zip(told.scope.attempt);
                 let same = at == Some((event.step.0.as_str(), event.attempt)) && says_the_same(&told.kind, &event.what);
                 if !same {
-                    return Err(format!("event {seq} of {host} is {event:?} there, and {:?} of {at:?} at the controller", told.kind));
+                    return Err(format!(
+                        "event {seq} of {host} is {event:?} there, and {:?} of {at:?} at the controller",
+                        told.kind
+                    ));
                 }
             }
         }
@@ -102,7 +103,9 @@ impl<'c> Witness<'c> {
 fn says_the_same(told: &Kind, happened: &Happened) -> bool {
     match (told, happened) {
         (Kind::StepStarted, Happened::Started { .. }) => true,
-        (Kind::StepFinished { outcome, died, .. }, Happened::Finished { outcome: other, died: too, .. }) => outcome == other && died == too,
+        (Kind::StepFinished { outcome, died, .. }, Happened::Finished { outcome: other, died: too, .. }) => {
+            outcome == other && died == too
+        }
         (Kind::StepAlert { .. }, Happened::Alert { .. }) => true,
         _ => false,
     }

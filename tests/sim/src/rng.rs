@@ -13,7 +13,8 @@ impl Rng {
 
     /// A stream of its own for something that has a name, so that what one part draws does not move the numbers of another.
     pub(crate) fn fork(&self, name: &str) -> Self {
-        let folded = name.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
+        let folded =
+            name.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
         Self(mix(self.0 ^ folded))
     }
 

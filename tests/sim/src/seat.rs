@@ -73,7 +73,8 @@ struct Watch {
 
 impl Observer for Watch {
     fn event(&mut self, event: &Event) {
-        self.world.with(|w| w.net.trace(|| format!("run {}: {} {:?} {:?}", self.run, about(event), event.scope.attempt, event.kind)));
+        self.world
+            .with(|w| w.net.trace(|| format!("run {}: {} {:?} {:?}", self.run, about(event), event.scope.attempt, event.kind)));
         let step = event.scope.step.clone().map(StepId);
         let truth = match (&event.kind, step) {
             (Kind::GateConfirmed { gate, .. }, Some(step)) if self.gates.contains(gate) => {

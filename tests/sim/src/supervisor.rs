@@ -72,14 +72,14 @@ impl Supervisor {
 
     pub(crate) fn say(&self, net: &mut Net, message: FromAgent) {
         if let Some(link) = self.link() {
-            net.to_controller(link, Incoming::Message(message));
+            net.send_to_controller(link, Incoming::Message(message));
         }
     }
 
     /// A controller is there, for which its bridge has taken the host: it gets everything that it does not have yet.
     pub(crate) fn attach(&mut self, on: &mut Around, link: u64, claim: &Claim, acked: u64, keep: Vec<String>) -> Done {
         let Some(token) = on.disk.lock.token_of(&self.run, &claim.controller) else {
-            on.net.to_controller(link, Incoming::Message(FromAgent::Refused { reason: "taken since".to_owned() }));
+            on.net.send_to_controller(link, Incoming::Message(FromAgent::Refused { reason: "taken since".to_owned() }));
             return Ok(());
         };
         let mut records = Vec::new();
@@ -96,7 +96,7 @@ impl Supervisor {
         {
             if id != claim.controller {
                 let reason = "another controller has attached to this run on this host".to_owned();
-                on.net.to_controller(before, Incoming::Message(FromAgent::Refused { reason }));
+                on.net.send_to_controller(before, Incoming::Message(FromAgent::Refused { reason }));
             }
             on.net.close_there(before, "the supervisor ended the connection");
         }

@@ -33,7 +33,13 @@ pub(crate) struct Inner {
 }
 
 impl World {
-    pub(crate) fn new<'a>(rng: &Rng, faults: Faults, plant: Option<Plant>, trace: bool, hosts: impl Iterator<Item = &'a str>) -> Self {
+    pub(crate) fn new<'a>(
+        rng: &Rng,
+        faults: Faults,
+        plant: Option<Plant>,
+        trace: bool,
+        hosts: impl Iterator<Item = &'a str>,
+    ) -> Self {
         let net = Net::new(Luck::new(rng.fork("luck"), faults), plant, trace);
         let hosts = hosts.map(|name| (name.to_owned(), Host::new(name))).collect();
         Self(Arc::new(Shared { inner: Mutex::new(Inner { net, hosts }), changed: Notify::new(), began: Instant::now() }))
@@ -171,7 +177,7 @@ impl Hosts for Way {
             tokio::spawn(async move {
                 while let Some(outgoing) = orders.recv().await {
                     if let Outgoing::Message(message) = outgoing {
-                        world.with(|w| w.net.to_host(link, message));
+                        world.with(|w| w.net.send_to_host(link, message));
                     }
                 }
                 world.with(|w| w.net.close_here(link));

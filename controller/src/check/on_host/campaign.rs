@@ -45,7 +45,7 @@ impl Checked<'_> {
         let failure = |message: String, remedy: &str| self.subject.finding(check, Status::Failure, message, &*evidence, remedy);
         let warning = |message: String, remedy: &str| self.subject.finding(check, Status::Warning, message, &*evidence, remedy);
         if *build == target.build {
-            let remedy = "Take a migrated host out of the inventory. Where a run stopped half-way, do the rest by hand, in the order of `caravan plan`.";
+            let remedy = "Where a run stopped half-way: `caravan runs`, then `caravan resume RUN` or `caravan rollback RUN` (`resume --from-hosts` from another workstation). A host that was migrated for good is taken out of the inventory.";
             return failure(format!("it is at the target build {build} already"), remedy);
         }
         if !is_version(version, source.version.as_str()) {
@@ -129,7 +129,7 @@ impl Checked<'_> {
                 Status::Failure,
                 message,
                 evidence,
-                "Look at what was begun there, and remove it or finish it.",
+                "Where a run stopped half-way: `caravan runs`, then `caravan resume RUN` or `caravan rollback RUN`. Otherwise look at what was begun there by hand.",
             );
         }
         let missing: BTreeSet<String> = old.iter().filter(|name| !is_installed(name)).cloned().collect();
@@ -201,7 +201,7 @@ impl Checked<'_> {
                 self.subject.ok(check, "the name of the backup tree is free", back)
             }
             Ok(_) => {
-                let remedy = "It is left from an earlier migration. Make sure that nobody needs it, then move it away.";
+                let remedy = "Where a run stopped half-way, it is the way back: `caravan runs`, then `caravan resume RUN` or `caravan rollback RUN`. Move it away only if no run needs it any more.";
                 self.subject.finding(
                     check,
                     Status::Failure,

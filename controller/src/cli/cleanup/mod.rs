@@ -70,10 +70,12 @@ pub async fn run(context: &Context, args: &CleanupArgs) -> Result<Exit, Failure>
         let text = format!("error: run {} is being rolled back by run {}, which is not over", dir.id, open.id);
         return Err(Failure::new(Exit::Usage, text));
     }
+    // Where a rollback began, whatever became of it, nl6.back may be all that is left of the old version.
+    let begun: BTreeSet<String> = rollbacks.iter().flat_map(|rollback| rollback.begun.iter().cloned()).collect();
     let back: BTreeSet<String> = rollbacks.into_iter().flat_map(|rollback| rollback.back).collect();
     run_is_over(&events, &back).map_err(|why| Failure::new(Exit::Usage, format!("error: run {} is not over: {why}", dir.id)))?;
     let site = Site::open(context)?;
-    let remains = remains(&site.fleet, &plan, &events, &back);
+    let remains = remains(&site.fleet, &plan, &events, (&back, &begun));
     let trees = confirm(context, args, &dir.id, &remains)?;
     let claim = Claim {
         seat: store.seat().map_err(|e| start::internal(&e))?,
@@ -112,6 +114,7 @@ fn confirm(context: &Context, args: &CleanupArgs, run: &str, remains: &Remains) 
         eprint!("{}", listing(run, remains));
     }
     if !args.yes {
+        eprintln!("After this the run cannot be rolled back by Caravan, and `report` has no hosts to compare its record with.");
         start::ask(&format!("Remove this from {}? Type yes: ", count(remains.hosts.len(), "host")))?;
     }
     let with_trees: Vec<&str> = remains.hosts.iter().filter(|left| !left.trees.is_empty()).map(|left| left.host.as_str()).collect();

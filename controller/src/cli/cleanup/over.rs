@@ -74,8 +74,14 @@ pub(super) struct Remains {
 }
 
 /// Everything that a run left behind, from its own plan and events. The inventory says how hosts are reached; where it does not know a
-/// host any more, or names other directories by now, nothing is removed there.
-pub(super) fn remains(fleet: &Fleet, plan: &Plan, events: &[Event], back: &BTreeSet<String>) -> Remains {
+/// host any more, or names other directories by now, nothing is removed there. `back` are the platforms that a rollback brought back,
+/// `begun` those on which one began.
+pub(super) fn remains(
+    fleet: &Fleet,
+    plan: &Plan,
+    events: &[Event],
+    (back, begun): (&BTreeSet<String>, &BTreeSet<String>),
+) -> Remains {
     let granted = Done::of(events).granted;
     let migrated = migrated(events);
     let mut found = Remains { hosts: Vec::new(), notes: Vec::new() };
@@ -88,7 +94,7 @@ pub(super) fn remains(fleet: &Fleet, plan: &Plan, events: &[Event], back: &BTree
                 steps.entry(&step.host).or_default().push((phase.name, step));
             }
         }
-        let for_good = migrated.contains(&planned.name) && !back.contains(&planned.name);
+        let for_good = migrated.contains(&planned.name) && !begun.contains(&planned.name);
         let mut kept = 0;
         for (name, steps) in steps {
             let Some(host) = hosts.and_then(|hosts| hosts.iter().find(|host| host.name == name)) else {

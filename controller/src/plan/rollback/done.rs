@@ -37,11 +37,13 @@ impl Done {
                 (Kind::Decision { decision, about, .. }, _) if decision == "acceptance" => {
                     done.accepted.insert(StepId(about.clone()));
                 }
-                (Kind::Finding { finding }, _) if finding.check == "version" && finding.status == Status::Ok => {
-                    // Only preflight asks for the old version; verify asks for the new one, when nothing is left to be seen of the old.
-                    if event.scope.phase.as_deref() == Some("preflight") {
-                        done.latest.extend(finding.host.clone());
-                    }
+                // Only preflight asks for the old version; verify asks for the new one, when nothing is left to be seen of the old.
+                (Kind::Finding { finding }, _)
+                    if finding.check == "version"
+                        && finding.status == Status::Ok
+                        && event.scope.phase.as_deref() == Some("preflight") =>
+                {
+                    done.latest.extend(finding.host.clone());
                 }
                 _ => {}
             }

@@ -39,7 +39,8 @@ pub struct Rollback {
     pub notes: RollbackNotes,
 }
 
-/// Steps whose names, files and directories the way back takes from the inventory: they have to be what they were.
+/// Steps whose names, files and directories the way back takes from the inventory: they have to be what they were. Where the site does
+/// such a step with a command of its own, before or now, there is nothing to compare.
 const SAME: &[&str] = &["backup.move-tree", "remove.packages", "install.packages"];
 
 /// Plans the way back from a run.
@@ -149,10 +150,13 @@ fn compare(undone: &Undone<'_>, now: &PlatformPlan, runbook: &Runbook, forward: 
         }
         let seen = match now.get(was.id.0.as_str()) {
             None => "is a step that would not be planned now".to_owned(),
-            Some(is) if (pushed || SAME.contains(&was.name.as_str())) && essence(was) != essence(is) => {
+            Some(is) => {
+                let same = pushed || SAME.contains(&was.name.as_str());
+                if !same || was.action != is.action || essence(was) == essence(is) {
+                    continue;
+                }
                 format!("was `{}` and would be `{}`", essence(was), essence(is))
             }
-            Some(_) => continue,
         };
         errors.push(moved(forward, &was.id.0, seen));
     }

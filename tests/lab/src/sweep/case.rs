@@ -26,6 +26,8 @@ const FOLLOWS: Duration = Duration::from_secs(60);
 pub(crate) enum Kind {
     /// The controller is killed at a moment of its journal, and `resume` goes on.
     Kill,
+    /// The controller is killed, and its last write is torn: some lines of it are there, and the next in part.
+    Torn,
     /// The supervisor of a host is killed while a step runs.
     Supervisor,
     /// The connection of a host is cut while a step runs.
@@ -36,6 +38,7 @@ impl Kind {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Kill => "kill",
+            Self::Torn => "torn",
             Self::Supervisor => "supervisor",
             Self::Cut => "cut",
         }
@@ -58,6 +61,7 @@ impl fmt::Display for Case {
         write!(f, "{} {}", topology.as_str(), kind.as_str())?;
         match kind {
             Kind::Kill => write!(f, " {} {point}", when.as_str())?,
+            Kind::Torn => write!(f, " in the write of {point}")?,
             Kind::Supervisor | Kind::Cut => write!(f, " in {}", point.subject)?,
         }
         f.write_str(if *openssh { " (OpenSSH)" } else { "" })
@@ -145,7 +149,7 @@ pub(super) fn play(case: &Case, clean: &Clean, standin: &Path) -> anyhow::Result
     let site = Site::new(case.topology, spec(case.topology, case.openssh), standin)?;
     let mut result = Result::default();
     match case.kind {
-        Kind::Kill => kill(case, &site, &mut result)?,
+        Kind::Kill | Kind::Torn => kill(case, &site, &mut result)?,
         Kind::Supervisor | Kind::Cut => disturb(case, &site, &mut result)?,
     }
     result.wrong.extend(judge(&site, &clean.done)?);
@@ -164,6 +168,9 @@ fn kill(case: &Case, site: &Site, result: &mut Result) -> anyhow::Result<()> {
         Ended::Signal(signal) if signal == Signal::KILL.as_raw() => {
             result.hit = true;
             result.covered = notes(&std::fs::read_to_string(site.note())?).map(|(_, point)| point).collect();
+            if case.kind == Kind::Torn {
+                result.hit = tear(site, result.covered.len())?;
+            }
             go_on(site, result)?;
         }
         // The moment did not come: not every step makes output every time.
@@ -171,6 +178,19 @@ fn kill(case: &Case, site: &Site, result: &mut Result) -> anyhow::Result<()> {
         ended => result.wrong.push(format!("the controller that was to be killed ended with {ended}")),
     }
     Ok(())
+}
+
+/// Leaves the journal as a power loss in the middle of its last write may: without the last of its lines, or with the first alone, and
+/// with half of the line that comes then. Whether there was something to tear.
+fn tear(site: &Site, lines: usize) -> anyhow::Result<bool> {
+    let path = Store::new(&site.state()).find(None)?.path.join("journal.jsonl");
+    let bytes = std::fs::read(&path)?;
+    let ends: Vec<usize> = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1).collect();
+    let whole = if bytes.len() % 2 == 0 { 1 } else { lines.saturating_sub(1) };
+    let Some(start) = (ends.len() + whole).checked_sub(lines + 1).and_then(|at| ends.get(at)).copied() else { return Ok(false) };
+    let rest = ends.iter().find(|end| **end > start).map_or(0, |end| end - start);
+    std::fs::File::options().write(true).open(&path)?.set_len((start + rest / 2) as u64)?;
+    Ok(rest > 0)
 }
 
 /// Resumes until the run has ended well.

@@ -159,6 +159,9 @@ fn choose(args: &SweepArgs, clean: &BTreeMap<Topology, Clean>) -> Vec<Case> {
         if wanted(Kind::Kill) {
             cases.extend(queue::kills(*topology, clean, args.when));
         }
+        if wanted(Kind::Torn) {
+            cases.extend(queue::torn(*topology, clean));
+        }
         if wanted(Kind::Supervisor) {
             cases.extend(queue::strikes(*topology, clean, Kind::Supervisor));
         }

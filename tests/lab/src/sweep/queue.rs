@@ -65,6 +65,15 @@ pub(super) fn kills(topology: Topology, clean: &Clean, when: Option<When>) -> Ve
     ranked.into_iter().flat_map(|(_, _, point)| whens.iter().map(|when| case(point.clone(), *when)).collect::<Vec<_>>()).collect()
 }
 
+/// Every write of more than one line.
+pub(super) fn torn(topology: Topology, clean: &Clean) -> Vec<Case> {
+    let mut of_write: BTreeMap<u64, Vec<&Point>> = BTreeMap::new();
+    clean.moments.iter().for_each(|(write, point)| of_write.entry(*write).or_default().push(point));
+    let several = of_write.into_values().filter(|points| points.len() > 1);
+    let case = |point: &Point| Case { topology, kind: Kind::Torn, point: point.clone(), when: When::After, openssh: false };
+    several.filter_map(|points| points.first().map(|point| case(point))).collect()
+}
+
 /// Every step that runs on a host. Every second one has real OpenSSH servers, another half for each topology.
 pub(super) fn strikes(topology: Topology, clean: &Clean, kind: Kind) -> Vec<Case> {
     let asked = clean.moments.iter().map(|(_, point)| &point.subject).filter(|subject| inspects(subject));
