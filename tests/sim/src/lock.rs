@@ -3,7 +3,7 @@
 use proto::message::Claim;
 
 /// What stands in `host_state/lock`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Lock {
     /// Who holds the host.
     pub holder: Option<Holder>,
@@ -12,7 +12,7 @@ pub struct Lock {
 }
 
 /// Who holds a host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Holder {
     /// The run.
     pub run: String,
