@@ -22,10 +22,17 @@ fn elsewhere(site: &Site, args: &[&str]) -> std::process::Child {
 /// What is done once in a migration was done once.
 #[track_caller]
 fn assert_once(site: &Site) {
+    assert_eq!(site.count(Event::ServiceStopped), site.lab.layout().hosts().count());
+    assert_changed_once(site);
+}
+
+/// What changes a host was done once. A run that takes over from another one that had just stopped everything stops it again.
+#[track_caller]
+fn assert_changed_once(site: &Site) {
     assert_eq!((site.count(Event::PostupgradeBegan), site.count(Event::PostupgradeEnded)), (1, 1));
     let hosts = site.lab.layout().hosts().count();
-    let once = [Event::PackageRemoved, Event::PackageInstalled, Event::TreeMoved, Event::ServiceStopped];
-    assert_eq!(once.map(|event| site.count(event)), [hosts; 4]);
+    let once = [Event::PackageRemoved, Event::PackageInstalled, Event::TreeMoved];
+    assert_eq!(once.map(|event| site.count(event)), [hosts; 3]);
     site.assert_no_violations();
 }
 
@@ -62,7 +69,7 @@ fn after_a_takeover_the_first_controller_is_refused_everywhere() {
     let first = finish(first).expect(4);
     assert!(first.stderr.contains("taken"), "{}", first.stderr);
     finish(second).expect(0);
-    assert_once(&site);
+    assert_changed_once(&site);
 
     // The takeover is in the record, with its reason, and the first one has no way back but another takeover.
     let store = controller::run::store::Store::new(&site.other_state());

@@ -103,7 +103,13 @@ impl Everything {
     }
 
     /// The supervisor of a host does something, and then whatever it can go on with.
-    fn turn(&mut self, host: usize, writes: Option<u8>, bug: Option<Bug>, act: impl FnOnce(&mut Host, &mut Turn) -> Result<(), Crashed>) -> Option<()> {
+    fn turn(
+        &mut self,
+        host: usize,
+        writes: Option<u8>,
+        bug: Option<Bug>,
+        act: impl FnOnce(&mut Host, &mut Turn) -> Result<(), Crashed>,
+    ) -> Option<()> {
         let mut turn = Turn { writes, said: Vec::new(), bug };
         let here = &mut self.hosts[host];
         let done = act(here, &mut turn).and_then(|()| here.go_on(&mut turn));
@@ -145,7 +151,9 @@ impl Everything {
             self.wrong = Some("a step begins after a newer token was given out");
         }
         let earlier = STAGES.iter().take_while(|steps| !steps.contains(&at.0)).flat_map(|steps| steps.iter());
-        let earlier = earlier.chain(STAGES.iter().filter(|steps| steps.contains(&at.0)).flat_map(|steps| steps.iter().take_while(|step| **step != at.0)));
+        let earlier = earlier.chain(
+            STAGES.iter().filter(|steps| steps.contains(&at.0)).flat_map(|steps| steps.iter().take_while(|step| **step != at.0)),
+        );
         if !earlier.into_iter().all(|step| self.hosts[host_of(*step)].is_done(*step)) {
             self.wrong = Some("a step begins before those before it are proven");
         }
@@ -279,10 +287,13 @@ impl Model for Scope {
                 done || !state.controllers.iter().any(Controller::is_finished)
             }),
             Property::sometimes("the first controller finishes", |_, state: &Everything| state.controllers[0].is_finished()),
-            Property::sometimes("a takeover succeeds in the middle of the run, and the second controller finishes", |_, state: &Everything| {
-                let took = state.hosts.iter().all(|host| host.lock.token > 1);
-                took && state.controllers[1].is_finished() && !state.controllers[0].journal.is_empty()
-            }),
+            Property::sometimes(
+                "a takeover succeeds in the middle of the run, and the second controller finishes",
+                |_, state: &Everything| {
+                    let took = state.hosts.iter().all(|host| host.lock.token > 1);
+                    took && state.controllers[1].is_finished() && !state.controllers[0].journal.is_empty()
+                },
+            ),
             Property::sometimes("the first controller is refused after the takeover", |_, state: &Everything| {
                 state.controllers[0].refused && (0..HOSTS).all(|host| state.controllers[1].has(host))
             }),
@@ -303,6 +314,11 @@ fn take_first<T>(queues: &mut BTreeMap<(u8, usize), Vec<T>>, key: (u8, usize)) -
 #[test]
 fn every_interleaving_is_right() {
     let checker = Scope { bug: None, machines: true }.checker().threads(2).spawn_bfs().join();
-    println!("{} states, {} of them different, up to {} steps deep", checker.state_count(), checker.unique_state_count(), checker.max_depth());
+    println!(
+        "{} states, {} of them different, up to {} steps deep",
+        checker.state_count(),
+        checker.unique_state_count(),
+        checker.max_depth()
+    );
     checker.assert_properties();
 }

@@ -35,10 +35,18 @@ pub(crate) enum Link {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Order {
     /// Sent as one message with what follows: the bridge takes the lock ...
-    Claim { take_over: bool, acked: u8 },
+    Claim {
+        take_over: bool,
+        acked: u8,
+    },
     /// ... and then connects to the supervisor.
-    Attach { acked: u8 },
-    Grant { steps: Vec<At>, token: u64 },
+    Attach {
+        acked: u8,
+    },
+    Grant {
+        steps: Vec<At>,
+        token: u64,
+    },
 }
 
 /// See the module.

@@ -195,7 +195,8 @@ impl Host {
             self.record(turn, Small::Token(token))?;
         }
         self.supervisor = Some((controller, token));
-        turn.said.push(Told::Attached { token, open: [self.standing(Standing::Running), self.standing(Standing::Waiting)].concat() });
+        turn.said
+            .push(Told::Attached { token, open: [self.standing(Standing::Running), self.standing(Standing::Waiting)].concat() });
         let revoked = self.standing(Standing::Revoked);
         if !revoked.is_empty() {
             turn.said.push(Told::Revoked(revoked));
