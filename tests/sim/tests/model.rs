@@ -312,6 +312,7 @@ fn take_first<T>(queues: &mut BTreeMap<(u8, usize), Vec<T>>, key: (u8, usize)) -
 }
 
 #[test]
+#[ignore = "takes many minutes and gigabytes of memory: its scope has to become smaller before it can be part of every run"]
 fn every_interleaving_is_right() {
     let checker = Scope { bug: None, machines: true }.checker().threads(2).spawn_bfs().join();
     println!(
