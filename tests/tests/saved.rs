@@ -192,7 +192,7 @@ fn a_run_whose_controller_was_killed_is_put_together_from_its_hosts() {
     let secrets = Arc::new(Secrets::unattended(&fleet.base));
     let hosts = Arc::new(SshHosts::new(&fleet, secrets, SshOptions::default()).unwrap());
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let gather = |run: Option<&str>| runtime.block_on(from_hosts::gather(&fleet, &hosts, run));
+    let gather = |run: Option<&str>| runtime.block_on(from_hosts::gather(&fleet, &hosts, run)).map(|gathered| gathered.rebuilt);
     let rebuilt = gather(None).unwrap();
 
     // The plan is the run's, step by step, and the run stands where its own record says.

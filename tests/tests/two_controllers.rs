@@ -81,3 +81,21 @@ fn after_a_takeover_the_first_controller_is_refused_everywhere() {
     let hosts = events.iter().filter(|event| matches!(event.kind, Kind::HostClaimed { token } if token >= 2)).count();
     assert_eq!(hosts, site.lab.layout().hosts().count(), "every host of the platform gave out a new token");
 }
+
+#[test]
+fn a_run_is_put_together_elsewhere_while_its_controller_still_lives() {
+    let site = slow("postupgrade", 4);
+    let mut first = site.begin(&["migrate", "--yes"]);
+    site.wait_for(Event::PostupgradeBegan, &mut first);
+    // Nobody's hosts are taken without a reason, and nothing of the run is left behind then.
+    let told = site.elsewhere(&["resume", "--from-hosts"]).expect(4);
+    assert!(told.stderr.contains("another workstation") && told.stderr.contains("--take-over"), "{}", told.stderr);
+    let runs = site.elsewhere(&["runs", "--format", "json"]).expect(0);
+    assert_eq!(runs.json()["runs"].as_array().map(Vec::len), Some(0), "{}", runs.stdout);
+    // The hosts are taken before they are read: what is read is all there is, whatever the first one is about to grant.
+    let second = elsewhere(&site, &["resume", "--from-hosts", "--take-over", "the first workstation hangs"]);
+    let first = finish(first).expect(4);
+    assert!(first.stderr.contains("another controller"), "{}", first.stderr);
+    finish(second).expect(0);
+    assert_once(&site);
+}

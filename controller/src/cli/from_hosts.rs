@@ -1,5 +1,6 @@
 //! Puts a run together from what its hosts hold, for a workstation that has nothing of it.
 
+use super::claim::claim_hosts;
 use super::remote::{Bounds, Found, Place, list_dirs, read_files};
 use super::{Exit, Failure};
 use crate::hosts::Hosts;
@@ -9,6 +10,7 @@ use crate::view::text::sanitize;
 use inventory::{Fleet, Host, fold_names};
 use proto::event::Kind;
 use proto::host::Record;
+use proto::message::Claim;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +20,43 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// The most that a host's journal of a run may be.
 const LARGEST: usize = 64 * 1024 * 1024;
 
+/// A run as its hosts hold it.
+#[derive(Debug)]
+pub struct Gathered {
+    /// The run, put together.
+    pub rebuilt: Rebuilt,
+    /// The hosts that hold something of it, each with the newest event of its journal.
+    pub holders: BTreeMap<String, u64>,
+}
+
+/// Takes the hosts that hold a run, and puts together what they hold then. A controller that still lives elsewhere is refused from the
+/// moment its host is taken: nothing happens any more that what was read does not have. `before` is what was read without taking anything.
+///
+/// # Errors
+/// Those of [`gather`]; [`Exit::Locked`] when a host is somebody else's, and [`Exit::Unreachable`] when one cannot be taken now.
+pub async fn take<H: Hosts>(fleet: &Fleet, hosts: &Arc<H>, before: Gathered, claim: &Claim) -> Result<Rebuilt, Failure> {
+    let mut gathered = before;
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    // A host that the other controller reached first while the others were being taken is found by the next reading.
+    loop {
+        let new: BTreeMap<String, u64> = gathered.holders.into_iter().filter(|(host, _)| !taken.contains(host)).collect();
+        let run = gathered.rebuilt.run.clone();
+        if new.is_empty() {
+            return Ok(gathered.rebuilt);
+        }
+        claim_hosts(fleet, hosts, &run, &new, claim).await?;
+        taken.extend(new.into_keys());
+        gathered = gather(fleet, hosts, Some(&run)).await?;
+    }
+}
+
 /// Reads what all hosts of a fleet hold of a run, and puts it together. Without a name it is the run that was started last; a name can be
 /// the unique beginning or end of an id. Changes nothing on any host, and claims nothing.
 ///
 /// # Errors
 /// [`Exit::Usage`] when there is no such run, or several that fit; [`Exit::Unreachable`] when hosts that hold a part of it did not
 /// answer; [`Exit::Internal`] when what they hold is damaged or contradicts itself.
-pub async fn gather<H: Hosts>(fleet: &Fleet, hosts: &Arc<H>, run: Option<&str>) -> Result<Rebuilt, Failure> {
+pub async fn gather<H: Hosts>(fleet: &Fleet, hosts: &Arc<H>, run: Option<&str>) -> Result<Gathered, Failure> {
     let bounds = Bounds { at_once: fleet.parallel.hosts, time: PATIENCE, bytes: LARGEST };
     let asked: Vec<&Host> = fleet.platforms.iter().flat_map(|platform| &platform.hosts).filter(|host| !host.is_windows()).collect();
     let places = asked.iter().map(|host| Place::below_state(host, "runs")).collect();
@@ -72,7 +104,11 @@ pub async fn gather<H: Hosts>(fleet: &Fleet, hosts: &Arc<H>, run: Option<&str>) 
         let names: Vec<&str> = away.keys().map(String::as_str).collect();
         rebuilt.notices.push(format!("{} did not answer; the run does not need them", fold_names(&names)));
     }
-    Ok(rebuilt)
+    let newest =
+        |records: &[Record]| records.iter().rev().find_map(|r| if let Record::Event(e) = r { Some(e.host_seq) } else { None });
+    let holders = records.iter().filter(|(_, records)| !records.is_empty());
+    let holders = holders.map(|(host, records)| (host.clone(), newest(records).unwrap_or(0))).collect();
+    Ok(Gathered { rebuilt, holders })
 }
 
 /// Whether a run has the lock of one of its hosts. A run that is over has let go of them all; what it did last is not in what hosts keep.

@@ -64,7 +64,7 @@ pub async fn run(context: &Context, args: &MigrateArgs) -> Result<Exit, Failure>
         bounds: Bounds { platforms, limit, parallel_platforms: fleet.parallel.platforms, parallel_hosts: fleet.parallel.hosts },
         limit_text: args.limit.clone(),
         overridden: BTreeMap::new(),
-        undoes: None,
+        claim: start::claim(context, &args.with, None)?,
         abort: None,
     };
     start::drive(context, &site, &args.with, drive).await

@@ -5,6 +5,7 @@ pub use crate::exit::{Exit, Failure};
 pub mod args;
 pub mod attach;
 pub mod check;
+mod claim;
 pub mod cleanup;
 pub mod control;
 pub mod decide;

@@ -11,6 +11,7 @@ use crate::run::state::{Bounds, RunState};
 use crate::run::store::{RunDir, Store};
 use inventory::Fleet;
 use proto::event::{Kind, RunOutcome};
+use proto::message::Claim;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ pub struct ResumeArgs {
 pub async fn run(context: &Context, args: &ResumeArgs) -> Result<Exit, Failure> {
     let site = Site::open(context)?;
     let left = match args.from_hosts {
-        true => Left::from_hosts(context, &site, args.run.as_deref()).await?,
+        true => Left::from_hosts(context, &site, args).await?,
         false => {
             let found = Store::new(&context.state_dir).find(args.run.as_deref());
             Left::open(context, found.map_err(|e| Failure::new(Exit::Usage, e.to_string()))?)?
@@ -92,6 +93,8 @@ struct Left {
     journal: Journal,
     chain: Chain,
     from_hosts: bool,
+    /// With what the hosts were taken, where they were taken already.
+    claim: Option<Claim>,
 }
 
 impl Left {
@@ -104,29 +107,37 @@ impl Left {
                 chain.torn
             );
         }
-        Ok(Self { dir, plan, journal, chain, from_hosts: false })
+        Ok(Self { dir, plan, journal, chain, from_hosts: false, claim: None })
     }
 
     /// Puts a run together from its hosts. What this workstation has of it is set aside if it is damaged; a whole record is the better one.
-    async fn from_hosts(context: &Context, site: &Site, run: Option<&str>) -> Result<Self, Failure> {
-        let Rebuilt { run, plan, drafts, notices, .. } = from_hosts::gather(&site.fleet, &site.hosts, run).await?;
+    async fn from_hosts(context: &Context, site: &Site, args: &ResumeArgs) -> Result<Self, Failure> {
+        let before = from_hosts::gather(&site.fleet, &site.hosts, args.run.as_deref()).await?;
         let store = Store::new(&context.state_dir);
-        let here = store.runs().map_err(|e| start::internal(&e))?.into_iter().find(|known| known.id == run);
+        let mut damaged = None;
+        let here = store.runs().map_err(|e| start::internal(&e))?.into_iter().find(|known| known.id == before.rebuilt.run);
         if let Some(here) = here {
-            match Journal::reopen(&here.path.join("journal.jsonl"), &run) {
+            match Journal::reopen(&here.path.join("journal.jsonl"), &here.id) {
                 Ok((_, chain)) if !chain.events.is_empty() => {
-                    let text = format!("error: the record of run {run} is here and whole; resume it without --from-hosts");
+                    let text = format!("error: the record of run {} is here and whole; resume it without --from-hosts", here.id);
                     return Err(Failure::new(Exit::Usage, text));
                 }
                 Err(error @ JournalError::Held { .. }) => return Err(start::journal_failure(&error)),
                 Err(error @ (JournalError::TooNew { .. } | JournalError::Read { .. } | JournalError::Write { .. })) => {
                     return Err(start::journal_failure(&error));
                 }
-                Ok(_) | Err(JournalError::Broken { .. } | JournalError::Line { .. }) => {
-                    let aside = store.set_aside(&here).map_err(|e| start::internal(&e))?;
-                    eprintln!("notice: what was here of run {run} cannot be used; it was set aside as {}", aside.display());
-                }
+                Ok(_) | Err(JournalError::Broken { .. } | JournalError::Line { .. }) => damaged = Some(here),
             }
+        }
+        let undoes = before.rebuilt.drafts.iter().find_map(|draft| match &draft.kind {
+            Kind::RunStarted { undoes, .. } => undoes.clone(),
+            _ => None,
+        });
+        let claim = start::claim(context, &args.with, undoes)?;
+        let Rebuilt { run, plan, drafts, notices, .. } = from_hosts::take(&site.fleet, &site.hosts, before, &claim).await?;
+        if let Some(here) = damaged {
+            let aside = store.set_aside(&here).map_err(|e| start::internal(&e))?;
+            eprintln!("notice: what was here of run {run} cannot be used; it was set aside as {}", aside.display());
         }
         notices.iter().for_each(|notice| eprintln!("notice: {notice}"));
         let adopted = store.adopt(&run, &plan).map_err(|e| start::internal(&e))?;
@@ -134,7 +145,7 @@ impl Left {
         journal.append(drafts).await.map_err(|e| start::internal(&e))?;
         let chain = journal::read(&adopted.path().join("journal.jsonl")).map_err(|e| start::journal_failure(&e))?;
         let dir = adopted.keep().map_err(|e| start::internal(&e))?;
-        Ok(Self { dir, plan, journal, chain, from_hosts: true })
+        Ok(Self { dir, plan, journal, chain, from_hosts: true, claim: Some(claim) })
     }
 
     /// What there is to say when nothing is left to be done.
@@ -172,7 +183,7 @@ impl Left {
         args: &RunArgs,
         abort: Option<String>,
     ) -> Result<Exit, Failure> {
-        let Self { dir, plan, journal, chain, from_hosts } = self;
+        let Self { dir, plan, journal, chain, from_hosts, claim } = self;
         let fleet = &site.fleet;
         let bounds = Bounds::recorded(&chain.events, &plan, fleet.parallel.platforms, fleet.parallel.hosts);
         known_hosts(&plan, fleet, &bounds)?;
@@ -182,7 +193,8 @@ impl Left {
         let (limit_text, undoes) = chain.events.iter().find_map(started).unwrap_or_default();
         let overridden = state.overrides().clone();
         let left = Some((chain, from_hosts));
-        let drive = Drive { command, dir, plan, journal, hosts, left, bounds, limit_text, overridden, undoes, abort };
+        let claim = claim.map_or_else(|| start::claim(context, args, undoes), Ok)?;
+        let drive = Drive { command, dir, plan, journal, hosts, left, bounds, limit_text, overridden, claim, abort };
         start::drive(context, site, args, drive).await
     }
 }

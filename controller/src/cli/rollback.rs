@@ -68,7 +68,7 @@ pub async fn run(context: &Context, args: &RollbackArgs) -> Result<Exit, Failure
         },
         limit_text: None,
         overridden: BTreeMap::new(),
-        undoes: Some(forward.id),
+        claim: start::claim(context, &args.with, Some(forward.id))?,
         abort: None,
     };
     start::drive(context, &site, &args.with, drive).await

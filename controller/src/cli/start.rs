@@ -60,10 +60,24 @@ pub(super) struct Drive {
     pub(super) limit_text: Option<String>,
     /// Findings that were overridden earlier in the run, with the reasons.
     pub(super) overridden: BTreeMap<String, String>,
-    /// The run that this one undoes.
-    pub(super) undoes: Option<String>,
+    /// With what its hosts are taken.
+    pub(super) claim: Claim,
     /// The run is only taken up to be ended, for this reason.
     pub(super) abort: Option<String>,
+}
+
+/// What one life of a controller takes hosts with. `undoes` is the run whose hosts a rollback inherits.
+///
+/// # Errors
+/// The state directory cannot be read or written.
+pub(super) fn claim(context: &Context, args: &RunArgs, undoes: Option<String>) -> Result<Claim, Failure> {
+    Ok(Claim {
+        seat: Store::new(&context.state_dir).seat().map_err(|e| internal(&e))?,
+        controller: crate::run::store::random_id(),
+        operator: operator(),
+        take_over: args.take_over.clone(),
+        succeeds: undoes,
+    })
 }
 
 /// Drives a run to its end, or to where it has to wait, and says how it ended.
@@ -71,15 +85,8 @@ pub(super) struct Drive {
 /// # Errors
 /// A record that cannot be kept.
 pub(super) async fn drive(context: &Context, site: &Site, args: &RunArgs, drive: Drive) -> Result<Exit, Failure> {
-    let Drive { command, dir, plan, journal, left, hosts, bounds, limit_text, overridden, undoes, abort } = drive;
+    let Drive { command, dir, plan, journal, left, hosts, bounds, limit_text, overridden, claim, abort } = drive;
     let Site { fleet, hosts: ssh, .. } = site;
-    let claim = Claim {
-        seat: Store::new(&context.state_dir).seat().map_err(|e| internal(&e))?,
-        controller: crate::run::store::random_id(),
-        operator: operator(),
-        take_over: args.take_over.clone(),
-        succeeds: undoes,
-    };
     let overrides = overridden.into_iter().chain(args.overrides.iter().cloned()).collect();
     let mut screen = Screen::new(context, &plan);
     let options = Options {

@@ -53,7 +53,7 @@ fn options(plan: &Plan, life: usize) -> Options {
     Options {
         command: if life == 0 { "migrate".into() } else { "resume".into() },
         run: "r1".into(),
-        claim: Claim { seat: "seat".into(), controller: format!("c{life}"), operator: "eva".into(), ..Claim::default() },
+        claim: Claim { seat: "seat".into(), controller: controller(life), operator: "eva".into(), ..Claim::default() },
         bounds: bounds(plan),
         limit_text: None,
         hosts: steps.map(|step| (step.host.clone(), option())).collect(),
@@ -66,6 +66,11 @@ fn options(plan: &Plan, life: usize) -> Options {
         judge: Box::new(|_, _, _| Vec::new()),
         asker: None,
     }
+}
+
+/// The name of a life of a controller.
+fn controller(life: usize) -> String {
+    format!("c{life}")
 }
 
 fn bounds(plan: &Plan) -> Bounds {
@@ -210,7 +215,9 @@ async fn history(
     lives: usize,
     trouble: Trouble,
 ) -> (Arc<World>, Plan, Option<Ended>) {
-    let mut current = plan(shape);
+    // The hosts that the inventory names, also of platforms that a controller leaves out.
+    let fleet = plan(shape);
+    let mut current = fleet.clone();
     let mut world = World::new(seed, trouble);
     let mut left: Option<Left> = None;
     for life in 0.. {
@@ -223,7 +230,12 @@ async fn history(
         }
         // Hosts go on for a while with nobody there.
         tokio::time::sleep(Duration::from_millis(chance(seed, ("pause", life)) % 200)).await;
-        let journals = world.journals(&current);
+        // The next controller sits where this one sat, or elsewhere: then it takes the hosts before it reads what they hold.
+        let elsewhere = own.events.is_empty() || chance(seed, ("seat", life)) % 2 == 1;
+        if elsewhere {
+            world.take(&controller(life + 1));
+        }
+        let journals = world.journals(&fleet);
         let rebuilt = match rebuild(&journals) {
             Ok(rebuilt) => rebuilt,
             Err(error) => {
@@ -241,10 +253,9 @@ async fn history(
         }
         let (bytes, chain) = written(rebuilt.drafts.clone()).await;
         compare(&current, &own, &journals, &rebuilt, &chain);
-        // The next controller sits where this one sat, or elsewhere.
-        left = match chance(seed, ("seat", life)) % 2 {
-            0 if !own.events.is_empty() => Some((own_bytes, own, false)),
-            _ => {
+        left = match elsewhere {
+            false => Some((own_bytes, own, false)),
+            true => {
                 current = rebuilt.plan;
                 Some((bytes, chain, true))
             }

@@ -71,6 +71,15 @@ impl Inner {
         self.records.push(record);
     }
 
+    /// The host is a controller's from here on, with a token that is newer than all before it.
+    fn claim(&mut self, controller: String) {
+        if self.controller.as_ref() != Some(&controller) {
+            self.controller = Some(controller);
+            let token = self.state.token() + 1;
+            self.record(Record::Token { token });
+        }
+    }
+
     fn tell(&self, message: FromAgent) {
         if let Some(link) = &self.link {
             let _ = link.send(Incoming::Message(message));
@@ -118,6 +127,16 @@ impl World {
             journals.insert(name.clone(), host.inner.lock().unwrap().records.clone());
         }
         journals
+    }
+
+    /// A controller without a record takes every host that holds something of the run.
+    pub(crate) fn take(&self, controller: &str) {
+        for host in self.hosts.lock().unwrap().values() {
+            let mut inner = host.inner.lock().unwrap();
+            if !inner.records.is_empty() {
+                inner.claim(controller.to_owned());
+            }
+        }
     }
 
     fn host(self: &Arc<Self>, name: &str) -> Arc<SimHost> {
@@ -215,11 +234,7 @@ fn take(world: &World, host: &SimHost, order: ToAgent) -> bool {
             inner.tell(FromAgent::Inspected { id, readings });
         }
         ToAgent::Attach { claim, acked, keep, .. } => {
-            if inner.controller.as_ref() != Some(&claim.controller) {
-                inner.controller = Some(claim.controller);
-                let token = inner.state.token() + 1;
-                inner.record(Record::Token { token });
-            }
+            inner.claim(claim.controller);
             inner.attached = true;
             if !keep.is_empty() {
                 inner.record(Record::Kept { lines: keep });
