@@ -3,9 +3,10 @@
 use super::control::{self, Request};
 use super::follow::{Follower, POLL, say_end};
 use super::next::fleet;
+use super::pick;
 use super::screen::Screen;
 use super::start::{internal, operator, pair};
-use super::status::{self, StatusArgs, find, print};
+use super::status::{self, StatusArgs, print};
 use super::{Context, Exit, Failure, Format};
 use crate::plan::Plan;
 use crate::run::Observer;
@@ -26,7 +27,7 @@ const TAIL: u64 = 4096;
 /// What `attach` takes.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct AttachArgs {
-    /// The run: its id, or its unique beginning or end; the newest when left out.
+    /// The run: its id, or its unique beginning or end; the one that is driven now when left out, else the newest.
     pub run: Option<String>,
     /// Confirm a gate that waits, with a note for the record. Can be given several times.
     #[arg(long = "confirm", value_name = "GATE=NOTE", value_parser = pair)]
@@ -38,7 +39,7 @@ pub struct AttachArgs {
 /// # Errors
 /// There is no such run, or a gate cannot be confirmed (2); the record cannot be read (7).
 pub async fn run(context: &Context, args: &AttachArgs) -> Result<Exit, Failure> {
-    let dir = find(context, args.run.as_deref())?;
+    let dir = pick::shown(context, args.run.as_deref())?;
     for (gate, note) in &args.confirm {
         confirm(context, &dir, gate, note).await?;
     }

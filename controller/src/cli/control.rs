@@ -84,7 +84,7 @@ pub enum Request {
 impl From<Request> for Signal {
     fn from(request: Request) -> Self {
         match request {
-            Request::Pause { .. } => Self::Pause,
+            Request::Pause { operator } => Self::Pause { operator },
             Request::Abort { operator, reason } => Self::Abort { operator, reason },
             Request::Retry { step, operator, reason } => Self::Retry { step, operator, reason },
             Request::Skip { step, operator, reason } => Self::Skip { step, operator, reason },

@@ -2,8 +2,8 @@
 
 use super::control::{self, Request};
 use super::next::fleet;
+use super::pick::find;
 use super::start::{internal, journal_failure, operator};
-use super::status::find;
 use super::{Context, Exit, Failure};
 use crate::plan::Plan;
 use crate::run::journal::{Journal, JournalError};

@@ -20,6 +20,7 @@ mod next;
 mod page;
 pub mod passwords;
 pub mod pause;
+mod pick;
 pub mod plan;
 pub mod remote;
 pub mod report;

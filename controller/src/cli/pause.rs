@@ -3,8 +3,9 @@
 use super::control::{self, Request};
 use super::follow::{Follower, runs_still, say_end};
 use super::next::{fleet, here};
+use super::pick::find;
 use super::start::operator;
-use super::status::{self, StatusArgs, find, print};
+use super::status::{self, StatusArgs, print};
 use super::{Context, Exit, Failure, Format};
 use crate::run::store::{RunDir, Store};
 use crate::view::View;

@@ -1,9 +1,10 @@
 //! `report RUN`: the record for the change board.
 
 use super::args::OutputFormat;
+use super::pick;
 use super::remote::{Bounds, Place, read_files};
 use super::site::Site;
-use super::status::{Recorded, failure, find, pretty, print};
+use super::status::{Recorded, failure, pretty, print};
 use super::{Context, Exit, Failure};
 use crate::hosts::Hosts;
 use crate::plan::{Plan, PlatformPlan};
@@ -27,7 +28,7 @@ const LARGEST: usize = 64 * 1024 * 1024;
 /// What `report` takes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReportArgs {
-    /// The run: its id, or its unique beginning or end; the newest when left out.
+    /// The run: its id, or its unique beginning or end; the one that is driven now when left out, else the newest.
     pub run: Option<String>,
     /// Where to write it; standard output when left out.
     #[arg(short, long, value_name = "FILE")]
@@ -49,7 +50,7 @@ pub async fn run(context: &Context, args: &ReportArgs, format: Option<OutputForm
             return Err(Failure::new(Exit::Usage, "error: this version writes reports with --format markdown or --format json"));
         }
     };
-    let found = find(context, args.run.as_deref())?;
+    let found = pick::shown(context, args.run.as_deref())?;
     let answers = ask_hosts(context, args, &found).await?;
     // Read after the hosts were: what they were told meanwhile is in it.
     let recorded = Recorded::read(&found)?;
@@ -59,7 +60,7 @@ pub async fn run(context: &Context, args: &ReportArgs, format: Option<OutputForm
         Err(why) => HostHeads { unasked: Some(why), ..HostHeads::default() },
     };
     let sound = chain.is_sound();
-    let record = Record { dir: found.path.display().to_string(), chain: Some(chain), driven: None };
+    let record = Record { dir: found.path.display().to_string(), chain: Some(chain), ..Record::default() };
     let text = render(&recorded.view(&found), &record)?;
     let exit = match &args.output {
         None => print(&text)?,

@@ -1,6 +1,7 @@
 //! `caravan resume`: takes a run up where a controller left it.
 
 use super::from_hosts;
+use super::pick;
 use super::site::Site;
 use super::start::{self, Drive, RunArgs};
 use super::{Context, Exit, Failure};
@@ -36,16 +37,13 @@ pub async fn run(context: &Context, args: &ResumeArgs) -> Result<Exit, Failure> 
     let site = Site::open(context)?;
     let left = match args.from_hosts {
         true => Left::from_hosts(context, &site, args).await?,
-        false => {
-            let found = Store::new(&context.state_dir).find(args.run.as_deref());
-            Left::open(context, found.map_err(|e| Failure::new(Exit::Usage, e.to_string()))?)?
-        }
+        false => Left::open(context, pick::find(context, args.run.as_deref())?)?,
     };
     if let Some(done) = left.over(context)? {
         eprintln!("{done}");
         return Ok(Exit::Ok);
     }
-    if let Some(rollback) = rolled_back_by(context, &left.dir)? {
+    if let Some(rollback) = pick::undone(context).map_err(|e| start::internal(&e))?.get(&left.dir.id) {
         let text = format!(
             "error: run {} is undone by its rollback {rollback}; what it had proven is not so any more. Resume {rollback}, or start a new run",
             left.dir.id
@@ -71,19 +69,6 @@ pub(super) async fn abort(context: &Context, run: Option<&str>, reason: &str) ->
         Exit::Failed => Ok(Exit::Ok),
         other => Ok(other),
     }
-}
-
-/// The rollback of a run that has begun something, if there is one.
-fn rolled_back_by(context: &Context, dir: &RunDir) -> Result<Option<String>, Failure> {
-    let runs = Store::new(&context.state_dir).runs().map_err(|e| start::internal(&e))?;
-    // A run that cannot be read is no reason to hold this one up.
-    let undoes = |run: &&RunDir| {
-        let events = run.events().unwrap_or_default();
-        let of_this =
-            events.iter().any(|event| matches!(&event.kind, Kind::RunStarted { undoes: Some(undone), .. } if *undone == dir.id));
-        of_this && events.iter().any(|event| matches!(event.kind, Kind::StepGranted { .. }))
-    };
-    Ok(runs.iter().find(undoes).map(|run| run.id.clone()))
 }
 
 /// A run as a controller left it. Its record is ours as long as this lives.

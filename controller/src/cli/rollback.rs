@@ -40,7 +40,7 @@ pub struct RollbackArgs {
 /// There is nothing to undo, the run cannot be undone from here, or the record of the rollback cannot be kept.
 pub async fn run(context: &Context, args: &RollbackArgs) -> Result<Exit, Failure> {
     let store = Store::new(&context.state_dir);
-    let forward = super::status::find(context, Some(&args.run))?;
+    let forward = super::pick::find(context, Some(&args.run))?;
     let site = Site::open(context)?;
     let fleet = &site.fleet;
     let prepared = prepare(&store, &forward, fleet, args.limit.as_deref())?;

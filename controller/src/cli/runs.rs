@@ -1,8 +1,9 @@
 //! `runs`: the runs there were, oldest first.
 
+use super::pick;
 use super::status::{failure, pretty, print, read};
 use super::{Context, Exit, Failure, Format};
-use crate::report::{self, Listed};
+use crate::report::{self, Listed, Record};
 use crate::run::store::Store;
 use serde_json::{Value, json};
 
@@ -24,9 +25,10 @@ pub async fn run(context: &Context, _args: &RunsArgs) -> Result<Exit, Failure> {
 /// The state directory cannot be read (7).
 pub fn page(context: &Context) -> Result<String, Failure> {
     let mut listed = Vec::new();
+    let mut undone = pick::undone(context).map_err(failure)?;
     for run in Store::new(&context.state_dir).runs().map_err(failure)? {
         listed.push(match read(&run) {
-            Ok((view, record)) => Listed::Run(Box::new(view), record.driven == Some(true)),
+            Ok((view, record)) => Listed::Run(Box::new(view), Record { undone_by: undone.remove(&run.id), ..record }),
             Err(error) => Listed::Unreadable(run.id, error.message),
         });
     }
@@ -40,11 +42,12 @@ pub fn page(context: &Context) -> Result<String, Failure> {
 fn value(run: &Listed) -> Value {
     match run {
         Listed::Unreadable(id, why) => json!({ "run": id, "error": why }),
-        Listed::Run(view, driven) => json!({
+        Listed::Run(view, record) => json!({
             "run": view.run.id,
             "command": view.run.command,
             "undoes": view.run.undoes,
-            "driven": driven,
+            "undone_by": record.undone_by,
+            "driven": record.driven == Some(true),
             "operator": view.run.operator,
             "started": view.run.started.map(|time| time.to_string()),
             "finished": view.run.ended.map(|time| time.to_string()),

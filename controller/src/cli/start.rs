@@ -309,8 +309,8 @@ pub(super) fn says_yes(question: &str) -> bool {
 /// First Ctrl-C: pause. Second: detach.
 fn keyboard(to: mpsc::Sender<Command>, notice: impl Fn(&str) + Send + 'static) {
     tokio::spawn(async move {
-        for signal in [Signal::Pause, Signal::Detach] {
-            let pauses = signal == Signal::Pause;
+        for signal in [Signal::Pause { operator: operator() }, Signal::Detach] {
+            let pauses = signal != Signal::Detach;
             if tokio::signal::ctrl_c().await.is_err() || to.send(signal.into()).await.is_err() {
                 return;
             }

@@ -1,12 +1,13 @@
 //! `status [RUN]`: where a run stands.
 
 use super::control;
-use super::next::next;
+use super::next::{here, next};
+use super::pick;
 use super::{Context, Exit, Failure, Format};
 use crate::plan::Plan;
-use crate::report::{self, Record};
+use crate::report::{self, Next, Record};
 use crate::run::journal;
-use crate::run::store::{RunDir, Store};
+use crate::run::store::RunDir;
 use crate::view::View;
 use jiff::Timestamp;
 use proto::Event;
@@ -15,7 +16,7 @@ use serde_json::json;
 /// What `status` takes.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct StatusArgs {
-    /// The run: its id, or its unique beginning or end; the newest when left out
+    /// The run: its id, or its unique beginning or end; the one that is driven now when left out, else the newest
     pub run: Option<String>,
 }
 
@@ -32,9 +33,13 @@ pub async fn run(context: &Context, args: &StatusArgs) -> Result<Exit, Failure> 
 /// # Errors
 /// There is no such run (2), or it cannot be read (7).
 pub fn page(context: &Context, args: &StatusArgs) -> Result<String, Failure> {
-    let found = find(context, args.run.as_deref())?;
+    let found = pick::shown(context, args.run.as_deref())?;
     let (view, record) = read(&found)?;
-    let next = next(context, &view, record.driven == Some(true));
+    let record = Record { undone_by: pick::undone(context).map_err(failure)?.remove(&found.id), ..record };
+    let next = match &record.undone_by {
+        Some(rollback) => vec![Next { when: "The rollback".to_owned(), command: here(context, &format!("status {rollback}")) }],
+        None => next(context, &view, record.driven == Some(true)),
+    };
     match context.format {
         Format::Text => Ok(report::status(&view, &record, &next, Timestamp::now(), context.color.0)),
         Format::Json => {
@@ -43,11 +48,6 @@ pub fn page(context: &Context, args: &StatusArgs) -> Result<String, Failure> {
             pretty(&page)
         }
     }
-}
-
-/// The run of that name, or the newest.
-pub(super) fn find(context: &Context, wanted: Option<&str>) -> Result<RunDir, Failure> {
-    Store::new(&context.state_dir).find(wanted).map_err(failure)
 }
 
 /// What a run's directory says.
@@ -77,13 +77,14 @@ impl Recorded {
     }
 }
 
-/// The view of a run and what is known beside it. No host is asked.
+/// The view of a run and what is known beside it. No host is asked, and no other run is looked at.
 pub(super) fn read(run: &RunDir) -> Result<(View, Record), Failure> {
     let driven = control::is_driven(&run.path);
     let recorded = Recorded::read(run)?;
     let mut check = report::chain::look(&recorded.bytes, &recorded.events);
     check.hosts.unasked = Some("only `caravan report` asks them".to_owned());
-    let record = Record { dir: run.path.display().to_string(), chain: Some(check), driven: Some(driven) };
+    let dir = run.path.display().to_string();
+    let record = Record { dir, chain: Some(check), driven: Some(driven), undone_by: None };
     Ok((recorded.view(run), record))
 }
 

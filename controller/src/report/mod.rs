@@ -25,6 +25,8 @@ pub struct Record {
     pub chain: Option<ChainCheck>,
     /// Whether a controller drives the run at this moment; `None` where nobody looked.
     pub driven: Option<bool>,
+    /// The rollback that changed something of what the run had done.
+    pub undone_by: Option<String>,
 }
 
 /// A command to go on with, and when it is the right one.

@@ -48,7 +48,9 @@ pub fn next(view: &View, driven: bool, typed: &Typed) -> Vec<Next> {
         }
         say("To look on", typed.here(&format!("attach {run}")));
         steps_of_a_person(view, typed, &mut say);
-        say("To halt it", typed.here(&format!("pause {run}")));
+        if view.lives.last().is_none_or(|life| life.paused.is_none()) {
+            say("To halt it", typed.here(&format!("pause {run}")));
+        }
         return next;
     }
     if !over {

@@ -23,6 +23,13 @@ pub fn status(view: &View, record: &Record, next: &[Next], now: Timestamp, color
     let last = if run.ended.is_some() { String::new() } else { last };
     let _ = writeln!(text, "began {} UTC · {}{last}", date_time(run.started), view.took(run.started, until));
     let _ = writeln!(text, "{}", driven(view, record.driven));
+    if let Some(rollback) = &record.undone_by {
+        let _ = writeln!(
+            text,
+            "{}",
+            paint.yellow(&format!("undone by its rollback {rollback}: what it had proven is not so any more"))
+        );
+    }
     if let Some(limit) = &run.limit {
         let _ = writeln!(text, "acts on {limit} only; other hosts are proven, not touched");
     }
@@ -85,7 +92,12 @@ fn driven(view: &View, driven: Option<bool>) -> String {
     let before = view.lives.len() - 1;
     let again = if before > 0 { format!(", after {} before it", count(before, "controller")) } else { String::new() };
     match driven {
-        Some(true) => format!("driven by {} since {} UTC{again}", life.operator, date_time(life.from)),
+        Some(true) => {
+            let pausing = life.paused.as_ref().map_or_else(String::new, |(since, by)| {
+                format!("; {by} paused it at {}: what runs may end, nothing more begins", time_of_day(*since))
+            });
+            format!("driven by {} since {} UTC{again}{pausing}", life.operator, date_time(life.from))
+        }
         Some(false) => {
             let open = view.steps.iter().filter(|step| step.is_open()).count();
             let open = match open {
@@ -154,6 +166,7 @@ fn state(view: &View, driven: Option<bool>) -> &'static str {
         (Some(RunOutcome::Waiting), _) if view.waiting_gates().next().is_none() && undecided(view).next().is_none() => "paused",
         (Some(RunOutcome::Waiting), _) => "waits for a person",
         (Some(RunOutcome::Stopped), _) => "stopped",
+        (None, Some(true)) if view.lives.last().is_some_and(|life| life.paused.is_some()) => "pausing",
         (None, Some(true)) => "running",
         (None, Some(false)) if left() => "left by its operator",
         (None, Some(false)) => "cut off",
@@ -164,8 +177,8 @@ fn state(view: &View, driven: Option<bool>) -> &'static str {
 /// One line of `runs`.
 #[derive(Debug, Clone)]
 pub enum Listed {
-    /// A run that can be read, and whether a controller drives it now.
-    Run(Box<View>, bool),
+    /// A run that can be read, and what is known beside it.
+    Run(Box<View>, Record),
     /// A run that cannot: its id, and why.
     Unreadable(String, String),
 }
@@ -176,11 +189,14 @@ pub fn runs(listed: &[Listed], color: bool) -> String {
     let mut rows: Vec<[String; 6]> = vec![["RUN", "BEGAN (UTC)", "COMMAND", "STATE", "TOOK", "PLATFORMS"].map(str::to_owned)];
     for run in listed {
         rows.push(match run {
-            Listed::Run(view, driven) => [
+            Listed::Run(view, record) => [
                 view.run.id.clone(),
                 date_time(view.run.started),
                 what(view),
-                state(view, Some(*driven)).to_owned(),
+                match record.undone_by {
+                    Some(_) => "undone".to_owned(),
+                    None => state(view, record.driven).to_owned(),
+                },
                 view.took(view.run.started, view.run.ended),
                 platforms(view),
             ],

@@ -34,7 +34,13 @@ impl Decided<'_> {
 /// Why it cannot, for people.
 pub fn draft(state: &RunState, what: &Signal) -> Result<Vec<Draft>, String> {
     match what {
-        Signal::Pause | Signal::Detach => Ok(Vec::new()),
+        Signal::Detach => Ok(Vec::new()),
+        // Whoever looks on sees it from here on, and not only when the last step has ended.
+        Signal::Pause { .. } if state.is_paused() => Ok(Vec::new()),
+        Signal::Pause { operator } => {
+            let reason = "what has not begun is taken back, what runs may end";
+            Ok(vec![Decided { decision: "pause", about: "run", operator, reason }.draft(Scope::default())])
+        }
         Signal::Abort { operator, reason } => {
             Ok(vec![Decided { decision: "abort", about: "run", operator, reason }.draft(Scope::default())])
         }

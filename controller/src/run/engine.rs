@@ -45,6 +45,8 @@ pub struct Engine<'o, H> {
     pub(super) next_inspection: u32,
     /// Running steps that a person wants started again: who, why.
     pub(super) retrying: BTreeMap<Attempt, (String, String)>,
+    /// Who paused the run.
+    paused_by: Option<String>,
     /// What hosts are given to keep.
     keeper: Keeper,
     /// How the record goes on: nothing happened yet, or a controller before this one left it.
@@ -108,6 +110,7 @@ impl<'o, H: Hosts> Engine<'o, H> {
             inspections: HashMap::new(),
             next_inspection: 0,
             retrying: BTreeMap::new(),
+            paused_by: None,
             first: First::Started,
             tasks: JoinSet::new(),
             head: super::journal::GENESIS.to_owned(),
@@ -236,7 +239,9 @@ impl<'o, H: Hosts> Engine<'o, H> {
     /// Does what a person wants; the inner result is the answer.
     async fn signal(&mut self, what: Signal) -> Result<Result<String, String>, EngineError> {
         match what {
-            Signal::Pause | Signal::Detach => {
+            Signal::Pause { ref operator } => {
+                self.commit(decide::draft(&self.state, &what).unwrap_or_default()).await?;
+                self.paused_by.get_or_insert_with(|| operator.clone());
                 self.state.pause();
                 self.tell_busy_hosts();
                 return Ok(Ok("what has not begun is taken back; what runs may end".to_owned()));
@@ -309,7 +314,8 @@ impl<'o, H: Hosts> Engine<'o, H> {
 
     async fn finish(mut self) -> Result<Ended, EngineError> {
         if self.state.was_paused() && !self.state.was_aborted() {
-            let reason = "paused by the operator; what had not begun was revoked".to_owned();
+            let by = self.paused_by.as_deref().unwrap_or("the operator");
+            let reason = format!("paused by {by}; what had not begun was revoked");
             self.commit(vec![Draft::new(Scope::default(), Kind::RunPaused { reason })]).await?;
         }
         self.part().await;

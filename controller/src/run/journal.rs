@@ -389,7 +389,7 @@ pub struct Chain {
     pub events: Vec<Event>,
     /// SHA-256 of the last whole line.
     pub head: String,
-    /// Bytes after the last whole line: a write that was cut off.
+    /// Bytes after the last whole line, or after the last one before a hole of zeros: a write that was cut off.
     pub torn: usize,
     /// The first line (from 1) whose `prev` is not the hash of the line before it.
     pub broken_at: Option<usize>,
@@ -409,7 +409,9 @@ pub fn read(path: &Path) -> Result<Chain, JournalError> {
 /// # Errors
 /// A whole line cannot be understood.
 pub fn parse(bytes: &[u8], path: &Path) -> Result<Chain, JournalError> {
-    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |last| last + 1);
+    // After a power loss a part that was never synced can read as zeros, with later parts behind it: no line contains one.
+    let written = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    let whole = bytes[..written].iter().rposition(|b| *b == b'\n').map_or(0, |last| last + 1);
     let mut chain = Chain { events: Vec::new(), head: GENESIS.to_owned(), torn: bytes.len() - whole, broken_at: None };
     for (index, line) in bytes[..whole].split_inclusive(|b| *b == b'\n').enumerate() {
         let line = &line[..line.len() - 1];
@@ -455,6 +457,50 @@ mod tests {
             let chain = parse(&bytes[..end], Path::new("j")).unwrap();
             assert_eq!(chain.events.len(), bytes[..end].iter().filter(|b| **b == b'\n').count());
             assert_eq!(chain.broken_at, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hole_of_zeros_is_where_a_journal_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = sample(&dir.path().join("j")).await;
+        for begin in 0..bytes.len() {
+            let mut torn = bytes.clone();
+            let end = (begin + 64).min(bytes.len());
+            torn[begin..end].fill(0);
+            let chain = parse(&torn, Path::new("j")).unwrap();
+            let whole = bytes[..begin].iter().filter(|b| **b == b'\n').count();
+            assert_eq!((chain.events.len(), chain.broken_at), (whole, None));
+            assert!(chain.torn >= bytes.len() - begin);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flipped_byte_is_never_taken_for_what_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = sample(&dir.path().join("j")).await;
+        let whole = parse(&bytes, Path::new("j")).unwrap();
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << bit;
+                let line = bytes[..at].iter().filter(|b| **b == b'\n').count();
+                match parse(&flipped, Path::new("j")) {
+                    Err(JournalError::Line { line: named, .. } | JournalError::TooNew { line: named, .. }) => {
+                        assert!((line + 1..=line + 2).contains(&named), "byte {at}: line {named} is named instead of {}", line + 1);
+                    }
+                    Err(other) => panic!("byte {at}: {other}"),
+                    // The lines before it stand; it was taken for the end, or the chain does not fit from there on. Of the last line only
+                    // the hosts, which hold its hash, can tell.
+                    Ok(chain) => {
+                        assert_eq!(chain.events[..line.min(chain.events.len())], whole.events[..line.min(chain.events.len())]);
+                        let ends = chain.events.len() <= line;
+                        let named = chain.broken_at.is_some_and(|broken| (line + 1..=line + 2).contains(&broken));
+                        let last = line + 1 == whole.events.len() && chain.head != whole.head;
+                        assert!(ends || named || last, "byte {at}, bit {bit}: {:?}", chain.broken_at);
+                    }
+                }
+            }
         }
     }
 

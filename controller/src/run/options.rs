@@ -56,7 +56,10 @@ pub trait Observer: Send {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signal {
     /// Revoke what has not begun, wait for what runs, stop there.
-    Pause,
+    Pause {
+        /// Who.
+        operator: String,
+    },
     /// Leave at once; granted steps go on.
     Detach,
     /// Pause, and end the run for good.

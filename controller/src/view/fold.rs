@@ -276,6 +276,11 @@ impl View {
                     self.change(at, |step| step.accepted = Some(view.reason.clone()));
                 }
             }
+            "pause" => {
+                if let Some(life) = self.lives.last_mut() {
+                    life.paused = Some((time, view.operator.clone()));
+                }
+            }
             "retry" | "skip" | "repeat" | "resume" => self.begin_again(about, decision),
             _ => {}
         }

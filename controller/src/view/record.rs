@@ -98,7 +98,7 @@ pub struct Confirmation {
 pub struct DecisionView {
     /// When.
     pub time: Option<Timestamp>,
-    /// `retry`, `skip`, `override`, `acceptance`, `takeover`, `abort`, `repeat`, `resume`.
+    /// `retry`, `skip`, `override`, `acceptance`, `takeover`, `pause`, `abort`, `repeat`, `resume`.
     pub decision: String,
     /// What it is about.
     pub about: String,
@@ -153,6 +153,8 @@ pub struct Life {
     pub cut_bytes: u64,
     /// It rebuilt plan and journal from the hosts.
     pub from_hosts: bool,
+    /// When it was paused, and by whom: what runs may still end.
+    pub paused: Option<(Option<Timestamp>, String)>,
 }
 
 /// A host's lock that a controller took.

@@ -32,6 +32,7 @@ impl View {
             ended: false,
             cut_bytes: 0,
             from_hosts: false,
+            paused: None,
         });
     }
 
@@ -50,6 +51,7 @@ impl View {
             ended: false,
             cut_bytes: *cut_bytes,
             from_hosts: *from_hosts,
+            paused: None,
         });
         let gone: Vec<(String, usize)> = self.index.away.drain().collect();
         for (host, at) in gone {

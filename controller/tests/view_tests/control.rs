@@ -26,7 +26,7 @@ fn engine(mut commands: mpsc::Receiver<Command>) {
         while let Some(Command { what, reply }) = commands.recv().await {
             let answer = match what {
                 Signal::Retry { step, .. } => Ok(format!("again: {step}")),
-                Signal::Pause => Err("not now".to_owned()),
+                Signal::Pause { .. } => Err("not now".to_owned()),
                 other => Ok(format!("{other:?}")),
             };
             reply.unwrap().send(answer).unwrap();

@@ -7,6 +7,7 @@ mod driver;
 mod fleet;
 mod fold;
 mod people;
+mod pick;
 mod reports;
 mod resumed;
 mod screens;

@@ -18,7 +18,7 @@ fn two() -> Plan {
 fn record() -> Record {
     let hosts = HostHeads { unasked: Some("--offline".to_owned()), ..HostHeads::default() };
     let chain = ChainCheck { head: "c0ffee".repeat(10) + "c0ff", hosts, ..ChainCheck::default() };
-    Record { dir: "~/.local/state/caravan/runs/2026-11-22-q7".to_owned(), chain: Some(chain), driven: None }
+    Record { dir: "~/.local/state/caravan/runs/2026-11-22-q7".to_owned(), chain: Some(chain), ..Record::default() }
 }
 
 fn view(plan: &Plan, faults: &Faults) -> View {
@@ -205,7 +205,8 @@ fn runs_of_all_kinds() {
         View::of(&plan, &events[..100]),
         View::new(&plan),
     ];
-    let mut listed: Vec<Listed> = listed.into_iter().map(|view| Listed::Run(Box::new(view), false)).collect();
+    let mut listed: Vec<Listed> =
+        listed.into_iter().map(|view| Listed::Run(Box::new(view), Record { driven: Some(false), ..Record::default() })).collect();
     listed.push(Listed::Unreadable("2026-11-20-aa".to_owned(), "plan.json cannot be understood".to_owned()));
     insta::assert_snapshot!(report::runs(&listed, false));
 }

@@ -332,7 +332,7 @@ async fn sit(world: World, run: String, mut rng: Rng, commands: mpsc::Sender<Com
                 world.with(|w| w.net.saw(what));
                 Signal::Retry { step, operator, reason }
             }
-            _ => Signal::Pause,
+            _ => Signal::Pause { operator },
         };
         world.with(|w| w.net.trace(|| format!("the operator of run {run} wants {signal:?}")));
         let _ = commands.send(signal.into()).await;

@@ -58,7 +58,7 @@ struct Line<'a> {
 /// The run is not over, nobody said yes, or the record cannot be kept.
 pub async fn run(context: &Context, args: &CleanupArgs) -> Result<Exit, Failure> {
     let store = Store::new(&context.state_dir);
-    let dir = super::status::find(context, Some(&args.run))?;
+    let dir = super::pick::find(context, Some(&args.run))?;
     if Journal::is_driven(&dir.path.join("journal.jsonl")) {
         let text = format!("error: run {} is driven by a controller of this workstation; it is not over", dir.id);
         return Err(Failure::new(Exit::Locked, text));
