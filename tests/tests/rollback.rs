@@ -1,7 +1,7 @@
 //! The way back, end to end: what the hosts are afterwards is what they were before, to the byte.
 
 use controller::run::store::Store;
-use harness::Site;
+use harness::{Site, finish};
 use lab::{Event, Snapshot};
 use proto::event::Kind;
 use std::path::{Path, PathBuf};
@@ -126,17 +126,22 @@ fn what_ran_before_a_database_is_restored_is_down() {
 /// A host that cannot follow keeps nobody from running again; a resumed rollback takes it along.
 #[test]
 fn a_host_that_fails_on_the_way_back_keeps_nobody() {
-    let site = Site::new(STANDARD);
+    let site = Site::new(&format!("{STANDARD}faults: {{ slow: [{{ host: emea-mkt1, what: restore, seconds: 3 }}] }}"));
     let before = site.lab.snapshot().unwrap();
     site.migrate(&[]).expect(0);
     let run = newest(&site);
     let late = site.lab.host("emea-trk2").host;
-    let packages: Vec<PathBuf> = files(&late.host_state().join("packages"));
-    let old = packages.iter().find(|path| path.to_string_lossy().contains("nlserver6-8989")).expect("the old package");
-    let aside = site.root().join("old-package");
-    std::fs::rename(old, &aside).unwrap();
+    let (old, aside) = (old_package(late), site.root().join("old-package"));
 
-    site.caravan(&["rollback", &run, "--yes"]).expect(1);
+    // It was there when everything was looked at, and is gone when its host's turn comes.
+    let stopped = site.count(Event::WebStopped);
+    let mut rollback = site.begin(&["rollback", &run, "--yes"]);
+    while site.count(Event::WebStopped) == stopped {
+        assert!(rollback.try_wait().unwrap().is_none(), "it ended before anything was stopped");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::fs::rename(&old, &aside).unwrap();
+    finish(rollback).expect(1);
     let back = newest(&site);
     let then = site.lab.snapshot().unwrap();
     for host in ["emea-mkt1", "emea-mta1", "emea-trk1"] {
@@ -147,9 +152,38 @@ fn a_host_that_fails_on_the_way_back_keeps_nobody() {
     let again = site.caravan(&["rollback", &run, "--yes"]).expect(2);
     assert!(again.stderr.contains(&format!("caravan resume {back}")), "{}", again.stderr);
 
-    std::fs::rename(&aside, old).unwrap();
+    std::fs::rename(&aside, &old).unwrap();
     site.caravan(&["resume", &back]).expect(0);
     assert_back(&site, &before, "resumed");
+}
+
+fn old_package(host: &lab::Host) -> PathBuf {
+    let packages = files(&host.host_state().join("packages"));
+    packages.into_iter().find(|path| path.to_string_lossy().contains("nlserver6-8989")).expect("the old package")
+}
+
+/// Without its old packages a host cannot go back: nothing is stopped for that, and no database restored.
+#[test]
+fn an_old_package_that_is_gone_is_found_before_anything_is_stopped() {
+    let site = Site::new(STANDARD);
+    let before = site.lab.snapshot().unwrap();
+    site.migrate(&[]).expect(0);
+    let run = newest(&site);
+    let migrated = site.lab.snapshot().unwrap();
+    let (old, aside) = (old_package(site.lab.host("emea-trk2").host), site.root().join("old-package"));
+    std::fs::rename(&old, &aside).unwrap();
+    let stops = || (site.count(Event::WebStopped), site.count(Event::ServiceStopped), site.count(Event::DumpRestored));
+    let untouched = stops();
+    let told = site.caravan(&["rollback", &run, "--yes"]).expect(1);
+    assert!(told.stderr.contains("trk2") && told.stderr.contains("backup.packages-verify"), "{}", told.stderr);
+    assert_eq!(stops(), untouched);
+    for host in site.lab.layout().hosts() {
+        assert_eq!(migrated.digest(&host.name), site.lab.snapshot().unwrap().digest(&host.name), "{}", host.name);
+    }
+    // With the package back, the rollback goes on.
+    std::fs::rename(&aside, &old).unwrap();
+    site.caravan(&["resume", &newest(&site)]).expect(0);
+    assert_back(&site, &before, "with the package back");
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
