@@ -19,6 +19,7 @@ mod seat;
 mod storage;
 mod supervisor;
 mod truth;
+mod watch;
 mod world;
 
 pub use history::{Setup, Tally, run};
