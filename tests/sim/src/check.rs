@@ -2,8 +2,9 @@
 
 use crate::truth::{Decision, Truth};
 use controller::plan::{Phase, Plan, PlannedStep};
+use controller::run::journal::Chain;
 use proto::StepId;
-use proto::event::Outcome;
+use proto::event::{Kind, Outcome};
 use proto::message::{Attempt, Mode};
 use proto::step::{Action, Repeat};
 use std::collections::{BTreeMap, BTreeSet};
@@ -217,6 +218,38 @@ impl<'p> Judge<'p> {
         }
         known.bad = None;
         Ok(())
+    }
+
+    /// Every beginning of a record is a good one, since a write can be cut off anywhere: a step that is taken back leaves none open
+    /// behind it, which the next controller would grant alone.
+    ///
+    /// # Errors
+    /// The step that is open.
+    pub(crate) fn beginnings(&self, chain: &Chain) -> Result<(), String> {
+        let mut open: BTreeSet<StepId> = BTreeSet::new();
+        for event in &chain.events {
+            let Some(id) = event.scope.step.clone().map(StepId) else { continue };
+            match event.kind {
+                Kind::StepGranted { .. } => drop(open.insert(id)),
+                Kind::StepFinished { .. } => drop(open.remove(&id)),
+                Kind::StepRevoked => {
+                    open.remove(&id);
+                    let behind = |other: &&StepId| self.stands_behind(other, &id);
+                    if let Some(left) = open.iter().find(behind) {
+                        return Err(format!("the record takes {id} back in front of {left}, which stands behind it"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether one step of a host waits for another one in the same wave.
+    fn stands_behind(&self, step: &StepId, before: &StepId) -> bool {
+        let (Some(step), Some(before)) = (self.places.get(step), self.places.get(before)) else { return false };
+        let queue = |place: &Place| (place.platform, place.stage, place.step.wave, place.step.host.clone());
+        queue(step) == queue(before) && step.position > before.position
     }
 
     /// Whether every step was proven, or a person answered for it.

@@ -132,6 +132,7 @@ fn judge(world: &World, plan: &Plan, ends: [(&Seat, Result<Option<Over>, String>
                 judge.complete()?;
             }
             let chain = seat.paper.read()?;
+            judge.beginnings(&chain)?;
             let witness = Witness::new(&chain);
             for (name, host) in &w.hosts {
                 if let Some(disk) = host.disk.runs.get(&seat.run) {
