@@ -6,6 +6,7 @@ use controller::run::Observer;
 use controller::run::journal::Chain;
 use proto::StepId;
 use proto::event::{Event, Kind};
+use proto::message::Attempt;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
@@ -68,7 +69,8 @@ impl Observer for Watch {
                 if let Ok(mut bad) = self.bad.lock() {
                     bad.remove(&step.0);
                 }
-                return;
+                let attempt = event.scope.attempt.unwrap_or_default();
+                Truth::Granted { run: self.run.clone(), at: Attempt { step, attempt } }
             }
             _ => return,
         };
