@@ -23,6 +23,8 @@ use tokio::time::Instant;
 const ATTACH_LIMIT: Duration = Duration::from_secs(60);
 /// The first pause before coming back, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// An inspection that was asked on so many links without an answer is not asked on another one for its own sake.
+const ASKED_ENOUGH: u32 = 2;
 /// A host's journal cannot grow by more than this between two events.
 const SEQ_LEAP: u64 = 1_000_000;
 /// Lines of output are shown at most this often for a host.
@@ -148,8 +150,8 @@ struct Task<H> {
     /// Steps that were granted and have not ended, in the order of their grant.
     open: Vec<Granted>,
     outputs: Outputs,
-    /// Inspections that were asked and not answered, and whether they were asked a second time.
-    inspecting: BTreeMap<u32, (Vec<Query>, bool)>,
+    /// Inspections that are not answered, and on how many links each was asked.
+    inspecting: BTreeMap<u32, (Vec<Query>, u32)>,
     sending: Option<JoinHandle<()>>,
     next_file: u32,
     head: String,
@@ -206,9 +208,7 @@ pub(crate) async fn run<H: Hosts>(
                 Incoming::Closed { reason } => task.closed(reason, &mut orders).await,
                 incoming => {
                     task.take(incoming).await;
-                    if task.busy.is_some() {
-                        task.come_back(&mut orders).await;
-                    } else if task.link.is_none() {
+                    if task.link.is_none() {
                         task.closed("the agent ended the conversation".to_owned(), &mut orders).await;
                     }
                 }
@@ -240,9 +240,12 @@ impl<H: Hosts> Task<H> {
     async fn carry_out(&mut self, order: Order) {
         match order {
             Order::Inspect { id, queries } => {
-                self.inspecting.insert(id, (queries.clone(), false));
-                if self.connect().await {
-                    self.inspect(id, queries).await;
+                self.inspecting.insert(id, (queries, 0));
+                // A new link asks by itself.
+                if self.link.is_some() {
+                    self.inspect(id).await;
+                } else {
+                    self.connect().await;
                 }
             }
             Order::Claim { keep } => {
@@ -303,8 +306,10 @@ impl<H: Hosts> Task<H> {
         }
     }
 
-    async fn inspect(&mut self, id: u32, queries: Vec<Query>) {
-        let run_as = self.settings.run_as.clone();
+    async fn inspect(&mut self, id: u32) {
+        let Some((queries, asked)) = self.inspecting.get_mut(&id) else { return };
+        *asked += 1;
+        let (queries, run_as) = (queries.clone(), self.settings.run_as.clone());
         self.send(ToAgent::Inspect { id, queries, run_as }).await;
     }
 
@@ -338,6 +343,11 @@ impl<H: Hosts> Task<H> {
         if !self.settings.secrets.is_empty() {
             let values = self.settings.secrets.clone();
             self.send(ToAgent::Secrets { values }).await;
+        }
+        // Reading is harmless: what was not answered on a link before this one is asked again.
+        let unanswered: Vec<u32> = self.inspecting.keys().copied().collect();
+        for id in unanswered {
+            self.inspect(id).await;
         }
         Ok(())
     }
@@ -550,26 +560,20 @@ impl<H: Hosts> Task<H> {
         self.link = None;
         self.attaching = false;
         if self.needs_supervisor() {
-            self.lost = true;
-            self.report(Report::Lost(self.fatal.clone().unwrap_or(reason)));
-            return self.come_back(orders).await;
+            if self.busy.is_none() {
+                self.lost = true;
+                self.report(Report::Lost(self.fatal.clone().unwrap_or_else(|| reason.clone())));
+            }
+            self.come_back(orders).await;
         }
-        // Reading is harmless: what was not answered is asked once more.
-        let again: Vec<(u32, Vec<Query>)> =
-            self.inspecting.iter().filter(|(_, i)| !i.1).map(|(id, i)| (*id, i.0.clone())).collect();
-        if self.inspecting.is_empty() {
+        if self.link.is_some() || self.inspecting.is_empty() {
             return;
         }
-        if again.len() < self.inspecting.len() {
+        if self.inspecting.values().any(|(_, asked)| *asked >= ASKED_ENOUGH) {
             let next = "Nothing was changed on it; start again when the connection holds".to_owned();
             return self.not_begun(OpenError::Unreachable { host: self.settings.host.clone(), seen: reason, next });
         }
-        self.inspecting.values_mut().for_each(|(_, twice)| *twice = true);
-        if self.connect().await {
-            for (id, queries) in again {
-                self.inspect(id, queries).await;
-            }
-        }
+        self.connect().await;
     }
 
     fn needs_supervisor(&self) -> bool {

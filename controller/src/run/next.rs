@@ -80,8 +80,9 @@ impl RunState {
             Claims::Asked if judged => return,
             // Hosts that are there are read all the same: the operator wants all findings at once.
             Claims::Refused if judged && !locked && unsent.is_empty() => {}
-            // A host that cannot be had: nothing is granted on this platform, and what other controllers granted stays unknown.
-            Claims::Refused if state.claiming.is_empty() && stage.open == state.unsent.len() => {
+            // A host that cannot be had: nothing is granted on this platform, and what other controllers granted stays unknown, also in
+            // stages behind one that a person went back to.
+            Claims::Refused if state.claiming.is_empty() && state.open() == state.unsent.len() => {
                 let message = format!("{} {}: not all hosts of the platform can be had for this run", stage.phase, stage.name);
                 return decisions.push(Decision::End { platform, outcome: RunOutcome::Stopped, message });
             }
@@ -133,8 +134,7 @@ impl RunState {
                 false => lost += steps.len(),
             }
         }
-        let open: usize = state.stages.iter().map(|stage| stage.open).sum();
-        if state.claiming.is_empty() && open == lost && decisions.is_empty() {
+        if state.claiming.is_empty() && state.open() == lost && decisions.is_empty() {
             let message = "a person ended the run".to_owned();
             decisions.push(Decision::End { platform, outcome: RunOutcome::Aborted, message });
         }
@@ -238,6 +238,11 @@ impl PlatformState {
             unsent.entry(host.clone()).or_default().push(*step);
         }
         unsent
+    }
+
+    /// How many steps are granted and have not ended, in all stages.
+    fn open(&self) -> usize {
+        self.stages.iter().map(|stage| stage.open).sum()
     }
 
     fn phase_at(&self, stage: usize) -> Option<Phase> {

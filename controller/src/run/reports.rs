@@ -30,7 +30,9 @@ impl<H: Hosts> Engine<'_, H> {
                 Report::Inspected { id, readings, agent } => self.take_readings(&host, id, readings, agent, &mut drafts),
                 Report::Line { step, text } => self.observer.line(&host, &step, &text),
                 Report::Revoked(steps) => {
-                    for revoked in steps.iter().filter(|r| self.state.awaits(&r.step, &host, Some(r.attempt))) {
+                    // The last one first. A write that is cut off leaves its beginning behind, and no step may then be open whose
+                    // predecessor is not: told alone of it, a host that never had either would begin it.
+                    for revoked in steps.iter().rev().filter(|r| self.state.awaits(&r.step, &host, Some(r.attempt))) {
                         drafts.extend(self.draft_for(&revoked.step, Kind::StepRevoked));
                     }
                 }
@@ -174,7 +176,8 @@ impl<H: Hosts> Engine<'_, H> {
         if let Some(platform) = self.state.platform_of(host) {
             self.readings.entry(platform).or_default().insert(host.to_owned(), HostReading::Away(error.clone()));
         }
-        for step in self.open_steps(host) {
+        // The last one first, as for everything that is taken back.
+        for step in self.open_steps(host).into_iter().rev() {
             // What this controller granted was not sent: it is taken back before it began. One before it may have sent it.
             let kind = match self.state.may_have_begun(&step) {
                 false => Kind::StepRevoked,

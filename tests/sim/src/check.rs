@@ -2,8 +2,9 @@
 
 use crate::truth::{Decision, Truth};
 use controller::plan::{Phase, Plan, PlannedStep};
+use controller::run::journal::Chain;
 use proto::StepId;
-use proto::event::Outcome;
+use proto::event::{Kind, Outcome};
 use proto::message::{Attempt, Mode};
 use proto::step::{Action, Repeat};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,13 +23,15 @@ struct Place<'p> {
 
 /// What is known of a step in one run.
 #[derive(Default)]
-struct Known {
+struct Known<'p> {
     proven: bool,
     /// Its last end, if no attempt has begun since.
     bad: Option<Outcome>,
     running: bool,
     attempts: BTreeSet<u32>,
     revoked: BTreeSet<u32>,
+    /// Attempts that were granted on the way back, with the hosts that had dropped out by then.
+    without: BTreeMap<u32, BTreeSet<&'p str>>,
     acted: bool,
     /// A person wants it again, and no attempt has begun since.
     retry: bool,
@@ -39,7 +42,7 @@ pub(crate) struct Judge<'p> {
     run: &'p str,
     places: BTreeMap<&'p StepId, Place<'p>>,
     limit: Option<&'p BTreeSet<String>>,
-    known: BTreeMap<&'p StepId, Known>,
+    known: BTreeMap<&'p StepId, Known<'p>>,
     /// Platforms that left preflight, or were left by the controller.
     touched: BTreeSet<usize>,
     left: BTreeSet<usize>,
@@ -73,12 +76,13 @@ impl<'p> Judge<'p> {
         truth.into_iter().try_for_each(|what| self.take(what))
     }
 
-    fn known(&mut self, id: &StepId) -> Result<&mut Known, String> {
+    fn known(&mut self, id: &StepId) -> Result<&mut Known<'p>, String> {
         self.known.get_mut(id).ok_or_else(|| format!("{id} is in no plan"))
     }
 
     fn take(&mut self, what: &Truth) -> Result<(), String> {
         match what {
+            Truth::Granted { run, at } if run == self.run => self.granted(at),
             Truth::Began { run, at, mode, host, .. } if run == self.run => self.began(host, at, *mode),
             Truth::Acted { run, at, .. } if run == self.run => self.acted(at),
             Truth::Died { run, at, .. } if run == self.run => {
@@ -128,6 +132,16 @@ impl<'p> Judge<'p> {
         }
     }
 
+    /// On the way back a host that fails or stays away drops out, and the others go on without it. That is decided when something is
+    /// granted to them: a person may bring the host back at any time, and what was granted by then goes on.
+    fn granted(&mut self, at: &Attempt) -> Result<(), String> {
+        let Some(place) = self.places.get(&at.step).filter(|place| place.tolerant) else { return Ok(()) };
+        let tolerant = self.places.values().filter(|other| other.platform == place.platform && other.tolerant);
+        let out = tolerant.filter(|other| self.is_out(other)).map(|other| other.step.host.as_str()).collect();
+        self.known(&at.step)?.without.insert(at.attempt, out);
+        Ok(())
+    }
+
     fn began(&mut self, host: &str, at: &Attempt, mode: Mode) -> Result<(), String> {
         let place = self.places.get(&at.step).ok_or_else(|| format!("{} is in no plan", at.step))?;
         if place.step.host != host {
@@ -136,7 +150,7 @@ impl<'p> Judge<'p> {
         if mode == Mode::Act && self.limit.is_some_and(|limit| !limit.contains(host)) {
             return Err(format!("{} acts, although the run is limited to other hosts", at.step));
         }
-        self.order(place)?;
+        self.order(place, at)?;
         self.preflight(place)?;
         let touched = place.phase != Phase::Preflight;
         let platform = place.platform;
@@ -157,7 +171,8 @@ impl<'p> Judge<'p> {
     }
 
     /// Everything that must be proven before a step of this place begins, is.
-    fn order(&self, place: &Place) -> Result<(), String> {
+    fn order(&self, place: &Place, at: &Attempt) -> Result<(), String> {
+        let without = self.known.get(&at.step).and_then(|known| known.without.get(&at.attempt));
         for (id, other) in &self.places {
             let earlier_stage = other.stage < place.stage;
             let same_stage = other.stage == place.stage;
@@ -168,8 +183,7 @@ impl<'p> Judge<'p> {
                 continue;
             }
             let known = &self.known[*id];
-            // On the way back a host that fails or stays away drops out, and the others go on without it.
-            let dropped = place.tolerant && other.tolerant && !own && (self.lost.contains(&other.step.host) || self.failed(other));
+            let dropped = other.tolerant && !own && without.is_some_and(|hosts| hosts.contains(other.step.host.as_str()));
             if !known.proven && !dropped {
                 return Err(format!("{} began before {id} was proven", place.step.id));
             }
@@ -177,10 +191,11 @@ impl<'p> Judge<'p> {
         Ok(())
     }
 
-    /// Whether a step of a host failed on the way back.
-    fn failed(&self, of: &Place) -> bool {
+    /// Whether a host stayed away, or a step of it failed on the way back.
+    fn is_out(&self, of: &Place) -> bool {
         let same = |place: &Place| place.platform == of.platform && place.tolerant && place.step.host == of.step.host;
-        self.places.iter().any(|(id, place)| same(place) && self.known[*id].bad.is_some())
+        let failed = || self.places.iter().any(|(id, place)| same(place) && self.known[*id].bad.is_some());
+        self.lost.contains(&of.step.host) || failed()
     }
 
     /// When a platform is touched for the first time, no other is in the middle of its preflight.
@@ -217,6 +232,38 @@ impl<'p> Judge<'p> {
         }
         known.bad = None;
         Ok(())
+    }
+
+    /// Every beginning of a record is a good one, since a write can be cut off anywhere: a step that is taken back leaves none open
+    /// behind it, which the next controller would grant alone.
+    ///
+    /// # Errors
+    /// The step that is open.
+    pub(crate) fn beginnings(&self, chain: &Chain) -> Result<(), String> {
+        let mut open: BTreeSet<StepId> = BTreeSet::new();
+        for event in &chain.events {
+            let Some(id) = event.scope.step.clone().map(StepId) else { continue };
+            match event.kind {
+                Kind::StepGranted { .. } => drop(open.insert(id)),
+                Kind::StepFinished { .. } => drop(open.remove(&id)),
+                Kind::StepRevoked => {
+                    open.remove(&id);
+                    let behind = |other: &&StepId| self.stands_behind(other, &id);
+                    if let Some(left) = open.iter().find(behind) {
+                        return Err(format!("the record takes {id} back in front of {left}, which stands behind it"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether one step of a host waits for another one in the same wave.
+    fn stands_behind(&self, step: &StepId, before: &StepId) -> bool {
+        let (Some(step), Some(before)) = (self.places.get(step), self.places.get(before)) else { return false };
+        let queue = |place: &Place| (place.platform, place.stage, place.step.wave, place.step.host.clone());
+        queue(step) == queue(before) && step.position > before.position
     }
 
     /// Whether every step was proven, or a person answered for it.

@@ -9,6 +9,7 @@ use crate::rng::Rng;
 use crate::seat::{Over, Seat};
 use crate::storage::Paper;
 use crate::truth::Truth;
+use crate::watch::Watch;
 use crate::world::World;
 use controller::plan::Plan;
 use std::collections::{BTreeMap, BTreeSet};
@@ -98,6 +99,7 @@ async fn history(seed: u64, Setup { plant, trace }: Setup) -> Result<Tally, Stri
         meek,
         lives: 0,
         decisions: 0,
+        watch: Watch::new(world.clone(), name),
     };
     let (mut first, mut second) = (seat("a", false), seat("b", true));
     second.take_over = chance.chance(6000);
@@ -130,6 +132,7 @@ fn judge(world: &World, plan: &Plan, ends: [(&Seat, Result<Option<Over>, String>
                 judge.complete()?;
             }
             let chain = seat.paper.read()?;
+            judge.beginnings(&chain)?;
             let witness = Witness::new(&chain);
             for (name, host) in &w.hosts {
                 if let Some(disk) = host.disk.runs.get(&seat.run) {

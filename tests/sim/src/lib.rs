@@ -18,9 +18,12 @@ mod rng;
 mod seat;
 mod storage;
 mod supervisor;
+mod sweep;
 mod truth;
+mod watch;
 mod world;
 
 pub use history::{Setup, Tally, run};
 pub use lock::{Holder, Lock};
 pub use plant::Plant;
+pub use sweep::{Swept, sweep};

@@ -1,10 +1,8 @@
 //! Runs many histories, on all cores, and says which seed failed.
 
 use clap::Parser;
-use sim::{Plant, Setup, Tally};
+use sim::{Plant, Setup, Swept};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// Random histories of the engine over simulated hosts.
@@ -42,44 +40,19 @@ fn main() -> ExitCode {
     let histories = if cli.trace { 1 } else { cli.histories };
     let threads =
         cli.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).min(histories as usize);
-    let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
-    let total = Mutex::new((Tally::default(), Vec::new()));
     let began = Instant::now();
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                let mut tally = Tally::default();
-                while !over.load(Ordering::Relaxed) {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= histories {
-                        break;
-                    }
-                    let seed = cli.seed.wrapping_add(number);
-                    match sim::run(seed, setup) {
-                        Ok(one) => tally.add(one),
-                        Err(why) => {
-                            over.store(!cli.all, Ordering::Relaxed);
-                            total.lock().unwrap_or_else(PoisonError::into_inner).1.push((seed, why));
-                        }
-                    }
-                }
-                total.lock().unwrap_or_else(PoisonError::into_inner).0.add(tally);
-            });
-        }
-    });
-    let (tally, mut failures) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Swept { tally, violations } = sim::sweep(cli.seed, histories, threads, setup, cli.all);
     let seconds = began.elapsed().as_secs_f64();
     let rate = tally.histories as f64 / seconds;
     println!("{} histories in {seconds:.1} s ({rate:.0} a second on {threads} threads)", tally.histories);
     println!("{tally:?}");
-    failures.sort();
-    for (seed, why) in &failures {
+    for (seed, why) in &violations {
         println!("seed {seed}: {why}");
     }
-    match failures.first() {
+    match violations.first() {
         None => ExitCode::SUCCESS,
         Some((seed, _)) => {
-            println!("{} violations; the first again, told in full: --seed {seed} --trace", failures.len());
+            println!("{} violations; the first again, told in full: --seed {seed} --trace", violations.len());
             ExitCode::FAILURE
         }
     }

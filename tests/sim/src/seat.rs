@@ -3,18 +3,19 @@
 use crate::rng::Rng;
 use crate::storage::{Paper, Pen};
 use crate::truth::{Decision, Truth};
+use crate::watch::{Bad, Watch};
 use crate::world::{Way, World};
 use controller::plan::{Plan, PlannedStep};
 use controller::run::journal::{Chain, Journal};
 use controller::run::options::{HostOptions, HostReading};
 use controller::run::state::{Bounds, RunState};
-use controller::run::{Command, Ended, Engine, Observer, Options, Signal, decide};
-use proto::event::{Event, Finding, Kind, RunOutcome, Status};
+use controller::run::{Command, Ended, Engine, Options, Signal, decide};
+use proto::event::{Finding, Kind, RunOutcome, Status};
 use proto::message::Claim;
 use proto::step::{Action, Probe};
 use proto::{RunAs, StepId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
@@ -60,50 +61,8 @@ pub(crate) struct Seat {
     pub(crate) lives: u32,
     /// How many decisions were made.
     pub(crate) decisions: u32,
-}
-
-/// Sees what the controller makes durable.
-struct Watch {
-    world: World,
-    run: String,
-    gates: BTreeSet<String>,
-    /// Steps that wait for a decision, as a person at the screen sees them.
-    bad: Arc<Mutex<BTreeSet<String>>>,
-}
-
-impl Observer for Watch {
-    fn event(&mut self, event: &Event) {
-        self.world
-            .with(|w| w.net.trace(|| format!("run {}: {} {:?} {:?}", self.run, about(event), event.scope.attempt, event.kind)));
-        let step = event.scope.step.clone().map(StepId);
-        let truth = match (&event.kind, step) {
-            (Kind::GateConfirmed { gate, .. }, Some(step)) if self.gates.contains(gate) => {
-                Truth::Decided { run: self.run.clone(), step, what: Decision::Confirm }
-            }
-            (Kind::PlatformFinished { .. }, _) => {
-                Truth::Left { run: self.run.clone(), platform: event.scope.platform.clone().unwrap_or_default() }
-            }
-            (Kind::HostUnreachable { .. } | Kind::HostLocked { .. }, _) => {
-                Truth::Lost { run: self.run.clone(), host: event.scope.host.clone().unwrap_or_default() }
-            }
-            (Kind::StepFinished { outcome, .. }, Some(step)) => {
-                if let (Ok(mut bad), false) = (self.bad.lock(), outcome.is_proof()) {
-                    bad.insert(step.0);
-                }
-                return;
-            }
-            (Kind::StepGranted { .. }, Some(step)) => {
-                if let Ok(mut bad) = self.bad.lock() {
-                    bad.remove(&step.0);
-                }
-                return;
-            }
-            _ => return,
-        };
-        self.world.with(|w| w.net.saw(truth));
-    }
-
-    fn line(&mut self, _: &str, _: &StepId, _: &str) {}
+    /// Reads what controllers write down.
+    pub(crate) watch: Watch,
 }
 
 impl Seat {
@@ -207,15 +166,13 @@ impl Seat {
         let bell = Arc::new(Notify::new());
         let hosts = Arc::new(Way { world: self.world.clone(), life });
         let options = self.options(life, abort);
-        let bad = Arc::new(Mutex::new(BTreeSet::new()));
-        let gates = options.confirmed.keys().cloned().collect();
-        let mut watch = Watch { world: self.world.clone(), run: self.run.clone(), gates, bad: bad.clone() };
+        let bad = self.watch.sit_down(chain, options.confirmed.keys().cloned().collect());
         let pen = self.pen(life, &bell);
         let engine = if chain.events.is_empty() {
-            Engine::new(self.plan.clone(), hosts, options, Journal::over(pen, &self.run), &mut watch)
+            Engine::new(self.plan.clone(), hosts, options, Journal::over(pen, &self.run), &mut self.watch)
         } else {
             let journal = Journal::continue_over(pen, &self.run, chain);
-            Engine::resume(self.plan.clone(), hosts, options, (journal, chain), false, &mut watch)
+            Engine::resume(self.plan.clone(), hosts, options, (journal, chain), false, &mut self.watch)
         };
         let engine = engine.map_err(|error| error.to_string())?;
         let (commands, orders) = mpsc::channel(4);
@@ -284,11 +241,6 @@ impl Seat {
     }
 }
 
-fn about(event: &Event) -> &str {
-    let scope = &event.scope;
-    [&scope.step, &scope.host, &scope.stage, &scope.platform].into_iter().flatten().next().map_or("", String::as_str)
-}
-
 fn gate(step: &PlannedStep) -> Option<&String> {
     match &step.spec.action {
         Action::Gate { gate, .. } => Some(gate),
@@ -318,7 +270,7 @@ fn findings(platform: &str, red: bool, readings: &BTreeMap<String, HostReading>)
 }
 
 /// The operator at the keyboard while a controller works. Never comes back.
-async fn sit(world: World, run: String, mut rng: Rng, commands: mpsc::Sender<Command>, bad: Arc<Mutex<BTreeSet<String>>>) {
+async fn sit(world: World, run: String, mut rng: Rng, commands: mpsc::Sender<Command>, bad: Bad) {
     while world.with(|w| w.net.luck.strikes(|faults| faults.signal)) {
         let wait = rng.skewed(10, 300_000);
         tokio::time::sleep(Duration::from_millis(wait)).await;

@@ -7,7 +7,7 @@ use crate::plant::Plant;
 use crate::truth::Truth;
 use controller::hosts::Incoming;
 use proto::event::Outcome;
-use proto::host::{Next, Record, Standing, State};
+use proto::host::{Entry, Next, Record, Standing, State};
 use proto::message::{Attempt, Claim, FromAgent, Granted, Happened, HostEvent};
 
 /// The host and the world around it, for one call.
@@ -201,7 +201,7 @@ impl Supervisor {
                         self.running = Some(running);
                         return Ok(());
                     }
-                    None if running.probing => self.ended(on, running.index, &Status { outcome: Outcome::Unknown, died: true }),
+                    None if running.probing => self.nobody_knows(on, running.index),
                     None => self.launch(on, running.index, true),
                 }
                 continue;
@@ -257,6 +257,15 @@ impl Supervisor {
         let Some(entry) = self.state.entry(index) else { return };
         on.disk.launch(on.net, &self.run, index, &entry.granted, entry.token, probing);
         self.running = Some(Running { index, probing });
+    }
+
+    /// The runner died, and so did the one that was to look what became of the step.
+    fn nobody_knows(&mut self, on: &mut Around, index: usize) {
+        let status = Status { outcome: Outcome::Unknown, died: true };
+        if let Some(at) = self.state.entry(index).map(Entry::attempt) {
+            on.net.saw(Truth::Ended { host: on.disk.host.clone(), run: self.run.clone(), at, outcome: status.outcome });
+        }
+        self.ended(on, index, &status);
     }
 
     fn ended(&mut self, on: &mut Around, index: usize, status: &Status) {

@@ -14,6 +14,8 @@ pub(crate) enum Truth {
     Released { host: String },
     /// Facts were read from a host.
     Inspected { host: String, run: String },
+    /// A controller wrote down that it grants an attempt.
+    Granted { run: String, at: Attempt },
     /// A runner was started for an attempt. The token is that of the controller that granted it.
     Began { host: String, run: String, at: Attempt, token: u64, mode: Mode },
     /// The runner began to act. Not said where it only looked.
