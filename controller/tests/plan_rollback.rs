@@ -67,7 +67,8 @@ fn a_run_that_touched_nothing_has_no_way_back() {
     assert!(error.contains("run 2026-11-22-x7k touched nothing: there is nothing to roll back"), "{error}");
 }
 
-/// Only what is no more as the run found it is undone: the others go on working.
+/// Only what is no more as the run found it is undone: the others go on working. What is stopped on the way back runs again after it,
+/// also where the run had not come to that.
 #[test]
 fn a_run_that_stopped_while_it_stopped_things_starts_them_again() {
     let fleet = fleet(vec![standard()]);
@@ -77,7 +78,8 @@ fn a_run_that_stopped_while_it_stopped_things_starts_them_again() {
     let rollback = build(&fleet, &Forward { run: RUN, plan: &plan, done: &done }).unwrap();
     assert!(steps(&rollback.plan).all(|step| step.host == "trk01"));
     let mut expected = vec!["stop.web-server", "stop.nlserver", "stop.old-service", "stop.processes"];
-    expected.extend(["start.web-server", "back.verify-redirection"]);
+    expected.extend(["start.web-server", "back.start-service", "back.start-verify"]);
+    expected.extend(["back.verify-build", "back.verify-modules", "back.verify-redirection"]);
     assert_eq!(names(&rollback, "trk01"), expected);
 }
 

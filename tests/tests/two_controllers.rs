@@ -99,3 +99,21 @@ fn a_run_is_put_together_elsewhere_while_its_controller_still_lives() {
     finish(second).expect(0);
     assert_once(&site);
 }
+
+#[test]
+fn a_run_does_not_go_on_in_another_directory_of_its_hosts() {
+    let site = slow("postupgrade", 3);
+    let mut run = site.begin(&["migrate", "--yes"]);
+    site.wait_for(Event::PostupgradeBegan, &mut run);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let inventory = std::fs::read_to_string(site.lab.inventory()).unwrap();
+    let line = inventory.lines().find(|line| line.contains("host_state:")).unwrap();
+    let moved = inventory.replace(line, &format!("{line}-2"));
+    std::fs::write(site.lab.inventory(), &moved).unwrap();
+    let told = site.caravan(&["resume"]).expect(2);
+    assert!(told.stderr.contains("emea-mkt1: `host_state` is"), "{}", told.stderr);
+    std::fs::write(site.lab.inventory(), &inventory).unwrap();
+    site.caravan(&["resume"]).expect(0);
+    assert_once(&site);
+}

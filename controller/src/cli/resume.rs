@@ -11,9 +11,11 @@ use crate::run::rebuild::Rebuilt;
 use crate::run::state::{Bounds, RunState};
 use crate::run::store::{RunDir, Store};
 use inventory::Fleet;
+use proto::Action;
 use proto::event::{Kind, RunOutcome};
 use proto::message::Claim;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Arguments of `resume`.
@@ -172,6 +174,7 @@ impl Left {
         let fleet = &site.fleet;
         let bounds = Bounds::recorded(&chain.events, &plan, fleet.parallel.platforms, fleet.parallel.hosts);
         known_hosts(&plan, fleet, &bounds)?;
+        same_host_state(&plan, fleet)?;
         let hosts = start::host_options(fleet, &plan, &bounds.platforms, &site.secrets).await?;
         let mut state = RunState::new(Arc::new(plan.clone()), bounds.clone());
         chain.events.iter().for_each(|event| state.apply(event));
@@ -189,6 +192,27 @@ fn started(event: &proto::Event) -> Option<(Option<String>, Option<String>)> {
         Kind::RunStarted { limit, undoes, .. } => Some((limit.clone(), undoes.clone())),
         _ => None,
     }
+}
+
+/// The supervisor of a run and the host's lock are in the directory that the run was started with. In another one nothing is known of
+/// what the host was granted: it would be granted again.
+fn same_host_state(plan: &Plan, fleet: &Fleet) -> Result<(), Failure> {
+    let now: BTreeMap<&str, &str> =
+        fleet.platforms.iter().flat_map(|p| &p.hosts).map(|host| (host.name.as_str(), host.host_state.as_str())).collect();
+    let mut moved = BTreeSet::new();
+    for step in plan.platforms.iter().flat_map(|platform| platform.steps()) {
+        // These go into Caravan's directory on the host, and nowhere else.
+        let (Action::PushFile { dest, .. } | Action::Download { dest, .. }) = &step.spec.action else { continue };
+        match now.get(step.host.as_str()) {
+            Some(state) if !Path::new(dest).starts_with(state) => moved.insert(format!(
+                "error: {}: `host_state` is {state} in the inventory, and the run put {dest} there; give it the directory that it had",
+                step.host
+            )),
+            _ => continue,
+        };
+    }
+    let moved: Vec<String> = moved.into_iter().collect();
+    if moved.is_empty() { Ok(()) } else { Err(Failure::new(Exit::Usage, moved.join("\n"))) }
 }
 
 /// A run goes on with its own plan; the inventory only says how its hosts are reached.

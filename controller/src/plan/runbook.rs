@@ -204,6 +204,9 @@ pub struct When {
     /// In a rollback: the run made a dump of the instance's database that `pg_restore` can restore.
     #[serde(default)]
     pub dump: Option<bool>,
+    /// In a rollback: the run changed something on the host. Then the step is for the host whichever of `undoes` was granted there.
+    #[serde(default)]
+    pub touched: Option<bool>,
     /// In a rollback: the host's `nl6.back` is the installation as the run moved it.
     #[serde(default)]
     pub tree: Option<bool>,

@@ -8,7 +8,6 @@ use crate::plan::text::{Paint, columns, hang};
 use inventory::Platform;
 use proto::Action;
 use serde::Serialize;
-use std::collections::BTreeSet;
 
 /// What a person should know before a rollback starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -113,10 +112,8 @@ impl PlatformNotes {
             Action::Archive { dest, .. } => Some(format!("{}: {dest}", step.host)),
             _ => None,
         };
-        let stopped: BTreeSet<&str> =
-            undone.acts().filter(|(phase, _)| *phase == Phase::Stop).map(|(_, step)| step.host.as_str()).collect();
         let stops = ["stop.web-server", "stop.processes", "windows.stop", "windows.stop-web"];
-        let mut stay = plan.steps().filter(|step| stops.contains(&step.name.as_str()) && !stopped.contains(step.host.as_str()));
+        let mut stay = plan.steps().filter(|step| stops.contains(&step.name.as_str()) && !undone.is_touched(&step.host));
         let mut own_steps: Vec<String> = Vec::new();
         for (_, step) in undone.acts().filter(|(_, step)| step.source.starts_with("the site's own step")) {
             if !own_steps.contains(&step.name) {

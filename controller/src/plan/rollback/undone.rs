@@ -61,6 +61,11 @@ impl<'a> Undone<'a> {
         self.touched.is_empty()
     }
 
+    /// Whether something was changed on a host, or might have been.
+    pub(super) fn is_touched(&self, host: &str) -> bool {
+        self.touched.contains(host)
+    }
+
     /// The steps that were granted.
     pub(super) fn granted(&self) -> impl Iterator<Item = &'a PlannedStep> {
         self.granted.iter().map(|(_, step)| *step)
@@ -78,12 +83,13 @@ impl<'a> Undone<'a> {
             (StepScope::Instance, Some(instance)) => self.for_instance.contains(&(name.as_str(), instance.name.as_str())),
             _ => self.on_host.contains(&(name.as_str(), host.name.as_str())),
         };
-        let needed = if template.undoes.is_empty() {
-            self.restores() || self.touched.contains(host.name.as_str())
-        } else {
-            template.undoes.iter().any(was_granted)
-        };
         let when = &template.when;
+        let touched = self.is_touched(&host.name);
+        let needed = match when.touched {
+            Some(wanted) => touched == wanted,
+            None if template.undoes.is_empty() => self.restores() || touched,
+            None => template.undoes.iter().any(was_granted),
+        };
         needed
             && !when.unless.iter().any(was_granted)
             && when.dump.is_none_or(|wanted| subject.instance.is_some_and(|instance| self.dump(&instance.name).is_some() == wanted))
