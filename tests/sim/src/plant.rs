@@ -10,7 +10,7 @@ pub enum Plant {
     IntentAfterAct,
     /// A host does not look at its lock before it begins a step.
     TokenNotChecked,
-    /// A host forgets what it took back: a grant that is repeated begins after all.
+    /// A host forgets what it took back: a controller that repeats its grant without having heard of it starts the step after all.
     ForgetsRevoked,
     /// A host tells a result before its journal has it.
     ToldBeforeDurable,
