@@ -274,14 +274,14 @@ pub(super) fn timezone(text: &Spanned<Text>, report: &mut Report) {
     }
 }
 
-/// Checks the name of a step, a stable word such as `stop.nlserver`.
+/// Checks the name of a step, a stable word such as `stop.nlserver`; modules keep the vendor's spelling (`start.inMail`).
 pub(super) fn step(text: &str, span: &Span, report: &mut Report) -> bool {
     let good = text.starts_with(|first: char| first.is_ascii_lowercase())
-        && text.chars().all(|char| char.is_ascii_lowercase() || char.is_ascii_digit() || matches!(char, '.' | '-' | '_'));
+        && text.chars().all(|char| char.is_ascii_alphanumeric() || matches!(char, '.' | '-' | '_'));
     if !good {
         report
             .error(Kind::BadStepName, span, format!("{} is not a step name", quote(text)))
-            .label("lower-case words with `.` between them, for example `stop.nlserver`");
+            .label("words with `.` between them and a lower-case letter first, for example `stop.nlserver`");
     }
     good
 }
