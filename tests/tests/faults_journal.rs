@@ -151,3 +151,16 @@ fn a_run_that_never_began_is_told_so() {
     site.caravan(&["migrate", "--yes"]).expect(0);
     assert_once(&site);
 }
+
+#[test]
+fn hosts_of_a_controller_that_was_killed_when_all_was_done_are_let_go_by_the_next_one() {
+    let site = Site::new(STANDARD);
+    site.victim("platform_finished", "after", &["migrate", "--yes"]);
+    site.caravan(&["resume"]).expect(0);
+    assert_once(&site);
+    for host in site.lab.layout().hosts() {
+        harness::until("the end of the supervisor", || lab::agent::supervisor(host).is_none());
+        let lock: serde_json::Value = serde_json::from_slice(&fs::read(host.host_state().join("lock")).unwrap()).unwrap();
+        assert!(lock.get("run").is_none(), "{} is locked: {lock}", host.name);
+    }
+}

@@ -322,6 +322,11 @@ impl<'o, H: Hosts> Engine<'o, H> {
 
     /// The supervisors end with their run. The hosts of a platform that is half migrated stay this run's; all others are let go.
     async fn part(&mut self) {
+        // Nobody but the one who holds a host lets it go.
+        for host in self.state.left_attended() {
+            let keep = self.keeper.take(&host);
+            self.order(&host, Order::Claim { keep });
+        }
         let (mut waiting, mut released) = (BTreeSet::new(), BTreeSet::new());
         for (host, orders) in &self.orders {
             let release = self.state.platform_of(host).is_none_or(|platform| !self.state.keeps_locks(platform));

@@ -21,6 +21,8 @@ impl RunState {
         }
         match &event.kind {
             Kind::RunResumed { .. } => self.reopen(),
+            // Whoever ends a run parts from its hosts first.
+            Kind::RunFinished { .. } => self.attended.clear(),
             Kind::Decision { decision, about, reason, .. } => self.apply_decision(decision, about, reason),
             kind => {
                 if let Some(host) = &scope.host {
@@ -44,6 +46,7 @@ impl RunState {
             Kind::HostLocked { .. } => {
                 self.away.insert(host.to_owned());
                 self.locked = true;
+                self.attended.remove(host);
                 self.of_host(host, |platform| {
                     platform.claiming.remove(host);
                     platform.claimed.remove(host);
@@ -56,6 +59,7 @@ impl RunState {
             Kind::HostClaimed { .. } => {
                 self.away.remove(host);
                 self.unreachable.remove(host);
+                self.attended.insert(host.to_owned());
                 self.of_host(host, |platform| {
                     platform.claiming.remove(host);
                     platform.claimed.insert(host.to_owned());
@@ -167,12 +171,12 @@ impl RunState {
         self.paused = self.aborted;
         for number in 0..self.platforms.len() {
             let platform = &mut self.platforms[number];
+            platform.claimed.clear();
             if platform.end == Some(RunOutcome::Ok) {
                 continue;
             }
             platform.end = None;
             platform.asking = 0;
-            platform.claimed.clear();
             platform.claiming.clear();
             platform.dropped.clear();
             platform.findings.clear();

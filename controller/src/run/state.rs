@@ -158,6 +158,8 @@ pub struct RunState {
     pub(super) aborted: bool,
     /// Hosts with granted steps that have not ended, and how many.
     pub(super) busy: BTreeMap<String, usize>,
+    /// Hosts that some controller of this run took and none has parted from: their locks are taken, and supervisors may wait there.
+    pub(super) attended: BTreeSet<String>,
     /// The newest event of each host that is in the journal.
     pub(super) host_seqs: HashMap<String, u64>,
     /// The newest event of each host with which a step began.
@@ -259,6 +261,7 @@ impl RunState {
             paused: false,
             aborted: false,
             busy: BTreeMap::new(),
+            attended: BTreeSet::new(),
             host_seqs: HashMap::new(),
             begun: HashMap::new(),
             overridden: BTreeMap::new(),
@@ -465,6 +468,14 @@ impl RunState {
     pub fn keeps_locks(&self, platform: usize) -> bool {
         let state = &self.platforms[platform];
         !self.aborted && state.end != Some(RunOutcome::Ok) && state.has_been_touched()
+    }
+
+    /// Hosts that a controller before this one took and that this one had no reason to take. A host that is away cannot be parted from,
+    /// and one with open steps is not disturbed: they go on.
+    pub fn left_attended(&self) -> Vec<String> {
+        let claimed = |host: &String| self.platforms.iter().any(|platform| platform.claimed.contains(host));
+        let left = |host: &&String| !claimed(host) && !self.away.contains(*host) && !self.busy.contains_key(*host);
+        self.attended.iter().filter(left).cloned().collect()
     }
 
     /// The platform of a host that agents work on.
