@@ -171,7 +171,10 @@ fn kill(case: &Case, site: &Site, result: &mut Result) -> anyhow::Result<()> {
             if case.kind == Kind::Torn {
                 result.hit = tear(site, result.covered.len())?;
             }
-            go_on(site, result)?;
+            match never_began(site)? {
+                true => begin_anew(site, result)?,
+                false => go_on(site, result)?,
+            }
         }
         // The moment did not come: not every step makes output every time.
         Ended::Code(0) => {}
@@ -191,6 +194,28 @@ fn tear(site: &Site, lines: usize) -> anyhow::Result<bool> {
     let rest = ends.iter().find(|end| **end > start).map_or(0, |end| end - start);
     std::fs::File::options().write(true).open(&path)?.set_len((start + rest / 2) as u64)?;
     Ok(rest > 0)
+}
+
+/// Whether the controller died before the first line of its record was durable.
+fn never_began(site: &Site) -> anyhow::Result<bool> {
+    Ok(Store::new(&site.state()).find(None)?.events()?.is_empty())
+}
+
+/// A run that never began has done nothing and cannot be resumed, which `resume` has to say; a new one does the job.
+fn begin_anew(site: &Site, result: &mut Result) -> anyhow::Result<()> {
+    let touched = site.lab.layout().hosts().filter(|host| host.host_state().exists()).map(|host| host.name.as_str());
+    let touched: Vec<&str> = touched.collect();
+    if !touched.is_empty() || !done(&site.lab)?.is_empty() {
+        result.wrong.push(format!("before the run began something was done already; Caravan was on: {}", touched.join(", ")));
+    }
+    let (resumed, migrated) = (site.caravan(&site.resume())?, site.caravan(&site.migrate())?);
+    if resumed != Ended::Code(2) {
+        result.wrong.push(format!("`resume` of a run that never began ended with {resumed}, not with exit code 2"));
+    }
+    if migrated != Ended::Code(0) {
+        result.wrong.push(format!("the `migrate` after a run that never began ended with {migrated}"));
+    }
+    Ok(())
 }
 
 /// Resumes until the run has ended well.

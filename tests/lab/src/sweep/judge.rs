@@ -8,6 +8,7 @@ use lab::{Event, Lab};
 use proto::Action;
 use proto::event::{Kind, RunOutcome};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -43,6 +44,7 @@ pub(super) fn judge(site: &Site, clean: &Done) -> io::Result<Vec<String>> {
     }
     journal(&site.state(), &mut wrong);
     left_behind(&site.lab, &mut wrong);
+    still_locked(&site.lab, &mut wrong)?;
     Ok(wrong)
 }
 
@@ -62,11 +64,7 @@ fn journal(state: &Path, wrong: &mut Vec<String>) {
     }
     let mut proofs: BTreeMap<&str, usize> = BTreeMap::new();
     for event in &chain.events {
-        let proven = match &event.kind {
-            Kind::StepFinished { outcome, .. } => outcome.is_proof(),
-            Kind::GateConfirmed { .. } => true,
-            _ => false,
-        };
+        let proven = matches!(&event.kind, Kind::StepFinished { outcome, .. } if outcome.is_proof());
         if let (true, Some(step)) = (proven, &event.scope.step) {
             *proofs.entry(step).or_default() += 1;
         }
@@ -95,4 +93,15 @@ fn left_behind(lab: &Lab, wrong: &mut Vec<String>) {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// A run that ended well has let go of its hosts: the next one need not take them over.
+fn still_locked(lab: &Lab, wrong: &mut Vec<String>) -> io::Result<()> {
+    for host in lab.layout().hosts() {
+        let lock: serde_json::Value = serde_json::from_slice(&fs::read(host.host_state().join("lock"))?)?;
+        if let Some(run) = lock.get("run").and_then(|run| run.as_str()).filter(|run| !run.is_empty()) {
+            wrong.push(format!("{} is still locked by run {run}", host.name));
+        }
+    }
+    Ok(())
 }
