@@ -91,10 +91,18 @@ pub(super) fn strikes(topology: Topology, clean: &Clean, kind: Kind) -> Vec<Case
     steps.into_iter().enumerate().map(case).collect()
 }
 
-/// So many of them, in an order that the seed says.
+/// So many of them, drawn by the seed: as many of each disturbance of each topology, whichever has more places.
 pub(super) fn sample(cases: Vec<Case>, count: usize, seed: &str) -> Vec<Case> {
-    let rank = |case: &Case| Sha256::digest(format!("{seed} {case}"));
-    let mut ranked: Vec<_> = cases.into_iter().map(|case| (rank(&case), case)).collect();
-    ranked.sort();
-    ranked.into_iter().take(count).map(|(_, case)| case).collect()
+    let mut groups: BTreeMap<(Kind, Topology), Vec<_>> = BTreeMap::new();
+    for case in cases {
+        let rank = Sha256::digest(format!("{seed} {case}"));
+        groups.entry((case.kind, case.topology)).or_default().push((rank, case));
+    }
+    let mut drawn = Vec::new();
+    for mut group in groups.into_values() {
+        group.sort();
+        drawn.extend(group.into_iter().enumerate().map(|(round, (rank, case))| (round, rank, case)));
+    }
+    drawn.sort();
+    drawn.into_iter().take(count).map(|(_, _, case)| case).collect()
 }

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 pub(super) struct Table {
     rows: BTreeMap<(Kind, Topology), Row>,
     wrong: Vec<(Case, Vec<String>, Option<PathBuf>)>,
+    missed: Vec<Case>,
 }
 
 #[derive(Debug, Default)]
@@ -21,6 +22,14 @@ struct Row {
     resumes: u32,
     wrong: usize,
     seconds: f32,
+}
+
+impl Row {
+    fn write(&self, f: &mut fmt::Formatter<'_>, kind: &str, topology: &str) -> fmt::Result {
+        let Self { runs, hit, places, resumes, wrong, seconds } = self;
+        let each = seconds / (*runs).max(1) as f32;
+        writeln!(f, "{kind:<12}{topology:<18}{runs:>6}{hit:>8}{places:>8}{resumes:>9}{wrong:>7}{each:>10.1}")
+    }
 }
 
 impl Table {
@@ -35,7 +44,14 @@ impl Table {
         if !result.wrong.is_empty() {
             row.wrong += 1;
             self.wrong.push((case, result.wrong, result.kept));
+        } else if !result.hit {
+            self.missed.push(case);
         }
+    }
+
+    /// The cases whose moment did not come.
+    pub(super) fn missed(&self) -> &[Case] {
+        &self.missed
     }
 
     /// The cases in which something was not as it should be: what, and where the fleet was left.
@@ -51,16 +67,16 @@ impl fmt::Display for Table {
             "{:<12}{:<18}{:>6}{:>8}{:>8}{:>9}{:>7}{:>10}",
             "disturbed", "topology", "runs", "struck", "places", "resumes", "wrong", "s per run"
         )?;
+        let mut all = Row::default();
         for ((kind, topology), row) in &self.rows {
-            let Row { runs, hit, places, resumes, wrong, seconds } = row;
-            let each = seconds / (*runs).max(1) as f32;
-            writeln!(
-                f,
-                "{:<12}{:<18}{runs:>6}{hit:>8}{places:>8}{resumes:>9}{wrong:>7}{each:>10.1}",
-                kind.as_str(),
-                topology.as_str()
-            )?;
+            row.write(f, kind.as_str(), topology.as_str())?;
+            all.runs += row.runs;
+            all.hit += row.hit;
+            all.places += row.places;
+            all.resumes += row.resumes;
+            all.wrong += row.wrong;
+            all.seconds += row.seconds;
         }
-        Ok(())
+        all.write(f, "all", "")
     }
 }
