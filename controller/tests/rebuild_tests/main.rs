@@ -210,7 +210,8 @@ async fn history(
     lives: usize,
     trouble: Trouble,
 ) -> (Arc<World>, Plan, Option<Ended>) {
-    let mut current = plan(shape);
+    let fleet = plan(shape);
+    let mut current = fleet.clone();
     let mut world = World::new(seed, trouble);
     let mut left: Option<Left> = None;
     for life in 0.. {
@@ -223,7 +224,8 @@ async fn history(
         }
         // Hosts go on for a while with nobody there.
         tokio::time::sleep(Duration::from_millis(chance(seed, ("pause", life)) % 200)).await;
-        let journals = world.journals(&current);
+        // Everybody of the fleet is asked, also of a platform that was left out before: its hosts hold what they hold.
+        let journals = world.journals(&fleet);
         let rebuilt = match rebuild(&journals) {
             Ok(rebuilt) => rebuilt,
             Err(error) => {
