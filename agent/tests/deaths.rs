@@ -8,7 +8,9 @@ use proto::message::{Granted, Happened};
 use proto::{Action, Outcome, Probe, RunAs};
 use rustix::process::{Signal, kill_process};
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const STEP: &str = "p/migrate/s/h/postupgrade";
@@ -233,4 +235,27 @@ fn actions_without_a_program_are_looked_at_as_well() {
     child.kill().unwrap();
     child.wait().unwrap();
     bridge.finish();
+}
+
+#[test]
+fn a_runner_whose_supervisor_died_before_it_was_handed_the_secrets_begins_nothing() {
+    let cases = [("", false, "failed"), ("{\"database/sea\":", false, "failed"), ("", true, "ok")];
+    for (handed, there, outcome) in cases {
+        let host = Host::new();
+        let (dir, effect) = (host.path("step"), host.path("effect"));
+        fs::create_dir(&dir).unwrap();
+        if there {
+            fs::write(&effect, "").unwrap();
+        }
+        let granted = with_probe(shell(&host, STEP, "echo x >> starts"), exists(&effect));
+        fs::write(dir.join("spec.json"), serde_json::to_vec(&Record::Step(Box::new(granted))).unwrap()).unwrap();
+        let mut runner = Command::new(env!("CARGO_BIN_EXE_caravan-agent"));
+        let mut runner = runner.arg("runner").arg(&dir).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        runner.stdin.take().unwrap().write_all(handed.as_bytes()).unwrap();
+        assert!(runner.wait().unwrap().success());
+        let status: serde_json::Value = serde_json::from_slice(&fs::read(dir.join("status.json")).unwrap()).unwrap();
+        assert_eq!((&status["outcome"], &status["died"]), (&outcome.into(), &(!there).into()), "{status}");
+        assert!(status["message"].as_str().unwrap().contains("nothing was begun"), "{status}");
+        assert!(!host.path("starts").exists());
+    }
 }

@@ -20,11 +20,20 @@ use std::sync::Arc;
 pub(crate) struct Job {
     /// A [`Record::Step`].
     pub(crate) step: Record,
-    /// The runner before this one died: nothing is done, only looked.
-    pub(crate) after_death: bool,
+    /// Somebody died: nothing is done, only looked.
+    pub(crate) after_death: Option<Death>,
     /// Whom to become first.
     pub(crate) account: Option<Account>,
     pub(crate) secrets: BTreeMap<String, Secret>,
+}
+
+/// Who died before a step came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Death {
+    /// Its runner: how far it had come is not known.
+    OfRunner,
+    /// The supervisor, before its runner had everything that the step needs: nothing was begun.
+    BeforeItBegan,
 }
 
 /// The streams of what the child says: the step's output, and nothing but their number when the action begins and when it has ended.

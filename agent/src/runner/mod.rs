@@ -16,7 +16,7 @@ mod watch;
 use crate::action::secret_names;
 use crate::mask::Mask;
 use crate::{account, durable};
-use act::Job;
+use act::{Death, Job};
 use files::{StepFiles, read_json};
 use halt::Halt;
 use outcome::{Verdict, Work};
@@ -65,7 +65,12 @@ fn carry_out(files: &StepFiles, after_death: bool) -> Result<(), String> {
     let _own_lock = hold_lock(files)?;
     // The supervisor may be gone before we are: a full pipe must not stop us.
     let _ = rustix::fs::fcntl_setfl(std::io::stdout(), OFlags::NONBLOCK);
-    let secrets = read_secrets()?;
+    let (secrets, after_death) = match (read_secrets()?, after_death) {
+        (Some(secrets), after_death) => (secrets, after_death.then_some(Death::OfRunner)),
+        // Without its secrets a step would not only fail: what it prints could not be masked.
+        (None, false) => (BTreeMap::new(), Some(Death::BeforeItBegan)),
+        (None, true) => return Err("the supervisor was killed; the next one has somebody look again".to_owned()),
+    };
     let Record::Step(granted) = read_json(&files.spec())? else { return Err(format!("{} is no step", files.spec().display())) };
     if read_json::<Status>(&files.status()).is_ok() {
         return Ok(());
@@ -77,7 +82,7 @@ fn carry_out(files: &StepFiles, after_death: bool) -> Result<(), String> {
     let mut spool = Spool::open(&files.output(), Mask::of(&secrets)).map_err(|e| format!("cannot keep output: {e}"))?;
     let halt = Arc::new(Halt::default());
     // Who only looks needs nobody to watch over him.
-    let limits = if after_death { Limits { deadline_s: 0, ..Limits::default() } } else { granted.spec.limits.clone() };
+    let limits = if after_death.is_some() { Limits { deadline_s: 0, ..Limits::default() } } else { granted.spec.limits.clone() };
     let signs = watch::start(files.clone(), limits, Arc::clone(&halt));
     let verdict = match reserved {
         Ok(()) => decide(files, granted, after_death, secrets, (&halt, &signs), &mut |bytes| {
@@ -91,7 +96,7 @@ fn carry_out(files: &StepFiles, after_death: bool) -> Result<(), String> {
     let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let Verdict { outcome, exit_code, mut message, mut died } = verdict?;
     // What its runner, or the supervisor in its place, was told to stop did not die by itself or by others.
-    if let (true, Ok(reason)) = (after_death, std::fs::read_to_string(files.stop())) {
+    if let (true, Ok(reason)) = (after_death.is_some(), std::fs::read_to_string(files.stop())) {
         died = false;
         message = format!("{reason}; {message}");
     }
@@ -122,19 +127,21 @@ fn hold_lock(files: &StepFiles) -> Result<Option<std::fs::File>, String> {
     Ok(Some(file))
 }
 
-fn read_secrets() -> Result<BTreeMap<String, Secret>, String> {
+/// The secrets, which may be none; nothing where the supervisor was killed before it had said all of them.
+fn read_secrets() -> Result<Option<BTreeMap<String, Secret>>, String> {
     let mut text = zeroize::Zeroizing::new(Vec::new());
     std::io::stdin().lock().read_to_end(&mut text).map_err(|e| format!("cannot read the secrets: {e}"))?;
-    if text.is_empty() {
-        return Ok(BTreeMap::new());
+    match serde_json::from_slice(&text) {
+        Ok(secrets) => Ok(Some(secrets)),
+        Err(error) if error.is_eof() => Ok(None),
+        Err(_) => Err("the secrets on standard input are not understood".to_owned()),
     }
-    serde_json::from_slice(&text).map_err(|_| "the secrets on standard input are not understood".to_owned())
 }
 
 fn decide(
     files: &StepFiles,
     granted: Box<Granted>,
-    after_death: bool,
+    after_death: Option<Death>,
     secrets: BTreeMap<String, Secret>,
     (halt, signs): (&Halt, &Signs),
     sink: &mut dyn FnMut(&[u8]),

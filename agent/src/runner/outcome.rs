@@ -1,6 +1,6 @@
 //! From a granted step to its outcome: when to look, when to act, and what the two together prove.
 
-use super::act::Job;
+use super::act::{Death, Job};
 use super::files::StepFiles;
 use super::halt::Halt;
 use super::note;
@@ -56,8 +56,12 @@ pub(crate) fn reach(job: &Job, work: &Work<'_>, sink: &mut dyn FnMut(&[u8])) -> 
             return Verdict::new(Outcome::Skipped, "it leaves no effect of its own to look at");
         }
         Mode::Prove => return proven(look()),
-        Mode::Act if job.after_death => return after_death(look()),
         Mode::Act => {}
+    }
+    match job.after_death {
+        Some(Death::OfRunner) => return after_death(look()),
+        Some(Death::BeforeItBegan) => return never_begun(look()),
+        None => {}
     }
     if granted.attempt > 1
         && let Some(Seen::There) = look()
@@ -89,6 +93,15 @@ fn proven(seen: Option<Seen>) -> Verdict {
 
 fn after_death(seen: Option<Seen>) -> Verdict {
     ended_from_outside("its runner died before it could say how the step ended", seen)
+}
+
+/// Nothing was done: it may be that there is nothing to do, else the step is as one that was killed and provably did nothing.
+fn never_begun(seen: Option<Seen>) -> Verdict {
+    let how = "its supervisor was killed before it had handed over what the step needs, so nothing was begun";
+    match seen {
+        Some(Seen::There) => Verdict::new(Outcome::Ok, format!("{how}; the effect is there")),
+        _ => Verdict { died: true, ..Verdict::new(Outcome::Failed, how) },
+    }
 }
 
 /// Something killed the step. The probe decides: the effect is there, or it is not and the step may be repeated, or nobody knows.

@@ -202,11 +202,13 @@ fn choose(args: &SweepArgs, clean: &BTreeMap<Topology, Clean>) -> Vec<Case> {
     }
 }
 
-/// The program that stands in for everything of Campaign: a small one of its own, where cargo is there to build it; else this one, which
-/// does the same and is ten times as large.
+/// The program that stands in for everything of Campaign: a small one of its own, which cargo builds where it runs this one, and which
+/// otherwise may lie beside it; else this one, which does the same and is ten times as large.
 fn standin() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let (Some(cargo), Some(profile)) = (std::env::var_os("CARGO"), own.parent()) else { return Ok(own) };
+    let Some(profile) = own.parent() else { return Ok(own) };
+    let small = profile.join("standin");
+    let Some(cargo) = std::env::var_os("CARGO") else { return Ok(if small.is_file() { small } else { own }) };
     let mut build = Command::new(cargo);
     build.args(["build", "--quiet", "--package", "lab", "--bin", "standin"]).current_dir(env!("CARGO_MANIFEST_DIR"));
     if profile.ends_with("release") {
@@ -216,5 +218,5 @@ fn standin() -> anyhow::Result<PathBuf> {
         build.arg("--target-dir").arg(target);
     }
     anyhow::ensure!(build.status().context("cannot run cargo")?.success(), "the stand-ins do not build");
-    Ok(profile.join("standin"))
+    Ok(small)
 }
