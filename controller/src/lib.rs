@@ -5,6 +5,11 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+/// Says a line on standard error. Whoever reads it may have gone: that is no reason to end.
+macro_rules! say {
+    ($($text:tt)*) => { crate::say_line(format_args!($($text)*)) };
+}
+
 pub mod check;
 pub mod cli;
 pub mod exit;
@@ -16,3 +21,8 @@ pub mod run;
 pub mod secrets;
 pub mod ssh;
 pub mod view;
+
+fn say_line(text: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}

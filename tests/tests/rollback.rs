@@ -307,3 +307,32 @@ fn what_is_not_over_is_not_cleaned_up() {
     let host = site.lab.host("emea-mkt1").host;
     assert!(host.backup().exists() && host.host_state().join("runs").exists());
 }
+
+/// Platforms are independent: one that went back keeps no other from going on.
+#[test]
+fn one_platform_goes_back_and_the_other_goes_on() {
+    let site = Site::new(
+        "
+platforms:
+  - { name: emea, topology: standard, hosts: { marketing: 1, tracking: 1 }, also: { emea-trk1: [mta] } }
+  - { name: apac, topology: standard, hosts: { marketing: 1, tracking: 1 }, also: { apac-trk1: [mta] } }
+faults: { fail: [{ host: emea-mkt1, step: postupgrade, times: 1 }, { host: apac-mkt1, step: postupgrade, times: 1 }] }
+",
+    );
+    let before = site.lab.snapshot().unwrap();
+    site.migrate(&[]).expect(1);
+    let run = newest(&site);
+    site.caravan(&["rollback", &run, "--limit", "platform:emea", "--yes"]).expect(0);
+    let status = site.caravan(&["status", &run]).expect(0).stdout;
+    assert!(status.contains("emea was undone by the rollback") && status.contains(&format!("resume {run}")), "{status}");
+    site.caravan(&["resume", &run]).expect(0);
+    let now = site.lab.snapshot().unwrap();
+    for host in ["emea-mkt1", "emea-trk1"] {
+        assert_eq!(before.digest(host), now.digest(host), "{host}");
+        assert!(lab::running(site.lab.host(host).host).unwrap().iter().all(|entry| entry.build == 8989), "{host}");
+    }
+    for host in ["apac-mkt1", "apac-trk1"] {
+        assert!(lab::running(site.lab.host(host).host).unwrap().iter().all(|entry| entry.build == 9383), "{host}");
+    }
+    site.assert_no_violations();
+}

@@ -68,7 +68,7 @@ pub async fn run(context: &Context, args: &AttachArgs) -> Result<Exit, Failure> 
             _ = interrupt.recv() => {
                 screen.finish();
                 if context.verbosity >= 0 {
-                    eprintln!("left; run {} goes on", dir.id);
+                    say!("left; run {} goes on", dir.id);
                 }
                 return Ok(Exit::Ok);
             }
@@ -104,7 +104,7 @@ fn undriven(context: &Context, dir: &RunDir) -> Result<Exit, Failure> {
     print(&status::page(context, &StatusArgs { run: Some(dir.id.clone()) })?)?;
     let (view, _) = status::read(dir)?;
     if context.verbosity >= 0 {
-        eprintln!("No controller drives run {}: there is nothing to look on.", dir.id);
+        say!("No controller drives run {}: there is nothing to look on.", dir.id);
     }
     Ok(ended(&view))
 }

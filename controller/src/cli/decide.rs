@@ -103,7 +103,7 @@ async fn decide(
 
 fn say(context: &Context, text: &str) {
     if context.verbosity >= 0 {
-        eprintln!("{}", sanitize(text));
+        say!("{}", sanitize(text));
     }
 }
 

@@ -80,7 +80,7 @@ impl Follower {
             }
             let waits = runs_still(&view);
             if context.verbosity >= 0 && waits != said && !waits.is_empty() {
-                eprintln!("{waits}");
+                say!("{waits}");
             }
             said = waits;
             tokio::time::sleep(POLL).await;
@@ -103,7 +103,7 @@ pub(super) fn runs_still(view: &View) -> String {
 pub(super) fn say_end(context: &Context, dir: &RunDir, view: &View) {
     if context.verbosity >= 0 {
         let record = Record { dir: dir.path.display().to_string(), ..Record::default() };
-        eprintln!("{}", summary(view, &record, &next(context, view, false), context.color.1).trim_end());
+        say!("{}", summary(view, &record, &next(context, view, false), context.color.1).trim_end());
     }
 }
 

@@ -35,11 +35,7 @@ pub async fn run(context: &Context, args: &InitArgs) -> Result<Exit, Failure> {
     }
     write_new(path, &text)?;
     if context.verbosity >= 0 {
-        eprintln!(
-            "{} is written, for a `{}` platform. Edit it, then:  caravan -i {0} inventory check",
-            path.display(),
-            args.topology
-        );
+        say!("{} is written, for a `{}` platform. Edit it, then:  caravan -i {0} inventory check", path.display(), args.topology);
     }
     Ok(Exit::Ok)
 }

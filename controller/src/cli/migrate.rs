@@ -83,7 +83,7 @@ fn ask_to_start(context: &Context, plan: &Plan, platforms: &BTreeSet<String>) ->
         platforms: plan.platforms.iter().filter(|platform| platforms.contains(&platform.name)).cloned().collect(),
         ..plan.clone()
     };
-    eprintln!("{}", plan::render(&shown, context.color.1, width()));
+    say!("{}", plan::render(&shown, context.color.1, width()));
     let hosts: BTreeSet<&str> = start::steps(&shown).map(|step| step.host.as_str()).collect();
     start::ask(&format!("Migrate {} with {}? Type yes: ", count(shown.platforms.len(), "platform"), count(hosts.len(), "host")))
 }

@@ -78,7 +78,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: the runtime cannot be started: {error}");
+            say!("error: the runtime cannot be started: {error}");
             return Exit::Internal.code();
         }
     };
@@ -88,7 +88,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     match result {
         Ok(exit) => exit.code(),
         Err(failure) => {
-            eprintln!("{}", failure.message);
+            say!("{}", failure.message);
             failure.exit.code()
         }
     }

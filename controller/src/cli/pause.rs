@@ -101,7 +101,7 @@ pub(super) fn driven(context: &Context) -> Result<RunDir, Failure> {
 
 fn notice(context: &Context, text: &str) {
     if context.verbosity >= 0 {
-        eprintln!("{}", sanitize(text));
+        say!("{}", sanitize(text));
     }
 }
 
@@ -158,9 +158,9 @@ fn agree(dir: &RunDir, view: &View) -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::new(Exit::Usage, "error: there is no terminal to ask at; give --yes"));
     }
-    eprintln!("Abort run {} ({}, {}):", dir.id, view.run.command, count(view.platforms.len(), "platform"));
-    eprintln!("  what has not begun is taken back, what runs may end, and the hosts are free for other runs.");
-    eprintln!("  It cannot be resumed afterwards; what was done stays as it is until it is rolled back.");
+    say!("Abort run {} ({}, {}):", dir.id, view.run.command, count(view.platforms.len(), "platform"));
+    say!("  what has not begun is taken back, what runs may end, and the hosts are free for other runs.");
+    say!("  It cannot be resumed afterwards; what was done stays as it is until it is rolled back.");
     eprint!("Type yes: ");
     let _ = std::io::stderr().flush();
     let mut answer = String::new();

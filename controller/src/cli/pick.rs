@@ -50,26 +50,27 @@ fn was_turned_away(events: &[Event]) -> bool {
     events.is_empty() || (refused && !events.iter().any(granted))
 }
 
-/// Runs that a rollback has changed something of: run to rollback.
+/// What rollbacks have changed something of: run to platform to the newest such rollback.
 ///
 /// # Errors
 /// The state directory cannot be read. A run that cannot be read is left out.
-pub(super) fn undone(context: &Context) -> Result<BTreeMap<String, String>, StoreError> {
-    let mut undone = BTreeMap::new();
+pub(super) fn undone(context: &Context) -> Result<BTreeMap<String, BTreeMap<String, String>>, StoreError> {
+    let mut undone: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     for run in Store::new(&context.state_dir).runs()? {
         let events = run.events().unwrap_or_default();
         let of = events.iter().find_map(|event| match &event.kind {
             Kind::RunStarted { undoes, .. } => undoes.clone(),
             _ => None,
         });
-        let changes = |event: &Event| match &event.kind {
+        let Some(of) = of else { continue };
+        let changes = |event: &&Event| match &event.kind {
             Kind::StepGranted { action, prove: false } => !matches!(action.as_str(), "verify" | "inspect"),
             Kind::GateConfirmed { .. } => true,
             _ => false,
         };
-        if let Some(of) = of.filter(|_| events.iter().any(changes)) {
-            undone.insert(of, run.id);
-        }
+        let platforms = events.iter().filter(changes).filter_map(|event| event.scope.platform.clone());
+        let platforms: BTreeMap<String, String> = platforms.map(|platform| (platform, run.id.clone())).collect();
+        undone.entry(of).or_default().extend(platforms);
     }
     Ok(undone)
 }

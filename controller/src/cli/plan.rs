@@ -37,7 +37,7 @@ pub async fn run(context: &Context, args: &PlanArgs) -> Result<Exit, Failure> {
     if context.verbosity >= 0 {
         let hosts = fleet.platforms.iter().map(|platform| platform.hosts.len()).sum();
         let (path, inventory) = (path.display(), context.inventory.display());
-        eprintln!(
+        say!(
             "{path} holds this plan and the facts of {}. To carry it out:  caravan -i {inventory} migrate {path}",
             count(hosts, "host")
         );

@@ -72,10 +72,7 @@ pub async fn run(context: &Context, args: &ReportArgs, format: Option<OutputForm
     match &record.chain {
         Some(chain) if !sound => {
             let damage = chain.damage.map(|damage| damage.to_string());
-            damage
-                .into_iter()
-                .chain(chain.hosts.accusation())
-                .for_each(|what| eprintln!("error: the journal of {}: {what}", found.id));
+            damage.into_iter().chain(chain.hosts.accusation()).for_each(|what| say!("error: the journal of {}: {what}", found.id));
             Ok(Exit::Failed)
         }
         _ => Ok(exit),

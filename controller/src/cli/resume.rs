@@ -42,15 +42,8 @@ pub async fn run(context: &Context, args: &ResumeArgs) -> Result<Exit, Failure> 
         false => Left::open(context, pick::find(context, args.run.as_deref())?)?,
     };
     if let Some(done) = left.over(context)? {
-        eprintln!("{done}");
+        say!("{done}");
         return Ok(Exit::Ok);
-    }
-    if let Some(rollback) = pick::undone(context).map_err(|e| start::internal(&e))?.get(&left.dir.id) {
-        let text = format!(
-            "error: run {} is undone by its rollback {rollback}; what it had proven is not so any more. Resume {rollback}, or start a new run",
-            left.dir.id
-        );
-        return Err(Failure::new(Exit::Usage, text));
     }
     start::check_ids(&left.plan, &site.fleet, &args.with)?;
     left.drive(context, &site, "resume", &args.with, None).await
@@ -89,7 +82,7 @@ impl Left {
         let plan = dir.plan().map_err(|e| start::internal(&e))?;
         let (journal, chain) = Journal::reopen(&dir.path.join("journal.jsonl"), &dir.id).map_err(|e| start::journal_failure(&e))?;
         if chain.torn > 0 && context.verbosity >= 0 {
-            eprintln!(
+            say!(
                 "notice: the last {} bytes of the journal were a write that was cut off; they were removed, nothing was done for them",
                 chain.torn
             );
@@ -124,9 +117,9 @@ impl Left {
         let Rebuilt { run, plan, drafts, notices, .. } = from_hosts::take(&site.fleet, &site.hosts, before, &claim).await?;
         if let Some(here) = damaged {
             let aside = store.set_aside(&here).map_err(|e| start::internal(&e))?;
-            eprintln!("notice: what was here of run {run} cannot be used; it was set aside as {}", aside.display());
+            say!("notice: what was here of run {run} cannot be used; it was set aside as {}", aside.display());
         }
-        notices.iter().for_each(|notice| eprintln!("notice: {notice}"));
+        notices.iter().for_each(|notice| say!("notice: {notice}"));
         let adopted = store.adopt(&run, &plan).map_err(|e| start::internal(&e))?;
         let journal = Journal::create(&adopted.path().join("journal.jsonl"), &run).map_err(|e| start::journal_failure(&e))?;
         journal.append(drafts).await.map_err(|e| start::internal(&e))?;
@@ -172,7 +165,17 @@ impl Left {
     ) -> Result<Exit, Failure> {
         let Self { dir, plan, journal, chain, from_hosts, claim } = self;
         let fleet = &site.fleet;
-        let bounds = Bounds::recorded(&chain.events, &plan, fleet.parallel.platforms, fleet.parallel.hosts);
+        let mut bounds = Bounds::recorded(&chain.events, &plan, fleet.parallel.platforms, fleet.parallel.hosts);
+        // What was proven of a platform that a rollback changed is not so any more: the others go on without it.
+        let undone = pick::undone(context).map_err(|e| start::internal(&e))?.remove(&dir.id).unwrap_or_default();
+        bounds.platforms.retain(|platform| !undone.contains_key(platform));
+        if let (true, Some(rollback)) = (bounds.platforms.is_empty(), undone.values().max()) {
+            let text = format!(
+                "error: run {} is undone by its rollback {rollback}; what it had proven is not so any more. Resume {rollback} if it is not over, or start a new run",
+                dir.id
+            );
+            return Err(Failure::new(Exit::Usage, text));
+        }
         known_hosts(&plan, fleet, &bounds)?;
         same_host_state(&plan, fleet)?;
         let hosts = start::host_options(fleet, &plan, &bounds.platforms, &site.secrets).await?;

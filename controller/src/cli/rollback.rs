@@ -103,10 +103,17 @@ fn prepare(store: &Store, forward: &RunDir, fleet: &Fleet, limit: Option<&str>) 
     }
     let selected = limit.map(|text| whole_platforms(fleet, text)).transpose()?;
     plan.platforms.retain(|platform| selected.as_ref().is_none_or(|selected| selected.contains(&platform.name)));
+    let earlier = rollbacks_of(store, run)?;
+    let back: BTreeSet<&String> =
+        earlier.iter().filter(|earlier| earlier.outcome == Some(RunOutcome::Ok)).flat_map(|earlier| &earlier.platforms).collect();
+    if selected.is_none() && plan.platforms.iter().any(|platform| !back.contains(&platform.name)) {
+        // Those that are back already need nothing; the others are meant.
+        plan.platforms.retain(|platform| !back.contains(&platform.name));
+    }
     let done = Done::of(&chain.events);
     let prepared = rollback::build(fleet, &Forward { run, plan: &plan, done: &done })
         .map_err(|errors| Failure::new(Exit::Usage, errors.to_string()))?;
-    for earlier in rollbacks_of(store, run)? {
+    for earlier in &earlier {
         let again = prepared.plan.platforms.iter().find(|platform| earlier.platforms.contains(&platform.name));
         match (again, earlier.outcome) {
             (None, _) | (_, Some(RunOutcome::Aborted)) => {}
@@ -159,7 +166,7 @@ fn explain(context: &Context, plan: &Plan, step: &str) -> Result<check::Outcome,
 fn ask_to_start(context: &Context, rollback: &Rollback, yes: bool) -> Result<(), Failure> {
     let color = context.color.1;
     if !yes || context.verbosity >= 0 {
-        eprintln!("{}{}", rollback.notes.render(color, width()), plan::render(&rollback.plan, color, width()));
+        say!("{}{}", rollback.notes.render(color, width()), plan::render(&rollback.plan, color, width()));
     }
     if yes {
         return Ok(());

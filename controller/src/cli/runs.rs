@@ -28,7 +28,9 @@ pub fn page(context: &Context) -> Result<String, Failure> {
     let mut undone = pick::undone(context).map_err(failure)?;
     for run in Store::new(&context.state_dir).runs().map_err(failure)? {
         listed.push(match read(&run) {
-            Ok((view, record)) => Listed::Run(Box::new(view), Record { undone_by: undone.remove(&run.id), ..record }),
+            Ok((view, record)) => {
+                Listed::Run(Box::new(view), Record { undone: undone.remove(&run.id).unwrap_or_default(), ..record })
+            }
             Err(error) => Listed::Unreadable(run.id, error.message),
         });
     }
@@ -46,7 +48,7 @@ fn value(run: &Listed) -> Value {
             "run": view.run.id,
             "command": view.run.command,
             "undoes": view.run.undoes,
-            "undone_by": record.undone_by,
+            "undone": record.undone,
             "driven": record.driven == Some(true),
             "operator": view.run.operator,
             "started": view.run.started.map(|time| time.to_string()),

@@ -76,7 +76,7 @@ impl Screen {
 
 /// The note of the person who confirms, or nothing.
 fn ask_gate(gate: &str, ask: &str) -> Option<String> {
-    eprintln!("\n{} waits for a person:\n  {}", sanitize(gate), sanitize(ask));
+    say!("\n{} waits for a person:\n  {}", sanitize(gate), sanitize(ask));
     eprint!("Done? Type a note for the record (who, reference); an empty line leaves it waiting: ");
     let _ = std::io::stderr().flush();
     let mut note = String::new();

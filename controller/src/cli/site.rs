@@ -32,7 +32,7 @@ impl Site {
         let secrets = Arc::new(secrets(fleet.base.clone()));
         let hosts = Arc::new(SshHosts::new(&fleet, secrets.clone(), SshOptions::default())?);
         if context.verbosity >= 0 {
-            hosts.warnings().iter().for_each(|warning| eprintln!("{warning}"));
+            hosts.warnings().iter().for_each(|warning| say!("{warning}"));
         }
         Ok(Self { fleet, secrets, hosts })
     }

@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// What a person can say beforehand, whether a run is started or taken up again.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct RunArgs {
     /// Set a failing finding aside, with the reason. Can be given several times.
     #[arg(long = "override", value_name = "FINDING=REASON", value_parser = pair)]
@@ -41,8 +41,19 @@ pub struct RunArgs {
     #[arg(long, value_name = "REASON")]
     pub(super) take_over: Option<String>,
     /// How long a host may stay away while its steps run, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE)]
     pub(super) patience: u64,
+}
+
+/// How long a host may stay away where nobody says otherwise, in seconds.
+const PATIENCE: u64 = 600;
+
+impl Default for RunArgs {
+    /// Nothing is said beforehand.
+    fn default() -> Self {
+        let (overrides, confirm, accept_unproven) = (Vec::new(), Vec::new(), Vec::new());
+        Self { overrides, confirm, accept_unproven, take_over: None, patience: PATIENCE }
+    }
 }
 
 /// A run that is about to be driven.
@@ -125,7 +136,7 @@ pub(super) async fn drive(context: &Context, site: &Site, args: &RunArgs, drive:
     let exit = Exit::from_code(ended.map_err(|e| internal(&e))?.exit_code);
     if context.format == Format::Text && (context.verbosity >= 0 || exit != Exit::Ok) {
         let record = Record { dir: dir.path.display().to_string(), ..Record::default() };
-        eprintln!("{}", summary(&view, &record, &next(context, &view, false), context.color.1).trim_end());
+        say!("{}", summary(&view, &record, &next(context, &view, false), context.color.1).trim_end());
     }
     Ok(exit)
 }

@@ -35,8 +35,9 @@ pub async fn run(context: &Context, args: &StatusArgs) -> Result<Exit, Failure> 
 pub fn page(context: &Context, args: &StatusArgs) -> Result<String, Failure> {
     let found = pick::shown(context, args.run.as_deref())?;
     let (view, record) = read(&found)?;
-    let record = Record { undone_by: pick::undone(context).map_err(failure)?.remove(&found.id), ..record };
-    let next = match &record.undone_by {
+    let record = Record { undone: pick::undone(context).map_err(failure)?.remove(&found.id).unwrap_or_default(), ..record };
+    let rollback = record.undone.values().max().filter(|_| record.is_undone(&view));
+    let next = match rollback {
         Some(rollback) => vec![Next { when: "The rollback".to_owned(), command: here(context, &format!("status {rollback}")) }],
         None => next(context, &view, record.driven == Some(true)),
     };
@@ -84,7 +85,7 @@ pub(super) fn read(run: &RunDir) -> Result<(View, Record), Failure> {
     let mut check = report::chain::look(&recorded.bytes, &recorded.events);
     check.hosts.unasked = Some("only `caravan report` asks them".to_owned());
     let dir = run.path.display().to_string();
-    let record = Record { dir, chain: Some(check), driven: Some(driven), undone_by: None };
+    let record = Record { dir, chain: Some(check), driven: Some(driven), ..Record::default() };
     Ok((recorded.view(run), record))
 }
 

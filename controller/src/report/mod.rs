@@ -14,6 +14,8 @@ pub use next::{Typed, next, word};
 pub use status::{Listed, runs, status};
 pub use summary::summary;
 
+use std::collections::BTreeMap;
+
 use crate::view::{HostState, Interruption, Progressed, StageView, StepView, View};
 
 /// What a report says beside the view.
@@ -25,8 +27,16 @@ pub struct Record {
     pub chain: Option<ChainCheck>,
     /// Whether a controller drives the run at this moment; `None` where nobody looked.
     pub driven: Option<bool>,
-    /// The rollback that changed something of what the run had done.
-    pub undone_by: Option<String>,
+    /// Platforms of which a rollback changed something that the run had done, with the rollback.
+    pub undone: BTreeMap<String, String>,
+}
+
+impl Record {
+    /// Whether nothing of the run stands any more.
+    pub fn is_undone(&self, view: &View) -> bool {
+        let mut selected = view.platforms.iter().filter(|platform| platform.selected).peekable();
+        selected.peek().is_some() && selected.all(|platform| self.undone.contains_key(&platform.name))
+    }
 }
 
 /// A command to go on with, and when it is the right one.

@@ -57,14 +57,16 @@ pub fn next(view: &View, driven: bool, typed: &Typed) -> Vec<Next> {
         steps_of_a_person(view, typed, &mut say);
         go_on(view, typed, &mut say);
     }
-    if view.run.outcome != Some(RunOutcome::Ok) && view.run.undoes.is_none() && is_touched(view) {
+    if view.run.outcome != Some(RunOutcome::Ok) && view.run.undoes.is_none() {
         // What ended well stays: a platform in production is not taken back because another one stopped.
         let well = |platform: &&PlatformView| platform.outcome == Some(RunOutcome::Ok);
         let open: Vec<String> =
-            view.platforms.iter().filter(|p| !well(p) && p.started.is_some()).map(|p| format!("platform:{}", p.name)).collect();
+            view.platforms.iter().filter(|p| !well(p) && is_touched(view, p)).map(|p| format!("platform:{}", p.name)).collect();
         let limit =
             if view.platforms.iter().any(|p| well(&p)) { format!(" --limit {}", word(&open.join(","))) } else { String::new() };
-        say("To go back instead", typed.fleet(&format!("rollback {run}{limit}")));
+        if !open.is_empty() {
+            say("To go back instead", typed.fleet(&format!("rollback {run}{limit}")));
+        }
     }
     if view.run.outcome == Some(RunOutcome::Ok) {
         say("When it is to stay", typed.fleet(&format!("cleanup {run}")));
@@ -134,9 +136,10 @@ fn go_on(view: &View, typed: &Typed, say: &mut impl FnMut(&str, String)) {
     }
 }
 
-/// Whether anything was done to a host that preflight alone does not do.
-fn is_touched(view: &View) -> bool {
-    view.stages.iter().any(|stage| stage.phase_name != Phase::Preflight && stage.state != Progressed::Waiting)
+/// Whether anything was done to a host of a platform that preflight alone does not do.
+fn is_touched(view: &View, platform: &PlatformView) -> bool {
+    let stages = view.stages_of(platform);
+    stages.iter().any(|stage| stage.phase_name != Phase::Preflight && stage.state != Progressed::Waiting)
 }
 
 /// One word of a command line, quoted where a shell would take it apart.

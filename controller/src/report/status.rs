@@ -23,12 +23,9 @@ pub fn status(view: &View, record: &Record, next: &[Next], now: Timestamp, color
     let last = if run.ended.is_some() { String::new() } else { last };
     let _ = writeln!(text, "began {} UTC · {}{last}", date_time(run.started), view.took(run.started, until));
     let _ = writeln!(text, "{}", driven(view, record.driven));
-    if let Some(rollback) = &record.undone_by {
-        let _ = writeln!(
-            text,
-            "{}",
-            paint.yellow(&format!("undone by its rollback {rollback}: what it had proven is not so any more"))
-        );
+    for (platform, rollback) in &record.undone {
+        let line = format!("{platform} was undone by the rollback {rollback}: what was proven there is not so any more");
+        let _ = writeln!(text, "{}", paint.yellow(&line));
     }
     if let Some(limit) = &run.limit {
         let _ = writeln!(text, "acts on {limit} only; other hosts are proven, not touched");
@@ -193,9 +190,9 @@ pub fn runs(listed: &[Listed], color: bool) -> String {
                 view.run.id.clone(),
                 date_time(view.run.started),
                 what(view),
-                match record.undone_by {
-                    Some(_) => "undone".to_owned(),
-                    None => state(view, record.driven).to_owned(),
+                match record.is_undone(view) {
+                    true => "undone".to_owned(),
+                    false => state(view, record.driven).to_owned(),
                 },
                 view.took(view.run.started, view.run.ended),
                 platforms(view),

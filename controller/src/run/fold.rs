@@ -175,6 +175,11 @@ impl RunState {
             if platform.end == Some(RunOutcome::Ok) {
                 continue;
             }
+            // One that takes no part any more is over, however far it came.
+            if !self.bounds.platforms.contains(&platform.name) {
+                platform.end = Some(RunOutcome::Ok);
+                continue;
+            }
             platform.end = None;
             platform.asking = 0;
             platform.claiming.clear();

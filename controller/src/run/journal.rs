@@ -389,7 +389,7 @@ pub struct Chain {
     pub events: Vec<Event>,
     /// SHA-256 of the last whole line.
     pub head: String,
-    /// Bytes after the last whole line, or after the last one before a hole of zeros: a write that was cut off.
+    /// Bytes after the last whole line: a write that was cut off.
     pub torn: usize,
     /// The first line (from 1) whose `prev` is not the hash of the line before it.
     pub broken_at: Option<usize>,
@@ -409,9 +409,7 @@ pub fn read(path: &Path) -> Result<Chain, JournalError> {
 /// # Errors
 /// A whole line cannot be understood.
 pub fn parse(bytes: &[u8], path: &Path) -> Result<Chain, JournalError> {
-    // After a power loss a part that was never synced can read as zeros, with later parts behind it: no line contains one.
-    let written = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-    let whole = bytes[..written].iter().rposition(|b| *b == b'\n').map_or(0, |last| last + 1);
+    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |last| last + 1);
     let mut chain = Chain { events: Vec::new(), head: GENESIS.to_owned(), torn: bytes.len() - whole, broken_at: None };
     for (index, line) in bytes[..whole].split_inclusive(|b| *b == b'\n').enumerate() {
         let line = &line[..line.len() - 1];
@@ -461,18 +459,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hole_of_zeros_is_where_a_journal_ends() {
+    async fn a_hole_of_zeros_is_named_where_lines_follow_and_cut_off_where_none_does() {
         let dir = tempfile::tempdir().unwrap();
         let bytes = sample(&dir.path().join("j")).await;
-        for begin in 0..bytes.len() {
-            let mut torn = bytes.clone();
-            let end = (begin + 64).min(bytes.len());
-            torn[begin..end].fill(0);
-            let chain = parse(&torn, Path::new("j")).unwrap();
-            let whole = bytes[..begin].iter().filter(|b| **b == b'\n').count();
-            assert_eq!((chain.events.len(), chain.broken_at), (whole, None));
-            assert!(chain.torn >= bytes.len() - begin);
-        }
+        let ends: Vec<usize> = bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1).collect();
+        let mut holed = bytes.clone();
+        holed[ends[2] + 3..ends[2] + 40].fill(0);
+        assert!(matches!(parse(&holed, Path::new("j")), Err(JournalError::Line { line: 4, .. })));
+        let mut tail = bytes.clone();
+        tail[ends[7] + 3..].fill(0);
+        let chain = parse(&tail, Path::new("j")).unwrap();
+        assert_eq!((chain.events.len(), chain.torn, chain.broken_at), (8, bytes.len() - ends[7], None));
     }
 
     #[tokio::test]

@@ -83,22 +83,30 @@ impl Journal {
 /// Where a line stands in the whole: which controller's record it is of, and its position there.
 type Position = (usize, u64);
 
+/// Where a step stands in its platform: its stage and its wave. No line of the controller's stands between two waves of a stage, so what
+/// hosts say behind the same line is put in the order in which a controller lets it happen.
+type Turn = (usize, u32);
+
 /// Puts everything in order. A line stands where its controller wrote it; what a host says stands right behind the newest line that the
 /// host had then, which is the earliest that it can have happened.
 pub(super) fn merge(plan: &Plan, journals: &BTreeMap<&str, Journal>) -> Result<Vec<Draft>, RebuildError> {
     let ranks = ranks(journals);
     let scopes = scopes(plan);
     let mut lines: BTreeMap<Position, (&Line, &str)> = BTreeMap::new();
+    let turns = turns(plan);
     let mut own = Vec::new();
     let mut granted: HashSet<Attempt> = HashSet::new();
     for (host, journal) in journals {
         // A run begins with its first line.
         let mut at: Position = (0, 1);
+        let mut turn = Turn::default();
         for item in &journal.items {
             let draft = match item {
                 Item::Line(line) => {
                     let position = (ranks.get(&line.record).copied().unwrap_or_default(), line.event.seq);
-                    at = at.max(position);
+                    if position > at {
+                        (at, turn) = (position, Turn::default());
+                    }
                     let (first, holder) = lines.entry(position).or_insert((line, host));
                     if *first != line.as_ref() {
                         let platform = line.event.scope.platform.clone().unwrap_or_default();
@@ -124,7 +132,10 @@ pub(super) fn merge(plan: &Plan, journals: &BTreeMap<&str, Journal>) -> Result<V
                 }
                 Item::Event(event) => scopes.get(&event.step).map(|scope| of_host(scope, event.clone())),
             };
-            own.extend(draft.map(|draft| (at, draft)));
+            // What one host says stays in its order.
+            let of_step = draft.as_ref().and_then(|draft| turns.get(draft.scope.step.as_deref()?));
+            turn = turn.max(of_step.copied().unwrap_or_default());
+            own.extend(draft.map(|draft| ((at, turn), draft)));
         }
     }
     let takes_part = |line: &Line| {
@@ -145,17 +156,17 @@ pub(super) fn merge(plan: &Plan, journals: &BTreeMap<&str, Journal>) -> Result<V
         }
         _ => true,
     };
-    let mut sequence: Vec<(Position, Draft)> = lines
+    let mut sequence: Vec<((Position, Turn), Draft)> = lines
         .iter()
         .filter(|(position, (line, _))| takes_part(line) && stands(**position, &line.event))
         .map(|(position, (line, _))| {
             let Event { scope, kind, time, .. } = line.event.clone();
-            (*position, Draft::new(scope, kind).at(time))
+            ((*position, Turn::default()), Draft::new(scope, kind).at(time))
         })
         .collect();
     // What a host does not give a time for came with the newest line that it had.
     let time = |at: &Position| lines.get(at).map(|(line, _)| line.event.time.clone());
-    sequence.extend(own.into_iter().map(|(at, draft)| (at, Draft { time: draft.time.clone().or_else(|| time(&at)), ..draft })));
+    sequence.extend(own.into_iter().map(|(at, draft)| (at, Draft { time: draft.time.clone().or_else(|| time(&at.0)), ..draft })));
     // Stable: a line stays before what follows it, and what one host says stays in its order.
     sequence.sort_by_key(|(position, _)| *position);
     Ok(sequence.into_iter().map(|(_, draft)| draft).collect())
@@ -206,6 +217,17 @@ fn of_host(scope: &Scope, event: HostEvent) -> Draft {
     };
     let time = i64::try_from(origin.time_ms).ok().and_then(|time| jiff::Timestamp::from_millisecond(time).ok()).map(rfc3339);
     Draft { time, ..Draft::of_host(attempt(scope, event.attempt), kind, origin) }
+}
+
+/// The turn of every step of a plan.
+fn turns(plan: &Plan) -> HashMap<&str, Turn> {
+    let mut turns = HashMap::new();
+    for platform in &plan.platforms {
+        for (number, stage) in platform.phases.iter().flat_map(|phase| &phase.stages).enumerate() {
+            turns.extend(stage.steps.iter().map(|step| (step.id.0.as_str(), (number, step.wave))));
+        }
+    }
+    turns
 }
 
 /// The scope of every step of a plan.

@@ -92,18 +92,7 @@ pub enum RebuildError {
 /// # Errors
 /// The number of a damaged line, from 1.
 pub fn records(bytes: &[u8]) -> Result<Vec<Record>, usize> {
-    let mut records = Vec::new();
-    let mut torn = None;
-    for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        let record = line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice(line).ok());
-        match (record, torn) {
-            (Some(record), None) => records.push(record),
-            // After what looked torn there is a good line: that was no crash.
-            (Some(_), Some(damaged)) => return Err(damaged),
-            (None, _) => torn = torn.or(Some(index + 1)),
-        }
-    }
-    Ok(records)
+    proto::lines::read(bytes).map(|(records, _)| records).map_err(|damaged| damaged.line)
 }
 
 /// Puts a run together from the journals of its hosts. A host whose journal could not be read is left out of `hosts`; one that has none of

@@ -474,7 +474,9 @@ impl RunState {
     /// and one with open steps is not disturbed: they go on.
     pub fn left_attended(&self) -> Vec<String> {
         let claimed = |host: &String| self.platforms.iter().any(|platform| platform.claimed.contains(host));
-        let left = |host: &&String| !claimed(host) && !self.away.contains(*host) && !self.busy.contains_key(*host);
+        let takes_part = |p: &&PlatformState| self.bounds.platforms.contains(&p.name);
+        let ours = |host: &String| self.platforms.iter().filter(takes_part).any(|platform| platform.agents.contains(host));
+        let left = |host: &&String| ours(host) && !claimed(host) && !self.away.contains(*host) && !self.busy.contains_key(*host);
         self.attended.iter().filter(left).cloned().collect()
     }
 

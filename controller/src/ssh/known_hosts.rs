@@ -225,7 +225,7 @@ mod tests {
         fn as_ssh_keygen_finds(lines in any_file(), host in "[ab1.]{1,4}", port in prop_oneof![Just(22u16), Just(23)]) {
             prop_assume!(!host.starts_with('.') && !host.is_empty());
             if Command::new("ssh-keygen").arg("-?").output().is_err() {
-                eprintln!("skipped: ssh-keygen is not installed");
+                say!("skipped: ssh-keygen is not installed");
                 return Ok(());
             }
             let dir = tempfile::tempdir().unwrap();

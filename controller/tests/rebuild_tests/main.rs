@@ -186,7 +186,7 @@ fn compare(plan: &Plan, own: &Chain, hosts: &BTreeMap<String, Vec<Record>>, rebu
     in_order(&rebuilt.plan, &chain.events);
 }
 
-/// No step is granted before every step of every earlier stage ended in proof.
+/// No step is granted before every step of every earlier stage and wave ended in proof.
 fn in_order(plan: &Plan, events: &[Event]) {
     let steps = by_id(plan);
     let mut proven: HashSet<&str> = HashSet::new();
@@ -197,7 +197,10 @@ fn in_order(plan: &Plan, events: &[Event]) {
             Kind::StepGranted { .. } => {
                 let platform = plan.platforms.iter().find(|p| Some(&p.name) == event.scope.platform.as_ref()).unwrap();
                 let earlier = platform.phases.iter().flat_map(|p| &p.stages).take_while(|s| s.steps.iter().all(|s| s.id.0 != id));
-                for before in earlier.flat_map(|stage| &stage.steps) {
+                let stage = platform.phases.iter().flat_map(|p| &p.stages).find(|stage| stage.steps.iter().any(|s| s.id.0 == id));
+                let own = steps[id].wave;
+                let waves = stage.into_iter().flat_map(|stage| &stage.steps).filter(|step| step.wave < own);
+                for before in earlier.flat_map(|stage| &stage.steps).chain(waves) {
                     assert!(proven.contains(before.id.0.as_str()), "{id} was granted before {} was proven", before.id);
                 }
             }

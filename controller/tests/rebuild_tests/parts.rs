@@ -153,12 +153,12 @@ fn every_error_names_what_to_do() {
 
 #[test]
 fn a_host_s_journal_is_read_up_to_where_it_was_cut_off() {
-    let lines: Vec<String> = told(&two())["p0-h0"].iter().map(|record| serde_json::to_string(record).unwrap()).collect();
-    let whole = lines.join("\n") + "\n";
+    let whole: Vec<u8> = told(&two())["p0-h0"].iter().flat_map(|record| proto::lines::write(record).unwrap()).collect();
     for end in (0..=whole.len()).step_by(11).chain([whole.len()]) {
-        let bytes = &whole.as_bytes()[..end];
+        let bytes = &whole[..end];
         assert_eq!(records(bytes).unwrap().len(), bytes.iter().filter(|byte| **byte == b'\n').count());
     }
-    let damaged = whole.replacen("token", "toke", 1);
+    // Also one that changed into something that can be read.
+    let damaged = String::from_utf8(whole).unwrap().replacen("\"token\":1", "\"token\":7", 1);
     assert_eq!(records(damaged.as_bytes()), Err(1));
 }

@@ -79,11 +79,11 @@ async fn a_run_that_was_undone_says_so() {
     "move".clone_into(granted.unwrap());
     let rollback = recorded(state.path(), &back).await;
     let page = run(state.path(), &["status", &forward.id]).await.out;
-    assert!(page.contains(&format!("undone by its rollback {}", rollback.id)), "{page}");
+    assert!(page.contains(&format!("emea was undone by the rollback {}", rollback.id)), "{page}");
     assert!(!page.contains(&format!("resume {}", forward.id)) && page.contains(&format!("status {}", rollback.id)), "{page}");
     let runs = run(state.path(), &["runs"]).await.out;
     let line = runs.lines().find(|line| line.starts_with(&forward.id)).unwrap();
     assert!(line.contains(" undone "), "{runs}");
     let json: serde_json::Value = serde_json::from_str(&run(state.path(), &["--format", "json", "runs"]).await.out).unwrap();
-    assert_eq!(json["runs"][0]["undone_by"], rollback.id.as_str(), "{json:#}");
+    assert_eq!(json["runs"][0]["undone"]["emea"], rollback.id.as_str(), "{json:#}");
 }

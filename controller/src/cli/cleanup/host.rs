@@ -61,16 +61,17 @@ async fn on_host<H: Hosts>(hosts: &H, order: &Order, removed: &mut Vec<String>) 
         }
         agent.remove(tree, removed).await?;
     }
-    for path in left.packages.iter().cloned().chain([format!("{state}/runs/{run}")]) {
-        agent.remove(&path, removed).await?;
-    }
-    for directory in ["packages", "runs"] {
-        // Refused while something of another run is in it.
-        agent.run(&["rmdir", "--", &format!("{state}/{directory}")]).await?;
-    }
+    agent.remove(&format!("{state}/runs/{run}"), removed).await?;
+    // Refused while another run is in it.
+    agent.run(&["rmdir", "--", &format!("{state}/runs")]).await?;
     if agent.exists(&format!("{state}/runs")).await? {
+        // Packages are there once for all runs, and another one's way back needs them.
         return Ok(());
     }
+    for path in &left.packages {
+        agent.remove(path, removed).await?;
+    }
+    agent.run(&["rmdir", "--", &format!("{state}/packages")]).await?;
     // No other run is left: the agent goes as well, although it is the one that we talk to.
     for name in ["agent", "lock", "lock.guard"] {
         agent.remove(&format!("{state}/{name}"), removed).await?;

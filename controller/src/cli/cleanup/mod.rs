@@ -114,7 +114,7 @@ fn confirm(context: &Context, args: &CleanupArgs, run: &str, remains: &Remains) 
         eprint!("{}", listing(run, remains));
     }
     if !args.yes {
-        eprintln!("After this the run cannot be rolled back by Caravan, and `report` has no hosts to compare its record with.");
+        say!("After this the run cannot be rolled back by Caravan, and `report` has no hosts to compare its record with.");
         start::ask(&format!("Remove this from {}? Type yes: ", count(remains.hosts.len(), "host")))?;
     }
     let with_trees: Vec<&str> = remains.hosts.iter().filter(|left| !left.trees.is_empty()).map(|left| left.host.as_str()).collect();
@@ -124,7 +124,7 @@ fn confirm(context: &Context, args: &CleanupArgs, run: &str, remains: &Remains) 
     let hosts = inventory::fold_names(&with_trees);
     if !std::io::stdin().is_terminal() {
         if shown {
-            eprintln!("The trees that were kept to go back stay on {hosts}: give --remove-backups to remove them as well.");
+            say!("The trees that were kept to go back stay on {hosts}: give --remove-backups to remove them as well.");
         }
         return Ok(false);
     }
@@ -213,10 +213,10 @@ fn summarize(results: &BTreeMap<String, (Ended, Vec<String>)>) {
     }
     for ((well, text), hosts) in &groups {
         let mark = if *well { '✓' } else { '✗' };
-        eprintln!("{mark} {}  {text}", inventory::fold_names(hosts));
+        say!("{mark} {}  {text}", inventory::fold_names(hosts));
     }
     if results.values().any(|(ended, _)| *ended != Ended::Removed) {
-        eprintln!("Run it again for the hosts that are left: what is gone already is no error.");
+        say!("Run it again for the hosts that are left: what is gone already is no error.");
     }
 }
 
