@@ -20,8 +20,9 @@
 //!   waits for it. If something is under way both are looked at, that it hears it first and that it does not. Time between a decision
 //!   and its message is time under way. If the controller, or the connection, dies in between, then the message is lost under way;
 //!   of it there is an intent in the controller's journal, which says for each step the attempt that would be granted next without it.
-//! - *A controller that has ended is forgotten*, with what is under way to it, and does not crash. One that was refused would be
-//!   refused again on the same workstation: only the other workstation takes over, and that one never loses a host again.
+//! - *A controller that has ended is forgotten*, with what is under way to it, and does not crash. After one that has finished
+//!   there is nothing to do. After one that was refused the next one would be refused, too: it asks the lowest-named host first, which
+//!   the other workstation took first, and that one alone takes over, so it never loses a host again.
 //! - *Messages to a host that nobody will ever act on are forgotten*: a grant first in line on a connection that is not the one that the
 //!   supervisor listens to (what could change that stands behind it); what a dead controller asks of a host that would refuse it, as it
 //!   will for ever.

@@ -169,7 +169,7 @@ impl Host {
     /// Adds a record to the journal, unless the fold says the same without it, now and ever after.
     fn record(&mut self, turn: &mut Turn, record: Small) -> Result<(), Crashed> {
         let says_nothing_new = match &record {
-            // The same list of the same attempts, and no newer token.
+            // The same attempts in the same order; the token is in the journal since the controller attached.
             Small::Grant(steps, _) => self.journal.iter().any(|before| matches!(before, Small::Grant(same, _) if same == steps)),
             // Of tokens the highest counts, wherever it stands.
             Small::Token(_) => {
