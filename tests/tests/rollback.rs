@@ -274,6 +274,7 @@ platforms:
     assert!(solo.backup().exists(), "the trees are asked for on their own");
     assert!(!solo.host_state().exists(), "{:?}", std::fs::read_dir(solo.host_state()).map(|dir| dir.count()));
     assert!(emea.host_state().join("runs").join(&back).exists(), "another run is left there");
+    assert!(old_package(emea).exists(), "packages stay as long as a run may need them");
     assert!(!emea.host_state().join("runs").join(&run).exists());
     let cleaned = site.caravan(&["rollback", &run, "--yes", "--limit", "platform:solo"]).expect(2);
     assert!(cleaned.stderr.contains("was cleaned up"), "{}", cleaned.stderr);

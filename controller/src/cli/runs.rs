@@ -29,7 +29,8 @@ pub fn page(context: &Context) -> Result<String, Failure> {
     for run in Store::new(&context.state_dir).runs().map_err(failure)? {
         listed.push(match read(&run) {
             Ok((view, record)) => {
-                Listed::Run(Box::new(view), Record { undone: undone.remove(&run.id).unwrap_or_default(), ..record })
+                let undone = undone.remove(&run.id).unwrap_or_default();
+                Listed::Run(Box::new(view), Box::new(Record { undone, ..record }))
             }
             Err(error) => Listed::Unreadable(run.id, error.message),
         });

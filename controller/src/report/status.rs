@@ -175,7 +175,7 @@ fn state(view: &View, driven: Option<bool>) -> &'static str {
 #[derive(Debug, Clone)]
 pub enum Listed {
     /// A run that can be read, and what is known beside it.
-    Run(Box<View>, Record),
+    Run(Box<View>, Box<Record>),
     /// A run that cannot: its id, and why.
     Unreadable(String, String),
 }

@@ -205,8 +205,10 @@ fn runs_of_all_kinds() {
         View::of(&plan, &events[..100]),
         View::new(&plan),
     ];
-    let mut listed: Vec<Listed> =
-        listed.into_iter().map(|view| Listed::Run(Box::new(view), Record { driven: Some(false), ..Record::default() })).collect();
+    let mut listed: Vec<Listed> = listed
+        .into_iter()
+        .map(|view| Listed::Run(Box::new(view), Box::new(Record { driven: Some(false), ..Record::default() })))
+        .collect();
     listed.push(Listed::Unreadable("2026-11-20-aa".to_owned(), "plan.json cannot be understood".to_owned()));
     insta::assert_snapshot!(report::runs(&listed, false));
 }

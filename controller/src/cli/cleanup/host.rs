@@ -68,10 +68,7 @@ async fn on_host<H: Hosts>(hosts: &H, order: &Order, removed: &mut Vec<String>) 
         // Packages are there once for all runs, and another one's way back needs them.
         return Ok(());
     }
-    for path in &left.packages {
-        agent.remove(path, removed).await?;
-    }
-    agent.run(&["rmdir", "--", &format!("{state}/packages")]).await?;
+    agent.remove(&format!("{state}/packages"), removed).await?;
     // No other run is left: the agent goes as well, although it is the one that we talk to.
     for name in ["agent", "lock", "lock.guard"] {
         agent.remove(&format!("{state}/{name}"), removed).await?;

@@ -137,12 +137,11 @@ fn confirm(context: &Context, args: &CleanupArgs, run: &str, remains: &Remains) 
 fn listing(run: &str, remains: &Remains) -> String {
     let mut groups: BTreeMap<Vec<String>, Vec<&str>> = BTreeMap::new();
     for left in &remains.hosts {
-        let Left { host, host_state, packages, trees, .. } = left;
+        let Left { host, host_state, trees, .. } = left;
         let mut lines = vec![
             format!("{host_state}/runs/{run}"),
-            format!("{host_state}/agent and the rest of {host_state}, unless another run is left there"),
+            format!("{host_state} with the agent and the packages, unless another run is left there"),
         ];
-        lines.extend(packages.iter().cloned());
         lines.extend(trees.iter().map(|tree| format!("{tree} (asked for on its own)")));
         groups.entry(lines).or_default().push(host);
     }

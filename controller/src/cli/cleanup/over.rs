@@ -60,8 +60,6 @@ pub(super) struct Left {
     pub(super) root: bool,
     /// Caravan's directory on the host.
     pub(super) host_state: String,
-    /// Directories of package files that the run sent.
-    pub(super) packages: Vec<String>,
     /// Trees that were kept to go back, and that nobody needs any more.
     pub(super) trees: Vec<String>,
 }
@@ -110,7 +108,6 @@ pub(super) fn remains(
                 host: name.to_owned(),
                 root: host.become_.method != inventory::BecomeMethod::None,
                 host_state: host.host_state.clone(),
-                packages: packages(host, &steps, &granted),
                 trees: if for_good { trees } else { Vec::new() },
             });
         }
@@ -143,19 +140,4 @@ fn trees(host: &Host, steps: &[(Phase, &PlannedStep)], granted: &BTreeSet<StepId
         name.is_some_and(|name| !name.contains('/') && (name == "nl6.back" || name.starts_with("nl6.v7-")))
     };
     moved.filter(beside).collect()
-}
-
-/// The directories of the package files that steps of the run sent, each once: `HOST_STATE/packages/DIGEST`.
-fn packages(host: &Host, steps: &[(Phase, &PlannedStep)], granted: &BTreeSet<StepId>) -> Vec<String> {
-    let own = format!("{}/packages/", host.host_state);
-    let sent = steps.iter().filter(|(_, step)| granted.contains(&step.id)).filter_map(|(_, step)| match &step.spec.action {
-        Action::PushFile { dest, .. } | Action::Download { dest, .. } => Some(dest),
-        _ => None,
-    });
-    let directories = sent.filter_map(|dest| {
-        let (digest, _) = dest.strip_prefix(&own)?.split_once('/')?;
-        let is_digest = digest.len() == 64 && digest.chars().all(|c| c.is_ascii_hexdigit());
-        is_digest.then(|| format!("{own}{digest}"))
-    });
-    directories.collect::<BTreeSet<String>>().into_iter().collect()
 }

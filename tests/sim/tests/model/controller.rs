@@ -49,32 +49,37 @@ pub(crate) enum Order {
     },
 }
 
+/// How a controller ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Ended {
+    /// A host refused it.
+    Refused,
+    /// It knows that all steps are done.
+    Finished,
+}
+
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Controller {
     /// Its number: each life of a controller has its own. The first two work on one workstation, the others on another one.
     pub(crate) id: u8,
-    pub(crate) lives: bool,
     /// Durable, and outlives it.
     pub(crate) journal: Journal,
     links: [Link; HOSTS],
-    /// It was refused: it has ended.
-    pub(crate) refused: bool,
-    /// What was heard and is not in the journal yet: with a planted bug alone.
+    /// Once it has ended it neither does nor hears anything, and what it knew does not matter any more.
+    pub(crate) ended: Option<Ended>,
+    /// What was heard and is not in the journal yet; with a planted bug it stays here.
     heard: Journal,
-    /// The newest event of each host that was acknowledged.
-    pub(crate) acked: [u8; HOSTS],
 }
 
 impl Controller {
-    pub(crate) fn begin(&mut self, id: u8) {
-        let journal = std::mem::take(&mut self.journal);
-        *self = Self { id, lives: true, journal, ..Self::default() };
+    pub(crate) fn new(id: u8) -> Self {
+        Self { id, ..Self::default() }
     }
 
-    pub(crate) fn die(&mut self) {
-        let journal = std::mem::take(&mut self.journal);
-        *self = Self { journal, id: self.id, ..Self::default() };
+    /// It dies, and the next one on its workstation begins with what is durable.
+    pub(crate) fn begin_anew(&mut self) {
+        *self = Self { id: self.id + 1, journal: std::mem::take(&mut self.journal), ..Self::default() };
     }
 
     fn takes_over(&self) -> bool {
@@ -82,12 +87,8 @@ impl Controller {
     }
 
     /// The newest event of a host that is durable here.
-    pub(crate) fn durable(&self, host: usize) -> u8 {
+    fn durable(&self, host: usize) -> u8 {
         newest(&self.journal, host)
-    }
-
-    pub(crate) fn is_finished(&self) -> bool {
-        (0..3).all(|step| matches!(self.journal.get(&step), Some((Known::Done, _))))
     }
 
     pub(crate) fn has(&self, host: usize) -> bool {
@@ -105,10 +106,10 @@ impl Controller {
     /// The grant is durable in its journal before it is sent. That a controller dies in between is the same as that it dies
     /// afterwards and the message is never delivered, so it is one step here.
     pub(crate) fn go_on(&mut self) -> Option<(usize, Order)> {
-        if !self.lives || self.refused {
+        if self.ended.is_some() {
             return None;
         }
-        self.journal.append(&mut self.heard);
+        self.commit();
         for host in 0..HOSTS {
             match self.links[host] {
                 Link::None => {
@@ -150,32 +151,48 @@ impl Controller {
         Some((host, Order::Grant { steps, token: *token }))
     }
 
-    /// A host says something. What it says is made durable in one write, then acknowledged.
-    pub(crate) fn hear(&mut self, host: usize, said: Told, bug: Option<Bug>) {
+    /// A host says something. It is made durable in one write, then acknowledged: false if it is not durable then.
+    pub(crate) fn hear(&mut self, host: usize, said: Vec<Told>, bug: Option<Bug>) -> bool {
+        let refused = said.contains(&Told::Refused);
+        let acknowledged = said.into_iter().filter_map(|said| self.take_in(host, said)).max().unwrap_or(0);
+        if bug != Some(Bug::AckBeforeDurable) {
+            self.commit();
+        }
+        let is_durable = acknowledged <= self.durable(host);
+        let is_finished = (0..3).all(|step| matches!(self.journal.get(&step), Some((Known::Done, _))));
+        if refused || is_finished {
+            let ended = if is_finished { Ended::Finished } else { Ended::Refused };
+            *self = Self { id: self.id, ended: Some(ended), ..Self::default() };
+        }
+        is_durable
+    }
+
+    fn commit(&mut self) {
+        self.journal.append(&mut self.heard);
+    }
+
+    /// Takes in something that a host says; the number of the event, if it is a new one.
+    fn take_in(&mut self, host: usize, said: Told) -> Option<u8> {
         match said {
-            Told::Refused => self.refused = true,
+            Told::Refused => {}
             Told::Attached { token, open } => {
                 self.links[host] = Link::Ours { token, told: Vec::new() };
                 // What the host has and this controller never heard of, another one granted.
                 open.into_iter().for_each(|at| self.note(at, Known::Open(at.1), 0));
             }
             Told::Revoked(steps) => steps.into_iter().for_each(|at| self.note(at, Known::Revoked(at.1), 0)),
-            Told::Event { seq, at, end } => {
-                if seq <= self.seen(host) {
-                    return;
-                }
+            Told::Event { seq, at, end } if seq > self.seen(host) => {
                 let known = match end {
                     None => Known::Open(at.1),
                     Some(End::Ok) => Known::Done,
                     Some(End::Failed) => Known::Failed(at.1),
                 };
                 self.note(at, known, seq);
-                self.acked[host] = seq;
+                return Some(seq);
             }
+            Told::Event { .. } => {}
         }
-        if bug != Some(Bug::AckBeforeDurable) {
-            self.journal.append(&mut self.heard);
-        }
+        None
     }
 
     /// The newest event of a host that was heard.

@@ -7,7 +7,9 @@ use proto::host::{Next, Record, Standing, State};
 use proto::message::{Attempt, Claim, Granted, Happened, HostEvent, Mode};
 use proto::step::{Action, Limits, Repeat, RunAs, StepId, StepSpec};
 use sim::Lock;
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 /// A step and which attempt at it.
 pub(crate) type At = (u8, u8);
@@ -36,8 +38,6 @@ pub(crate) enum Runner {
     Lives,
     /// It left a result.
     Ended,
-    /// It is gone without one.
-    Died,
 }
 
 /// See the module.
@@ -45,7 +45,8 @@ pub(crate) enum Runner {
 pub(crate) struct Host {
     pub(crate) lock: Lock,
     pub(crate) journal: Vec<Small>,
-    pub(crate) runners: BTreeMap<At, Runner>,
+    /// Those whose end the journal does not have, without those that are gone and left no result.
+    runners: BTreeMap<At, Runner>,
     /// How often the effect of each step came about.
     pub(crate) effects: BTreeMap<u8, u8>,
     /// While the supervisor lives: the controller that attached last, with its token.
@@ -105,8 +106,20 @@ fn small(attempt: &Attempt) -> At {
     (number(&attempt.step), attempt.attempt as u8)
 }
 
-/// The real fold over a journal.
-fn fold(journal: &[Small]) -> State {
+/// The real fold over a journal. Few journals are in many states, so it is kept.
+fn fold(journal: &[Small]) -> Rc<State> {
+    thread_local! { static FOLDS: RefCell<HashMap<Vec<Small>, Rc<State>>> = RefCell::default(); }
+    FOLDS.with_borrow_mut(|folds| {
+        if let Some(state) = folds.get(journal) {
+            return Rc::clone(state);
+        }
+        let state = Rc::new(fold_anew(journal));
+        folds.insert(journal.to_vec(), Rc::clone(&state));
+        state
+    })
+}
+
+fn fold_anew(journal: &[Small]) -> State {
     let mut state = State::default();
     for record in journal {
         let event = |(step, attempt): At, what| {
@@ -153,8 +166,23 @@ impl Host {
         self.lock.token_of(RUN, &controller.to_string())
     }
 
+    /// Adds a record to the journal, unless the fold says the same without it, now and ever after.
     fn record(&mut self, turn: &mut Turn, record: Small) -> Result<(), Crashed> {
-        self.journal.push(record);
+        let says_nothing_new = match &record {
+            // The same attempts in the same order; the token is in the journal since the controller attached.
+            Small::Grant(steps, _) => self.journal.iter().any(|before| matches!(before, Small::Grant(same, _) if same == steps)),
+            // Of tokens the highest counts, wherever it stands.
+            Small::Token(_) => {
+                self.journal.retain(|before| !matches!(before, Small::Token(_)));
+                false
+            }
+            _ => false,
+        };
+        match record {
+            _ if says_nothing_new => {}
+            Small::Token(_) => self.journal.insert(0, record),
+            _ => self.journal.push(record),
+        }
         turn.written()
     }
 
@@ -171,8 +199,8 @@ impl Host {
         Ok(())
     }
 
-    /// The bridge of a controller takes the lock.
-    pub(crate) fn claim(&mut self, controller: u8, take_over: bool) -> bool {
+    /// The lock as it is once a controller has taken it, if it may.
+    fn claimed(&self, controller: u8, take_over: bool) -> Option<Lock> {
         let seat = if controller < 3 { "first" } else { "second" };
         let claim = Claim {
             seat: seat.to_owned(),
@@ -181,11 +209,20 @@ impl Host {
             take_over: take_over.then(String::new),
             succeeds: None,
         };
-        let claimed = self.lock.claim(RUN, &claim);
-        if let Ok(lock) = &claimed {
-            self.lock = lock.clone();
-        }
-        claimed.is_ok()
+        self.lock.claim(RUN, &claim).ok()
+    }
+
+    /// The bridge of a controller takes the lock: false if it is refused.
+    pub(crate) fn claim(&mut self, controller: u8, take_over: bool) -> bool {
+        let claimed = self.claimed(controller, take_over);
+        let is_ours = claimed.is_some();
+        self.lock = claimed.unwrap_or_else(|| self.lock.clone());
+        is_ours
+    }
+
+    /// Whether a claim would be refused. It is for ever then: the workstation that took over never loses the host again.
+    pub(crate) fn refuses(&self, controller: u8, take_over: bool) -> bool {
+        self.claimed(controller, take_over).is_none()
     }
 
     /// The bridge has connected to the supervisor, which may have had to be started.
@@ -230,9 +267,10 @@ impl Host {
                     Some(Runner::Lives) => return Ok(()),
                     Some(Runner::Ended) => End::Ok,
                     // The runner was never started, or is dead: the probe says what became of the step.
-                    Some(Runner::Died) | None if self.effects.contains_key(&at.0) => End::Ok,
-                    Some(Runner::Died) | None => End::Failed,
+                    None if self.effects.contains_key(&at.0) => End::Ok,
+                    None => End::Failed,
                 };
+                self.runners.remove(&at);
                 self.event(turn, Small::Finished(at, end))?;
                 continue;
             }
@@ -252,7 +290,7 @@ impl Host {
 
     fn begin(&mut self, turn: &mut Turn, at: At) -> Result<(), Crashed> {
         // Only where the journal's last line was lost: nothing begins twice.
-        let has_begun = matches!(self.runners.get(&at), Some(Runner::Lives | Runner::Ended));
+        let has_begun = self.runners.contains_key(&at);
         let late = turn.bug == Some(Bug::IntentAfterAct);
         if late && !has_begun {
             self.launch(at);
@@ -281,14 +319,9 @@ impl Host {
         self.runners.insert(at, Runner::Ended);
     }
 
-    /// The machine goes down, and a runner that lives with it, before or after its effect.
-    pub(crate) fn go_down(&mut self, effect: bool) {
-        if let Some(at) = self.living() {
-            if effect {
-                *self.effects.entry(at.0).or_default() += 1;
-            }
-            self.runners.insert(at, Runner::Died);
-        }
+    /// The machine goes down, and the runner that lives with it, before its effect.
+    pub(crate) fn go_down(&mut self) {
+        self.runners.retain(|_, runner| *runner != Runner::Lives);
     }
 
     /// Whether the journal bears out that a step was done.
