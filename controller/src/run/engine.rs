@@ -72,11 +72,33 @@ pub(super) struct Inspection {
 
 /// What has to be done once the drafts of a batch are durable.
 pub(super) enum Effect {
-    Claim { host: String },
-    Grant { host: String, steps: Vec<Granted>, outputs: Vec<(StepId, PathBuf)> },
-    Inspect { host: String, id: u32, queries: Vec<Query> },
-    Ack { host: String, host_seq: u64 },
-    Ask { platform: usize, step: usize, gate: String, ask: String },
+    /// Nothing depends on it: it only saves the time of connecting when the host's turn comes.
+    Open {
+        host: String,
+    },
+    Claim {
+        host: String,
+    },
+    Grant {
+        host: String,
+        steps: Vec<Granted>,
+        outputs: Vec<(StepId, PathBuf)>,
+    },
+    Inspect {
+        host: String,
+        id: u32,
+        queries: Vec<Query>,
+    },
+    Ack {
+        host: String,
+        host_seq: u64,
+    },
+    Ask {
+        platform: usize,
+        step: usize,
+        gate: String,
+        ask: String,
+    },
 }
 
 impl<'o, H: Hosts> Engine<'o, H> {
@@ -403,6 +425,7 @@ impl<'o, H: Hosts> Engine<'o, H> {
 
     pub(super) fn act(&mut self, effect: Effect) {
         match effect {
+            Effect::Open { host } => self.order(&host, Order::Open),
             Effect::Claim { host } => {
                 let keep = self.keeper.take(&host);
                 self.order(&host, Order::Claim { keep });

@@ -35,6 +35,8 @@ const LINE_EVERY: Duration = Duration::from_millis(100);
 pub(crate) enum Order {
     /// Read facts.
     Inspect { id: u32, queries: Vec<Query> },
+    /// Open a connection for the claim that is to come. Nothing is asked over it.
+    Open,
     /// Take the host's lock, and have the host keep these lines.
     Claim { keep: Vec<String> },
     /// Carry steps out. `outputs` says where the output of each goes, `keep` is for the host to keep first.
@@ -131,6 +133,8 @@ struct Task<H> {
     was_attached: bool,
     /// A conversation was opened at least once.
     was_reached: bool,
+    /// Why none could be opened ahead of its need.
+    unopened: Option<OpenError>,
     /// What the agent said before it ended.
     fatal: Option<String>,
     /// The host is held by another run: nothing more is said about it.
@@ -180,6 +184,7 @@ pub(crate) async fn run<H: Hosts>(
         unkept: Vec::new(),
         was_attached: false,
         was_reached,
+        unopened: None,
         fatal: None,
         refused: false,
         busy: None,
@@ -248,6 +253,9 @@ impl<H: Hosts> Task<H> {
                     self.connect().await;
                 }
             }
+            // Whoever wants something of the host is told why it cannot be had.
+            Order::Open if self.link.is_none() => self.unopened = self.open_link().await.err(),
+            Order::Open => {}
             Order::Claim { keep } => {
                 self.claiming = true;
                 self.unkept.push((None, keep));
@@ -322,9 +330,12 @@ impl<H: Hosts> Task<H> {
         let end = Instant::now() + self.settings.patience;
         let mut pause = PAUSES.0;
         loop {
-            let error = match self.open_link().await {
-                Ok(()) => return true,
-                Err(error) => error,
+            let error = match self.unopened.take() {
+                Some(error) => error,
+                None => match self.open_link().await {
+                    Ok(()) => return true,
+                    Err(error) => error,
+                },
             };
             if !self.was_reached || Instant::now() + pause > end {
                 self.not_begun(error);

@@ -15,7 +15,13 @@ impl<H: Hosts> Engine<'_, H> {
     /// What a decision adds to the record, and what is done once that is durable.
     pub(super) fn prepare(&mut self, decision: Decision, drafts: &mut Vec<Draft>, effects: &mut Vec<Effect>) {
         match decision {
-            Decision::Claim { hosts, .. } => effects.extend(hosts.into_iter().map(|host| Effect::Claim { host })),
+            Decision::Claim { platform, hosts } => {
+                // The others are claimed once the first one is ours: they are connected to meanwhile.
+                let others = self.state.unclaimed(platform).filter(|host| !hosts.contains(host)).cloned();
+                let others: Vec<Effect> = others.map(|host| Effect::Open { host }).collect();
+                effects.extend(hosts.into_iter().map(|host| Effect::Claim { host }));
+                effects.extend(others);
+            }
             Decision::Attach { platform, host, steps } => {
                 self.state.told(platform, &steps);
                 let planned = steps.into_iter().filter_map(|index| Some((index, self.state.step(platform, index)?)));

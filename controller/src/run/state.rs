@@ -485,6 +485,13 @@ impl RunState {
         self.platforms.iter().position(|platform| platform.agents.contains(host))
     }
 
+    /// The hosts of a platform whose locks this controller neither has nor asked for, and that can be reached as far as it knows.
+    pub fn unclaimed(&self, platform: usize) -> impl Iterator<Item = &String> {
+        let state = &self.platforms[platform];
+        let known = |host: &&String| state.claimed.contains(*host) || state.claiming.contains(*host) || self.away.contains(*host);
+        state.agents.iter().filter(move |host| !known(host))
+    }
+
     /// The hosts of a platform that an agent has steps for.
     pub fn agent_hosts(&self, platform: usize) -> &BTreeSet<String> {
         &self.platforms[platform].agents
