@@ -17,6 +17,7 @@ use case::{Case, Clean};
 use clap::Args;
 use lab::Topology;
 use queue::Queue;
+use site::Program;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -69,7 +70,8 @@ macro_rules! line {
 
 pub(crate) fn run(args: &SweepArgs) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
-    let standin = standin()?;
+    let program = Program::near(&standin()?)?;
+    let standin = program.path();
     let topologies = if args.topology.is_empty() { fleets::TOPOLOGIES.to_vec() } else { args.topology.clone() };
     let clean = record(&topologies, &standin)?;
     let cases = choose(args, &clean);

@@ -30,6 +30,36 @@ fn has_memory() -> bool {
     std::env::var_os("TMPDIR").is_none() && statvfs(MEMORY).is_ok_and(fits)
 }
 
+/// A new directory where fleets are built.
+fn new_dir() -> io::Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    let builder = builder.prefix("caravan-sweep-");
+    if has_memory() { builder.tempdir_in(MEMORY) } else { builder.tempdir() }
+}
+
+/// The stand-ins' program on the file system that fleets are built on, so that they link it. A copy made while another case starts a
+/// process could not be run: that process has it open for writing until it is another program.
+pub(super) struct Program {
+    dir: tempfile::TempDir,
+}
+
+impl Program {
+    /// Puts it there. Nothing else may run yet.
+    pub(super) fn near(standin: &Path) -> io::Result<Self> {
+        let dir = new_dir()?;
+        let program = Self { dir };
+        if std::fs::hard_link(standin, program.path()).is_err() {
+            std::fs::copy(standin, program.path())?;
+        }
+        Ok(program)
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> PathBuf {
+        self.dir.path().join("standin")
+    }
+}
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -62,9 +92,7 @@ pub(super) struct Site {
 impl Site {
     /// Builds a fleet.
     pub(super) fn new(topology: Topology, spec: Spec, standin: &Path) -> io::Result<Self> {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix("caravan-sweep-");
-        let root = if has_memory() { builder.tempdir_in(MEMORY)? } else { builder.tempdir()? };
+        let root = new_dir()?;
         std::fs::create_dir(root.path().join("home"))?;
         let lab = Lab::start_with(spec, &root.path().join("lab"), standin)?;
         Ok(Self { lab, topology, root })
