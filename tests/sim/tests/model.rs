@@ -10,7 +10,7 @@
 //! # What is covered
 //!
 //! Part of every run are all interleavings with crashes of any three of the four, so also with fewer: 11 million states, two to three
-//! minutes and 1.3 GiB. All four crash in a test that has to be asked for: 33 million states, all of them right, in 18 minutes and 9 GiB.
+//! minutes and 1.3 GiB. All four crash in a test that has to be asked for: 33 million states, all of them right, in 18 minutes and about 9 GiB.
 //!
 //! # What is left out, and why nothing is lost
 //!
@@ -392,7 +392,7 @@ fn every_interleaving_with_three_crashes_is_right() {
 }
 
 #[test]
-#[ignore = "33 million states: 18 minutes and 9 GiB"]
+#[ignore = "33 million states: 18 minutes and about 9 GiB"]
 fn every_interleaving_with_four_crashes_is_right() {
     is_right([1, 1, 1, 1]);
 }
