@@ -1,6 +1,7 @@
 //! Running programs: finding them, following their output, ending them in time.
 
 use crate::account::Account;
+use crate::action::SecretFile;
 use crate::runner::halt::Halt;
 use proto::step::Command as CommandSpec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -53,11 +54,19 @@ pub(crate) struct Program<'a> {
     pub(crate) env: Option<&'a BTreeMap<String, String>>,
     /// Whom it runs as; `None` is ourselves.
     pub(crate) account: Option<&'a Account>,
+    /// Files in memory that it finds by environment variables. They have to be open until it was started.
+    pub(crate) secret_files: &'a [(String, SecretFile)],
 }
 
 impl<'a> From<&'a CommandSpec> for Program<'a> {
     fn from(spec: &'a CommandSpec) -> Self {
-        Self { argv: &spec.argv, profile: spec.profile.as_deref(), dir: spec.dir.as_deref(), env: Some(&spec.env), account: None }
+        Self {
+            argv: &spec.argv,
+            profile: spec.profile.as_deref(),
+            dir: spec.dir.as_deref(),
+            env: Some(&spec.env),
+            ..Self::default()
+        }
     }
 }
 
@@ -93,6 +102,7 @@ impl Program<'_> {
         if let Some(env) = self.env {
             command.envs(env);
         }
+        command.envs(self.secret_files.iter().map(|(variable, file)| (variable, file.path())));
         Ok(command)
     }
 }

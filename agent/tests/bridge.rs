@@ -75,8 +75,22 @@ fn questions_are_answered_in_order() {
         Query::Space { path: host.text("not/there/yet") },
         Query::Path { path: host.text("serverConf.xml") },
         Query::Path { path: host.text("nothing") },
-        Query::Output { argv: argv(&["/bin/sh", "-c", "echo $GREETING s3cr3t >&2; exit 3"]), profile: Some(host.text("env.sh")) },
-        Query::Output { argv: argv(&["no-such-program"]), profile: None },
+        Query::Output {
+            argv: argv(&["/bin/sh", "-c", "echo $GREETING s3cr3t >&2; exit 3"]),
+            profile: Some(host.text("env.sh")),
+            secret_files: BTreeMap::new(),
+        },
+        Query::Output {
+            argv: argv(&["/bin/sh", "-c", "cat $PGPASSFILE; stat -L -c %a $PGPASSFILE; echo ${#PGPASSFILE}"]),
+            profile: None,
+            secret_files: BTreeMap::from([("PGPASSFILE".to_owned(), "db:*:{secret:login}:end\n".to_owned())]),
+        },
+        Query::Output {
+            argv: argv(&["true"]),
+            profile: None,
+            secret_files: BTreeMap::from([("PGPASSFILE".to_owned(), "{secret:absent}".to_owned())]),
+        },
+        Query::Output { argv: argv(&["no-such-program"]), profile: None, secret_files: BTreeMap::new() },
         Query::Processes { under: host.state() },
     ];
     let count = queries.len();
@@ -103,6 +117,10 @@ fn questions_are_answered_in_order() {
     assert_eq!(next(), Ok(Answer::Path(PathKind::File)));
     assert_eq!(next(), Ok(Answer::Path(PathKind::Absent)));
     assert_eq!(next(), Ok(Answer::Output { code: 3, text: "hello ***\n".to_owned() }));
+    // The program reads the secret; nobody else can, and what it prints of it is masked.
+    let Ok(Answer::Output { code: 0, text }) = next() else { panic!() };
+    assert!(text.starts_with("db:*:***:end\n600\n"), "{text}");
+    assert_eq!(next(), Err(ReadError::Failed("cannot provide PGPASSFILE: the secret `absent` was not sent".to_owned())));
     assert_eq!(next(), Err(ReadError::Missing("no-such-program".to_owned())));
     assert_eq!(next(), Ok(Answer::Processes(Vec::new())));
 }

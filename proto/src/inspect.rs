@@ -4,6 +4,7 @@
 
 use crate::secret::Secret;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// One question to a host. Answering it writes nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,12 +55,26 @@ pub enum Query {
         /// A shell file that is sourced first if it exists.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         profile: Option<String>,
+        /// As [`crate::step::Command::secret_files`]: environment variables that name a file in memory with a secret in it.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        secret_files: BTreeMap<String, String>,
     },
     /// Processes whose executable lies under a directory.
     Processes {
         /// The directory.
         under: String,
     },
+}
+
+impl Query {
+    /// The names of the secrets that it needs ([`crate::ToAgent::Secrets`]), besides the key of the fingerprints.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        let files = match self {
+            Self::Output { secret_files, .. } => Some(secret_files.values()),
+            _ => None,
+        };
+        files.into_iter().flatten().flat_map(|content| crate::secret::names(content))
+    }
 }
 
 /// The name under which the key of the fingerprints is sent.

@@ -35,6 +35,14 @@ impl Drop for Secret {
     }
 }
 
+/// What stands before a secret's name, with `}` behind it, in a text that it is put into on the host.
+pub const MARK: &str = "{secret:";
+
+/// The names of the secrets that a text needs, for `{secret:NAME}` in it.
+pub fn names(text: &str) -> impl Iterator<Item = &str> {
+    text.split(MARK).skip(1).filter_map(|after| Some(after.split_once('}')?.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -277,6 +277,20 @@ impl Action {
         }
     }
 
+    /// The names of the secrets that it needs ([`crate::ToAgent::Secrets`]).
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        let files = match self {
+            Self::Command(command) => Some(command.secret_files.values()),
+            _ => None,
+        };
+        let queries = match self {
+            Self::Inspect { queries } => queries.as_slice(),
+            _ => &[],
+        };
+        let of_files = files.into_iter().flatten().flat_map(|content| crate::secret::names(content));
+        of_files.chain(queries.iter().flat_map(crate::inspect::Query::secrets))
+    }
+
     /// Whether the action changes nothing on the host outside Caravan's own directories.
     pub fn is_read_only(&self) -> bool {
         matches!(self, Self::Verify | Self::Inspect { .. } | Self::Gate { .. } | Self::PushFile { .. } | Self::Download { .. })

@@ -1,6 +1,6 @@
 //! Running a program as a step.
 
-use super::secret_file::SecretFile;
+use super::secret_file::provide;
 use super::{Cause, Context, Done, Result, Trouble};
 use crate::program::{Ended, Program, Source, Watched};
 use proto::step::{Command, LineRule};
@@ -33,13 +33,8 @@ impl Descendants {
 }
 
 pub(crate) fn run(spec: &Command, descendants: Descendants, context: &mut Context<'_>) -> Result {
-    let mut command = Program::from(spec).command()?;
-    let mut secret_files = Vec::new();
-    for (variable, content) in &spec.secret_files {
-        let file = SecretFile::create(content, context.secrets).map_err(|e| format!("cannot provide {variable}: {e}"))?;
-        command.env(variable, file.path());
-        secret_files.push(file);
-    }
+    let secret_files = provide(&spec.secret_files, context.secrets, None)?;
+    let command = Program { secret_files: &secret_files, ..Program::from(spec) }.command()?;
     let failed = |e: rustix::io::Errno| Trouble::from(format!("cannot start the program: {e}"));
     // Inherited by the program since it is not closed by exec; ours is closed as soon as the program has its copy.
     let lock: Option<OwnedFd> = match descendants {

@@ -12,7 +12,7 @@ mod tree;
 
 pub(crate) use archive::checksum_file as archive_checksum_file;
 pub(crate) use edit::counterpart;
-pub(crate) use secret_file::names as secret_names;
+pub(crate) use secret_file::{SecretFile, provide};
 pub(crate) use tree::select;
 
 use crate::runner::files::StepFiles;

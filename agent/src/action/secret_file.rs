@@ -1,6 +1,8 @@
 //! Files with secrets in them, for programs that take no other way. They live in memory only and have no name.
 
+use crate::account::Account;
 use proto::Secret;
+use proto::secret::MARK;
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -27,10 +29,36 @@ impl SecretFile {
         Ok(Self { file })
     }
 
+    /// Lets another account read it instead of ours.
+    fn give_to(&self, account: &Account) -> Result<(), String> {
+        std::os::unix::fs::fchown(&self.file, Some(account.uid), None)
+            .map_err(|e| format!("the file in memory cannot be given to {}: {e}", account.name))
+    }
+
     /// Under which name the program, which inherits the open file, finds it. Each process opens it afresh, from its beginning.
     pub(crate) fn path(&self) -> String {
         format!("/proc/self/fd/{}", self.file.as_raw_fd())
     }
+}
+
+/// The files for a program: environment variables by name, each with the content of its file. `account` is whom the program runs as.
+///
+/// # Errors
+/// As [`SecretFile::create`]; the text names the variable.
+pub(crate) fn provide(
+    wanted: &BTreeMap<String, String>,
+    secrets: &BTreeMap<String, Secret>,
+    account: Option<&Account>,
+) -> Result<Vec<(String, SecretFile)>, String> {
+    let cannot = |variable: &str, why: String| format!("cannot provide {variable}: {why}");
+    let file = |(variable, content): (&String, &String)| {
+        let file = SecretFile::create(content, secrets).map_err(|why| cannot(variable, why))?;
+        if let Some(account) = account {
+            file.give_to(account).map_err(|why| cannot(variable, why))?;
+        }
+        Ok((variable.clone(), file))
+    };
+    wanted.iter().map(file).collect()
 }
 
 /// Not closed by exec, on purpose.
@@ -60,11 +88,4 @@ fn expand(content: &str, secrets: &BTreeMap<String, Secret>) -> Result<Zeroizing
     }
     out.push_str(rest);
     Ok(out)
-}
-
-const MARK: &str = "{secret:";
-
-/// The names of the secrets that a text needs.
-pub(crate) fn names(content: &str) -> impl Iterator<Item = &str> {
-    content.split(MARK).skip(1).filter_map(|after| Some(after.split_once('}')?.0))
 }

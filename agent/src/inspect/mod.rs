@@ -5,6 +5,7 @@ mod system;
 pub(crate) use system::{boot_id, now_ms};
 
 use crate::account::Account;
+use crate::action::provide;
 use crate::mask::Mask;
 use crate::program::{Program, capture};
 use crate::{account, digest, pattern, processes, program, xml};
@@ -46,7 +47,12 @@ fn answer_one(
         }
         Query::Space { path } => space(path),
         Query::Path { path } => path_kind(path).map(Answer::Path),
-        Query::Output { argv, profile } => output(argv, profile.as_deref(), account()?, mask),
+        Query::Output { argv, profile, secret_files } => {
+            let account = account()?;
+            let files = provide(secret_files, secrets, account).map_err(ReadError::Failed)?;
+            let profile = profile.as_deref();
+            output(&Program { argv, profile, account, secret_files: &files, ..Program::default() }, mask)
+        }
         Query::Processes { under } => {
             let found = processes::under(under).map_err(|e| unreadable("/proc", &e))?;
             Ok(Answer::Processes(found.into_iter().map(|p| (p.pid, p.executable)).collect()))
@@ -162,16 +168,15 @@ fn path_kind(path: &str) -> Result<PathKind, ReadError> {
     }
 }
 
-fn output(argv: &[String], profile: Option<&str>, account: Option<&Account>, mask: &Mask) -> Reading {
-    let Some(program) = argv.first() else { return Err(ReadError::Failed("no program was given".to_owned())) };
-    let sourced = profile.is_some_and(|profile| Path::new(profile).exists());
-    if !sourced && program::find(program).is_none() {
-        return Err(ReadError::Missing(program.clone()));
+fn output(program: &Program<'_>, mask: &Mask) -> Reading {
+    let Some(name) = program.argv.first() else { return Err(ReadError::Failed("no program was given".to_owned())) };
+    let sourced = program.profile.is_some_and(|profile| Path::new(profile).exists());
+    if !sourced && program::find(name).is_none() {
+        return Err(ReadError::Missing(name.clone()));
     }
-    let captured =
-        capture(&Program { argv, profile, account, ..Program::default() }, OUTPUT_LIMIT, TIME_LIMIT).map_err(ReadError::Failed)?;
+    let captured = capture(program, OUTPUT_LIMIT, TIME_LIMIT).map_err(ReadError::Failed)?;
     if !captured.ended.in_time {
-        return Err(ReadError::Failed(format!("{program} did not answer within {} s", TIME_LIMIT.as_secs())));
+        return Err(ReadError::Failed(format!("{name} did not answer within {} s", TIME_LIMIT.as_secs())));
     }
     let text = mask.text(&String::from_utf8_lossy(&captured.text));
     Ok(Answer::Output { code: captured.ended.code().unwrap_or(-1), text })

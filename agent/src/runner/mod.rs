@@ -13,7 +13,6 @@ mod outcome;
 pub(crate) mod spool;
 mod watch;
 
-use crate::action::secret_names;
 use crate::mask::Mask;
 use crate::{account, durable};
 use act::{Death, Job};
@@ -155,7 +154,7 @@ fn decide(
         (None, _) => secrets,
         // Another account's process gets what its step names and nothing else; output is masked here, where all are known.
         (Some(_), Action::Command(command)) => {
-            let named: Vec<&str> = command.secret_files.values().flat_map(|content| secret_names(content)).collect();
+            let named: Vec<&str> = command.secret_files.values().flat_map(|content| proto::secret::names(content)).collect();
             secrets.into_iter().filter(|(name, _)| named.contains(&name.as_str())).collect()
         }
         (Some(_), _) => BTreeMap::new(),

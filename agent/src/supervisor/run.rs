@@ -4,7 +4,6 @@ use super::feed::Feed;
 use super::journal::Journal;
 use super::receive::Receiving;
 use super::step::{Look, Running};
-use crate::action::secret_names;
 use crate::host_lock::{Denied, HostLock};
 use crate::inspect::{boot_id, now_ms};
 use crate::runner::Status;
@@ -231,8 +230,11 @@ impl Run {
             Some(Action::Command(command)) => command,
             _ => return false,
         };
-        let lacks =
-            command.secret_files.values().flat_map(|content| secret_names(content)).any(|name| !self.secrets.contains_key(name));
+        let lacks = command
+            .secret_files
+            .values()
+            .flat_map(|content| proto::secret::names(content))
+            .any(|name| !self.secrets.contains_key(name));
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         let wait = lacks && since.elapsed() < SECRETS;
         if !wait {

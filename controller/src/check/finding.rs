@@ -29,6 +29,8 @@ pub(super) const CHECKS: &[(&str, About)] = &[
     ("clock", About::Host),
     ("dbms", About::Instance),
     ("unicode", About::Instance),
+    ("database", About::Instance),
+    ("operator-passwords", About::Instance),
     ("builds-equal", About::Platform),
     ("same-machine", About::Platform),
     ("backup", About::Platform),

@@ -39,20 +39,48 @@ impl Limits {
 
 /// Asks every selected host of the fleet what the prerequisites need to know, and closes the links. Windows hosts are not asked.
 /// Each selected host that can be asked is in the result, reached or not.
+///
+/// `databases` has the passwords of the databases that are asked ([`super::database_passwords`]). One that is not there makes its
+/// findings unknown.
 pub async fn gather<H: Hosts>(
     hosts: &Arc<H>,
     fleet: &Fleet,
     selected: &BTreeSet<String>,
     when: Point,
-    key: &ProofKey,
+    (key, databases): (&ProofKey, &DatabasePasswords),
     limits: Limits,
 ) -> BTreeMap<String, HostState> {
     let questions = |platform: &Platform, host: &Host| {
         let mut queries = queries(platform, host, when);
         queries.extend(passwords::query(host, when));
-        queries
+        Asked { secrets: databases_of(platform, &queries, databases), queries }
     };
     ask_all(hosts, fleet, selected, questions, key, limits).await
+}
+
+/// Passwords of databases, by platform and instance.
+pub type DatabasePasswords = BTreeMap<(String, String), Secret>;
+
+/// The passwords that these questions need, by the name that they have in them.
+fn databases_of(platform: &Platform, queries: &[Query], known: &DatabasePasswords) -> BTreeMap<String, Secret> {
+    let wanted = |name: &String| queries.iter().any(|query| query.secrets().any(|secret| secret == name));
+    let of_platform = known.iter().filter(|((of, _), _)| *of == platform.name);
+    of_platform
+        .map(|((_, instance), secret)| (format!("database/{instance}"), secret.clone()))
+        .filter(|(name, _)| wanted(name))
+        .collect()
+}
+
+/// What one host is asked, and the secrets that go with it.
+struct Asked {
+    queries: Vec<Query>,
+    secrets: BTreeMap<String, Secret>,
+}
+
+impl From<Vec<Query>> for Asked {
+    fn from(queries: Vec<Query>) -> Self {
+        Self { queries, secrets: BTreeMap::new() }
+    }
 }
 
 /// Asks every selected Campaign host for the fingerprint of its `internal` password and for nothing else. Otherwise as [`gather`].
@@ -64,7 +92,8 @@ pub async fn gather_passwords<H: Hosts>(
     key: &ProofKey,
     limits: Limits,
 ) -> BTreeMap<String, HostState> {
-    ask_all(hosts, fleet, selected, |_, host| passwords::query(host, when).into_iter().collect(), key, limits).await
+    ask_all(hosts, fleet, selected, |_, host| passwords::query(host, when).into_iter().collect::<Vec<_>>().into(), key, limits)
+        .await
 }
 
 /// Asks every selected host for the facts that a saved plan rests on, and for nothing else. Otherwise as [`gather`].
@@ -75,14 +104,14 @@ pub async fn gather_facts<H: Hosts>(
     key: &ProofKey,
     limits: Limits,
 ) -> BTreeMap<String, HostState> {
-    ask_all(hosts, fleet, selected, |_, host| facts::questions(host), key, limits).await
+    ask_all(hosts, fleet, selected, |_, host| facts::questions(host).into(), key, limits).await
 }
 
 async fn ask_all<H: Hosts>(
     hosts: &Arc<H>,
     fleet: &Fleet,
     selected: &BTreeSet<String>,
-    questions: impl Fn(&Platform, &Host) -> Vec<Query>,
+    questions: impl Fn(&Platform, &Host) -> Asked,
     key: &ProofKey,
     limits: Limits,
 ) -> BTreeMap<String, HostState> {
@@ -91,18 +120,19 @@ async fn ask_all<H: Hosts>(
     let mut states = BTreeMap::new();
     let all = fleet.platforms.iter().flat_map(|platform| platform.hosts.iter().map(move |host| (platform, host)));
     for (platform, host) in all.filter(|(_, host)| selected.contains(&host.name)) {
-        let queries = questions(platform, host);
+        let Asked { queries, mut secrets } = questions(platform, host);
         if queries.is_empty() {
             continue;
         }
         // A task that dies leaves this behind: never a host that is silently missing.
         let died = HostState::Unreachable { reason: format!("{}: asking it was given up", host.name), kind: Unreached::Agent };
         states.insert(host.name.clone(), died);
-        let (hosts, turns, secret) = (Arc::clone(hosts), Arc::clone(&turns), key.secret());
-        let question = Question { host: host.name.clone(), root: wants_root(host), run_as: run_as(host), queries };
+        secrets.insert(FINGERPRINT_KEY.to_owned(), key.secret());
+        let (hosts, turns) = (Arc::clone(hosts), Arc::clone(&turns));
+        let question = Question { host: host.name.clone(), root: wants_root(host), run_as: run_as(host), queries, secrets };
         tasks.spawn(async move {
             let _turn = turns.acquire_owned().await;
-            (question.host.clone(), ask(&*hosts, question, secret, limits).await)
+            (question.host.clone(), ask(&*hosts, question, limits).await)
         });
     }
     while let Some(ended) = tasks.join_next().await {
@@ -125,6 +155,7 @@ struct Question {
     root: bool,
     run_as: RunAs,
     queries: Vec<Query>,
+    secrets: BTreeMap<String, Secret>,
 }
 
 /// `serverConf.xml` can be read by the Campaign account alone, so wherever the agent can become root it does.
@@ -137,11 +168,11 @@ fn run_as(host: &Host) -> RunAs {
     if host.has_root() && host.has_campaign() { RunAs::User(host.campaign.user.clone()) } else { RunAs::Login }
 }
 
-async fn ask<H: Hosts>(hosts: &H, question: Question, key: Secret, limits: Limits) -> HostState {
+async fn ask<H: Hosts>(hosts: &H, question: Question, limits: Limits) -> HostState {
     let name = question.host.clone();
     match timeout(limits.open, hosts.open(&name, question.root)).await {
         Ok(Ok(link)) => {
-            let answer = timeout(limits.answer, inspect(link, question, key)).await;
+            let answer = timeout(limits.answer, inspect(link, question)).await;
             answer.unwrap_or_else(|_| too_late(&name, "answer", limits.answer))
         }
         Ok(Err(error)) => HostState::from_error(&error),
@@ -150,10 +181,10 @@ async fn ask<H: Hosts>(hosts: &H, question: Question, key: Secret, limits: Limit
 }
 
 /// Dropping the link at the end closes it.
-async fn inspect(mut link: Link, question: Question, key: Secret) -> HostState {
-    let Question { host, run_as, queries, .. } = question;
+async fn inspect(mut link: Link, question: Question) -> HostState {
+    let Question { host, run_as, queries, secrets, .. } = question;
     let asked_ms = now_ms();
-    let secrets = ToAgent::Secrets { values: BTreeMap::from([(FINGERPRINT_KEY.to_owned(), key)]) };
+    let secrets = ToAgent::Secrets { values: secrets };
     let inspect = ToAgent::Inspect { id: INSPECT_ID, queries: queries.clone(), run_as };
     for message in [secrets, inspect] {
         // A link that takes nothing any more says why in what it still delivers.

@@ -4,6 +4,7 @@ use super::Point;
 use inventory::{Host, SourceVersion};
 use proto::inspect::Query;
 use proto::step::PackageManager;
+use std::collections::BTreeMap;
 
 /// Element of `serverConf.xml` that holds the `internal` password (domain: the internal password).
 pub(super) const INTERNAL_ELEMENT: &str = "serverconf/shared/authentication/xtk";
@@ -56,7 +57,11 @@ impl<'a> Layout<'a> {
 
     /// The questions, each made in one place so that asking and looking up cannot differ.
     pub(super) fn pdump(&self) -> Query {
-        Query::Output { argv: vec![self.program(), "pdump".to_owned()], profile: Some(format!("{}/env.sh", self.tree())) }
+        Query::Output {
+            argv: vec![self.program(), "pdump".to_owned()],
+            profile: Some(format!("{}/env.sh", self.tree())),
+            secret_files: BTreeMap::new(),
+        }
     }
 
     /// One entry for each `config-*.xml`: the root element is selected, whatever its attributes are.
@@ -133,7 +138,7 @@ impl<'a> Layout<'a> {
 }
 
 pub(super) fn output(argv: &[&str]) -> Query {
-    Query::Output { argv: argv.iter().map(ToString::to_string).collect(), profile: None }
+    Query::Output { argv: argv.iter().map(ToString::to_string).collect(), profile: None, secret_files: BTreeMap::new() }
 }
 
 /// The instance whose configuration a file is: `config-demo.xml` belongs to `demo`. `None` for `config-default.xml`, which

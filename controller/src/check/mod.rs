@@ -5,6 +5,7 @@
 
 mod banner;
 mod compatibility;
+mod database;
 mod facts;
 mod finding;
 mod gather;
@@ -18,9 +19,10 @@ pub mod passwords;
 mod queries;
 mod readings;
 
+pub use database::passwords as database_passwords;
 pub use facts::{Fact, Facts, HostFacts, facts_of};
 pub(crate) use finding::fold;
-pub use gather::{Limits, gather, gather_facts, gather_passwords};
+pub use gather::{DatabasePasswords, Limits, gather, gather_facts, gather_passwords};
 pub use moved::{Change, Ground, How, Moved, StepChange};
 pub use overrides::{OverrideError, Verdict, apply_overrides, holds_up, overridable, verdict};
 pub use queries::{planned_queries, queries};
@@ -57,7 +59,10 @@ pub fn evaluate(platform: &Platform, hosts: &BTreeMap<String, HostState>, when: 
         findings.extend(on_host::evaluate(platform, host, hosts.get(&host.name), when));
     }
     if when == Point::Preflight {
-        findings.extend(platform.instances.iter().flat_map(|instance| on_instance::evaluate(platform, instance, hosts)));
+        for instance in &platform.instances {
+            findings.extend(on_instance::evaluate(platform, instance, hosts));
+            findings.extend(database::evaluate(platform, instance, hosts));
+        }
     }
     findings.extend(on_platform::evaluate(platform, hosts, when));
     findings

@@ -1,6 +1,7 @@
 //! The prerequisites of one instance: its database's engine and character set, as every host that carries it has them configured.
 
 use super::Point;
+use super::database::{self, Server, Tables};
 use super::finding::{NOT_REACHED, Subject, clean, fold};
 use super::layout::{Layout, instance_of};
 use super::readings::{HostState, Reached};
@@ -34,7 +35,17 @@ pub(super) fn evaluate(platform: &Platform, instance: &Instance, hosts: &BTreeMa
         .filter(|host| host.has_campaign() && !host.is_windows())
         .filter_map(|host| Some((host, hosts.get(&host.name)?.reached()?)))
         .collect();
-    vec![dbms(subject, platform, instance, &reached), unicode(subject, platform, instance, &reached)]
+    let said = Said {
+        server: database::server(platform, instance, hosts).and_then(Result::ok),
+        tables: database::tables(platform, instance, hosts).and_then(Result::ok),
+    };
+    vec![dbms(subject, platform, instance, &reached), unicode(subject, platform, instance, &reached, &said)]
+}
+
+/// What the database itself said, as far as it was asked and answered.
+struct Said {
+    server: Option<Server>,
+    tables: Option<Tables>,
 }
 
 /// An attribute of the instance's `dbcnx` on one host. A host without a configuration of the instance has none.
@@ -114,7 +125,7 @@ fn dbms(subject: Subject<'_>, platform: &Platform, instance: &Instance, hosts: &
             "The engine cannot change by migrating. Talk to the vendor's support.",
         );
     }
-    match database(platform, instance).map(|database| engine_name(database.engine)) {
+    match database::of(platform, instance).map(|database| engine_name(database.engine)) {
         Some(declared) if declared == engine => subject.ok(check, format!("{engine}, as declared"), evidence),
         Some(declared) => failure(
             format!("the inventory says {declared}, the instance uses {engine}"),
@@ -142,14 +153,20 @@ fn boolean(value: &str) -> Option<bool> {
 const UNICODE: &str = "Unicode";
 const NOT_UNICODE: &str = "not Unicode";
 
-/// All documented signs that can be seen without a database logon (domain: prerequisite 4). The option `XtkDatabaseId` and the
-/// engine's own encoding need one.
-fn unicode_signs(instance: &Instance, hosts: &[(&Host, &Reached)]) -> Result<Vec<Sign>, ReadError> {
+/// All documented signs (domain: prerequisite 4). The option `XtkDatabaseId` and the engine's own encoding take a logon to the database.
+fn unicode_signs(instance: &Instance, hosts: &[(&Host, &Reached)], database: &Said) -> Result<Vec<Sign>, ReadError> {
     let told = |yes: bool| Ok(if yes { UNICODE } else { NOT_UNICODE });
     let mut found =
         signs(hosts, &instance.name, "unicodeData", |value| Some(boolean(value).map_or_else(|| Err(clean(value)), told)))?;
     // Without `NChar` a database can be Unicode by its own character set, so only its presence is a sign.
     found.extend(signs(hosts, &instance.name, "NChar", |value| (boolean(value) == Some(true)).then(|| told(true)))?);
+    let in_database = |yes: bool, said: String| Sign { means: told(yes), place: "database".to_owned(), said };
+    if let Some(Server { encoding, .. }) = database.server.as_ref().filter(|server| !server.encoding.is_empty()) {
+        found.push(in_database(encoding.eq_ignore_ascii_case("UTF8"), format!("server_encoding={}", clean(encoding))));
+    }
+    if let Some(id) = database.tables.as_ref().and_then(|tables| tables.id.as_ref()).filter(|id| !id.is_empty()) {
+        found.push(in_database(id.starts_with(['u', 'U']), format!("XtkDatabaseId={}", clean(id))));
+    }
     if instance.kind == InstanceKind::Marketing {
         for (host, reached) in hosts.iter().filter(|(host, _)| host.roles.contains(&Role::Tracking)) {
             let values = match reached.readings.xml(&Layout::new(host, Point::Preflight).database_id()) {
@@ -166,13 +183,13 @@ fn unicode_signs(instance: &Instance, hosts: &[(&Host, &Reached)]) -> Result<Vec
     Ok(found)
 }
 
-fn unicode(subject: Subject<'_>, platform: &Platform, instance: &Instance, hosts: &[(&Host, &Reached)]) -> Finding {
+fn unicode(subject: Subject<'_>, platform: &Platform, instance: &Instance, hosts: &[(&Host, &Reached)], said: &Said) -> Finding {
     let check = "unicode";
-    let mut signs = match unicode_signs(instance, hosts) {
+    let mut signs = match unicode_signs(instance, hosts, said) {
         Ok(signs) => signs,
         Err(error) => return subject.unread(check, "the signs of Unicode", &error),
     };
-    let declared = database(platform, instance).and_then(|database| database.unicode);
+    let declared = database::of(platform, instance).and_then(|database| database.unicode);
     let looked_at = !signs.is_empty();
     if let Some(yes) = declared {
         let means = Ok(if yes { UNICODE } else { NOT_UNICODE });
@@ -219,10 +236,6 @@ fn places(signs: &[Sign]) -> String {
     }
     let lines: Vec<String> = hosts.iter().map(|(said, hosts)| format!("{}: {said}", fold(hosts))).collect();
     if lines.is_empty() { "nothing was found".to_owned() } else { lines.join("; ") }
-}
-
-fn database<'a>(platform: &'a Platform, instance: &'a Instance) -> Option<&'a inventory::Database> {
-    instance.database.as_ref().or(platform.database.as_ref())
 }
 
 fn source_version(platform: &Platform, instance: &Instance) -> Option<SourceVersion> {

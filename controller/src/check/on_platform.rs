@@ -5,7 +5,7 @@ use super::finding::{NOT_REACHED, Subject, clean, fold};
 use super::layout::Layout;
 use super::queries::pg_dump;
 use super::readings::{HostState, Reached};
-use super::{Point, passwords};
+use super::{Point, database, passwords};
 use inventory::{Backup, Database, Engine, Host, Platform};
 use proto::event::{Finding, Status};
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ pub(super) fn evaluate(platform: &Platform, hosts: &BTreeMap<String, HostState>,
     findings.extend(builds_equal(platform, &reached, when));
     if when == Point::Preflight {
         findings.extend(same_machine(platform, &reached));
-        findings.push(backup(platform, &reached));
+        findings.push(backup(platform, &reached, hosts));
     }
     findings.extend(passwords::findings(platform, &passwords::prove(platform, &passwords::readings(platform, hosts, when))));
     findings
@@ -89,7 +89,7 @@ fn same_machine(platform: &Platform, reached: &[(&Host, &Reached)]) -> Option<Fi
 
 /// How the databases are backed up before anything is changed (domain: prerequisite 2). That a dump can be
 /// read is seen in the backup phase; that it can be restored, only a restore elsewhere shows.
-fn backup(platform: &Platform, reached: &[(&Host, &Reached)]) -> Finding {
+fn backup(platform: &Platform, reached: &[(&Host, &Reached)], hosts: &BTreeMap<String, HostState>) -> Finding {
     let check = "backup";
     let subject = Subject::platform(platform);
     let (mut worst, mut evidence, mut problems, mut remedies) = (Status::Ok, Vec::new(), Vec::new(), Vec::new());
@@ -103,7 +103,7 @@ fn backup(platform: &Platform, reached: &[(&Host, &Reached)]) -> Finding {
     };
     for instance in &platform.instances {
         let name = &instance.name;
-        match instance.database.as_ref().or(platform.database.as_ref()) {
+        match database::of(platform, instance) {
             None => problem(
                 Status::Failure,
                 format!("the inventory does not say how the database of {name} is backed up"),
@@ -121,13 +121,30 @@ fn backup(platform: &Platform, reached: &[(&Host, &Reached)]) -> Finding {
                 } else if platform.host(on).is_some_and(Host::is_windows) {
                     problem(Status::Warning, format!("whether pg_dump runs on {on} is not checked from here"), WINDOWS);
                 } else if let Some((_, host)) = reached.iter().find(|(host, _)| host.name == *on) {
+                    let server = database::server(platform, instance, hosts).and_then(Result::ok);
                     match host.readings.output(&pg_dump()) {
-                        Ok((0, version)) => evidence.push(clean(version)),
+                        Ok((0, version)) => {
+                            evidence.push(clean(version));
+                            if let Some(server) = server.as_ref().filter(|server| is_older(version, &server.version)) {
+                                let text = format!(
+                                    "pg_dump on {on} is older than the server of {name} ({}), and refuses it",
+                                    clean(&server.version)
+                                );
+                                problem(Status::Failure, text, "Install the PostgreSQL client of the server's version there.");
+                            }
+                        }
                         Ok((code, _)) => problem(Status::Failure, format!("pg_dump does not run on {on} (exit {code})"), PG_DUMP),
                         Err(error) => problem(Status::Failure, format!("pg_dump does not run on {on} ({error})"), PG_DUMP),
                     }
                     if let Ok((free, _)) = host.readings.space(dir) {
-                        evidence.push(format!("{} MiB free in {dir}", free / (1024 * 1024)));
+                        evidence.push(format!("{} MiB free in {dir}", free / MIB));
+                        let size = server.map_or(0, |server| server.size);
+                        let text = format!("{name} has {} MiB, {dir} on {on} {} MiB free", size / MIB, free / MIB);
+                        match free {
+                            _ if free < size / COMPRESSION => problem(Status::Failure, text, SPACE),
+                            _ if free < size => problem(Status::Warning, text, SPACE),
+                            _ => {}
+                        }
                     }
                 } else {
                     away.push(on.as_str());
@@ -146,5 +163,21 @@ fn backup(platform: &Platform, reached: &[(&Host, &Reached)]) -> Finding {
     subject.finding(check, worst, problems.join("; "), evidence, remedies.join(" "))
 }
 
+/// Whether `pg_dump --version` names an older major version than the server's, which pg_dump refuses to dump (PostgreSQL manual,
+/// pg_dump: "cannot dump from PostgreSQL servers newer than its own major version").
+fn is_older(pg_dump: &str, server: &str) -> bool {
+    let major = |version: &str| -> Option<(u32, u32)> {
+        let mut numbers = version.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty()).map(str::parse::<u32>);
+        let (first, second) = (numbers.next()?.ok()?, numbers.next().and_then(Result::ok).unwrap_or(0));
+        // Before version 10 two numbers made a major version.
+        Some((first, if first < 10 { second } else { 0 }))
+    };
+    major(pg_dump).zip(major(server)).is_some_and(|(ours, theirs)| ours < theirs)
+}
+
+const MIB: u64 = 1024 * 1024;
+/// How much smaller than the database a dump is at best: it is compressed and has no indexes.
+const COMPRESSION: u64 = 5;
+const SPACE: &str = "Free space there, or name another directory in `database.backup`: a compressed dump has mostly less than half the database's size.";
 const WINDOWS: &str = "Look at it by hand.";
 const PG_DUMP: &str = "Install the PostgreSQL client there, or name another host in `database.backup.on`.";

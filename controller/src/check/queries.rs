@@ -1,7 +1,7 @@
 //! What is asked of a host: all of it in one round trip.
 
-use super::Point;
 use super::layout::{Layout, output};
+use super::{Point, database};
 use crate::plan::Phase;
 use inventory::{Backup, Host, Platform, Role};
 use proto::inspect::Query;
@@ -26,6 +26,7 @@ pub fn queries(platform: &Platform, host: &Host, when: Point) -> Vec<Query> {
             queries.push(pg_dump());
         }
         queries.extend(dirs.into_iter().map(|dir| Query::Space { path: dir.to_owned() }));
+        queries.extend(database::queries(platform, host));
     }
     queries
 }

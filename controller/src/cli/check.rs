@@ -2,9 +2,10 @@
 
 use super::{Context, Exit, Failure, Format};
 use crate::check::passwords::ProofKey;
-use crate::check::{self, Limits, Point, Verdict, fold};
+use crate::check::{self, DatabasePasswords, Limits, Point, Verdict, fold};
 use crate::cli::page::{Mark, Page};
 use crate::hosts::Hosts;
+use crate::secrets::Secrets;
 use crate::view::text::count;
 use inventory::Fleet;
 use proto::event::{Finding, Status};
@@ -55,9 +56,10 @@ pub async fn check<H: Hosts>(
     fleet: &Fleet,
     selected: &BTreeSet<String>,
     hosts: &Arc<H>,
+    databases: &DatabasePasswords,
 ) -> Result<Outcome, Failure> {
     let key = ProofKey::new().map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
-    let states = check::gather(hosts, fleet, selected, Point::Preflight, &key, Limits::of(fleet)).await;
+    let states = check::gather(hosts, fleet, selected, Point::Preflight, (&key, databases), Limits::of(fleet)).await;
     let mut findings = Vec::new();
     for platform in fleet.platforms.iter().filter(|platform| platform.hosts.iter().any(|host| selected.contains(&host.name))) {
         let whole = platform.hosts.iter().all(|host| selected.contains(&host.name));
@@ -81,6 +83,23 @@ pub async fn check<H: Hosts>(
         Format::Text => text(fleet, selected, &findings, context),
     };
     Ok(Outcome { text, exit })
+}
+
+/// Fetches the passwords of the databases that are asked. One that cannot be had makes the findings of its database unknown, and the
+/// others are looked at all the same.
+pub(super) async fn database_passwords(fleet: &Fleet, selected: &BTreeSet<String>, secrets: &Secrets) -> DatabasePasswords {
+    let mut passwords = DatabasePasswords::new();
+    for platform in fleet.platforms.iter().filter(|platform| platform.hosts.iter().any(|host| selected.contains(&host.name))) {
+        for (instance, reference) in check::database_passwords(platform) {
+            match secrets.resolve(reference, &super::start::database_label(platform, &instance.name)).await {
+                Ok(password) => {
+                    passwords.insert((platform.name.clone(), instance.name.clone()), password);
+                }
+                Err(why) => tracing::warn!("{}", why.message),
+            }
+        }
+    }
+    passwords
 }
 
 /// How many findings there are of each kind; those that a person set aside are counted apart.

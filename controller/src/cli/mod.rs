@@ -107,7 +107,8 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Check(args) => {
             let site = Site::open(&context)?;
             let selected = site.select(args.on.as_deref())?;
-            print(check::check(&context, args, &site.fleet, &selected, &site.hosts).await?)
+            let databases = check::database_passwords(&site.fleet, &selected, &site.secrets).await;
+            print(check::check(&context, args, &site.fleet, &selected, &site.hosts, &databases).await?)
         }
         Command::Passwords(passwords::PasswordsArgs { command: passwords::PasswordsCommand::Check(args) }) => {
             let site = Site::open(&context)?;

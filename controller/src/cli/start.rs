@@ -215,10 +215,7 @@ pub(super) async fn host_options(
 ) -> Result<BTreeMap<String, HostOptions>, Failure> {
     let mut named: HashMap<&str, BTreeSet<String>> = HashMap::new();
     for step in steps(plan) {
-        if let Action::Command(command) = &step.spec.action {
-            let names = command.secret_files.values().flat_map(|text| secret_names(text));
-            named.entry(&step.host).or_default().extend(names);
-        }
+        named.entry(&step.host).or_default().extend(step.spec.action.secrets().map(str::to_owned));
     }
     let key = check::passwords::ProofKey::new().map_err(|e| Failure::new(Exit::Internal, format!("error: {e}")))?;
     let mut options = BTreeMap::new();
@@ -238,15 +235,16 @@ pub(super) async fn host_options(
     Ok(options)
 }
 
-fn secret_names(text: &str) -> Vec<String> {
-    text.split("{secret:").skip(1).filter_map(|rest| rest.split_once('}').map(|(name, _)| name.to_owned())).collect()
+/// How a person is asked for the password of an instance's database.
+pub(super) fn database_label(platform: &inventory::Platform, instance: &str) -> String {
+    format!("the password of the database of {instance} ({})", platform.name)
 }
 
 async fn database_password(platform: &inventory::Platform, name: &str, secrets: &Secrets) -> Result<Secret, Failure> {
     let instance = name.strip_prefix("database/").and_then(|name| platform.instances.iter().find(|i| i.name == name));
     let reference = instance.and_then(|i| i.database.as_ref().or(platform.database.as_ref())).and_then(|d| d.password.as_ref());
     match reference {
-        Some(reference) => secrets.resolve(reference, &format!("the password of the {name} of {}", platform.name)).await,
+        Some(reference) => secrets.resolve(reference, &database_label(platform, name.trim_start_matches("database/"))).await,
         None => Err(Failure::new(
             Exit::Usage,
             format!(

@@ -29,6 +29,7 @@ pub(crate) use hash::digest;
 pub use model::*;
 pub use render::render;
 pub use template::TemplateError;
+pub(crate) use values::pgpass;
 
 use expand::{ASKING, Expansion};
 use files::Files;

@@ -121,7 +121,7 @@ fn stop_modules(platform: &Platform, host: &Host) -> Vec<String> {
 
 /// A line of a PostgreSQL password file (`hostname:port:database:username:password`; `:` and `\` are escaped). The password is put in
 /// on the host, in memory.
-fn pgpass(database: &Database, instance: &str) -> String {
+pub(crate) fn pgpass(database: &Database, instance: &str) -> String {
     let escape = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
     let Database { server, name, user, .. } = database;
     format!("{}:*:{}:{}:{{secret:database/{instance}}}", escape(server), escape(name), escape(user))

@@ -1,10 +1,12 @@
 //! Each check, both ways: a healthy fleet is green, and each thing that is wrong shows as the finding that stands for it.
 
 use crate::sim::*;
-use controller::check::{HostState, Point, Reached, Readings, Verdict, apply_overrides, evaluate, holds_up, overridable, verdict};
+use controller::check::{
+    HostState, Point, Reached, Readings, Verdict, apply_overrides, evaluate, holds_up, overridable, queries, verdict,
+};
 use inventory::*;
 use proto::event::{Finding, Status};
-use proto::inspect::{Answer, PathKind, Query, ReadError, XmlValue};
+use proto::inspect::{Answer, PathKind, Query, ReadError, Reading, XmlValue};
 use proto::step::PackageManager;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,11 +66,12 @@ fn pdump() -> Query {
     Query::Output {
         argv: vec![format!("{HOME}/nl6/bin/nlserver"), "pdump".to_owned()],
         profile: Some(format!("{HOME}/nl6/env.sh")),
+        secret_files: BTreeMap::new(),
     }
 }
 
 fn program(argv: &[&str]) -> Query {
-    Query::Output { argv: argv.iter().map(ToString::to_string).collect(), profile: None }
+    Query::Output { argv: argv.iter().map(ToString::to_string).collect(), profile: None, secret_files: BTreeMap::new() }
 }
 
 fn packages() -> Query {
@@ -296,13 +299,14 @@ fn the_engine_cannot_change() {
         mysql(platform, SourceVersion::V6_1);
         everywhere(sim, "MySQL");
     });
-    alone(&all, "dbms@emea/emea_prod", Status::Failure, "only from v5.11 and v6.02");
+    one(&all, "dbms@emea/emea_prod", Status::Failure, "only from v5.11 and v6.02");
     let all = with(|platform, sim| {
         mysql(platform, SourceVersion::V6_02);
         everywhere(sim, "MySQL");
         sim.hosts.values_mut().for_each(|host| host.version = "6.02".to_owned());
     });
-    alone(&all, "dbms@emea/emea_prod", Status::Ok, "MySQL");
+    one(&all, "dbms@emea/emea_prod", Status::Ok, "MySQL");
+    alone(&all, "operator-passwords@emea/emea_prod", Status::Warning, "not looked at from here");
 }
 
 #[test]
@@ -330,6 +334,9 @@ fn the_signs_of_unicode_must_agree() {
     };
     let all = with(|platform, sim| {
         none(sim);
+        for word in [SERVER, TABLES] {
+            sim.at("mkt1").answer(psql(platform, word), Err(ReadError::Missing("psql".to_owned())));
+        }
         platform.hosts.truncate(3);
     });
     one(&all, "unicode@emea/emea_prod", Status::Unknown, "no host shows");
@@ -358,7 +365,8 @@ fn every_database_must_have_a_backup_that_works() {
         platform.instances[0].database = Some(Database { backup: Backup::ByDba, ..database(platform) });
         platform.database = platform.instances[0].database.clone();
     });
-    alone(&all, "backup@emea", Status::Ok, "");
+    one(&all, "backup@emea", Status::Ok, "");
+    alone(&all, "operator-passwords@emea/emea_prod", Status::Warning, "not looked at from here");
     let all = with(|_, sim| {
         sim.at("mkt1").answer(program(&["pg_dump", "--version"]), Err(ReadError::Missing("pg_dump".to_owned())));
     });
@@ -368,6 +376,85 @@ fn every_database_must_have_a_backup_that_works() {
     one(&all, "dbms@emea/emea_prod", Status::Warning, "does not name the engine");
     let all = with(|platform, _| platform.instances[0].database = Some(Database { engine: Engine::Oracle, ..database(platform) }));
     one(&all, "backup@emea", Status::Failure, "not PostgreSQL");
+}
+
+/// A question to the database of emea, by a word of its statement.
+fn psql(platform: &Platform, word: &str) -> Query {
+    let asks =
+        |query: &Query| matches!(query, Query::Output { argv, .. } if argv[0] == "psql" && argv.last().unwrap().contains(word));
+    queries(platform, &platform.hosts[0], Point::Preflight).into_iter().find(asks).unwrap()
+}
+
+const SERVER: &str = "server_version";
+const TABLES: &str = "xtkoption";
+
+/// The findings of emea whose database answers this.
+fn where_database_says(word: &str, reading: Reading) -> Vec<Finding> {
+    with(|platform, sim| {
+        let query = psql(platform, word);
+        sim.at("mkt1").answer(query, reading);
+    })
+}
+
+fn prints(code: i32, text: &str) -> Reading {
+    Ok(Answer::Output { code, text: text.to_owned() })
+}
+
+#[test]
+fn a_database_that_cannot_be_logged_on_to_is_found_before_its_backup_would_fail() {
+    let refused = "psql: error: FATAL:  password authentication failed for user \"campaign\"\n";
+    let all = where_database_says(SERVER, prints(2, refused));
+    alone(&all, "database@emea/emea_prod", Status::Failure, "cannot be logged on to from mkt1");
+    assert!(find(&all, "database@emea/emea_prod").evidence.contains("password authentication failed"));
+    let all = where_database_says(SERVER, Err(ReadError::Missing("psql".to_owned())));
+    alone(&all, "database@emea/emea_prod", Status::Unknown, "psql is not on mkt1");
+    let all = where_database_says(SERVER, prints(0, "\n"));
+    one(&all, "database@emea/emea_prod", Status::Unknown, "does not say what it is");
+    // The password itself is nowhere in what is asked.
+    assert!(format!("{:?}", psql(&emea(), SERVER)).contains("{secret:database/emea_prod}"));
+}
+
+#[test]
+fn what_the_database_itself_says_is_a_sign_of_unicode() {
+    let all = where_database_says(SERVER, prints(0, "version|13.4\nencoding|LATIN1\nsize|1000\n"));
+    alone(&all, "unicode@emea/emea_prod", Status::Failure, "contradict");
+    assert!(find(&all, "unicode@emea/emea_prod").evidence.contains("database: server_encoding=LATIN1"));
+    let all = where_database_says(TABLES, prints(0, "database-id|6F2A\ncolumns|1\noperators|3\n"));
+    alone(&all, "unicode@emea/emea_prod", Status::Failure, "contradict");
+}
+
+#[test]
+fn operators_without_a_password_are_named() {
+    let said = |open: &str| prints(0, &format!("database-id|u6F2A\ncolumns|1\noperators|9\n{open}"));
+    let all = where_database_says(TABLES, said("open|admin\nopen|jdoe\n"));
+    alone(&all, "operator-passwords@emea/emea_prod", Status::Failure, "without a password: admin, jdoe");
+    let many: String = (1..=8).map(|n| format!("open|op{n}\n")).collect();
+    let all = where_database_says(TABLES, said(&many));
+    alone(&all, "operator-passwords@emea/emea_prod", Status::Warning, "op1, op2, op3, op4, op5, 3 more");
+    let all = where_database_says(TABLES, prints(0, "database-id|u6F2A\ncolumns|0\noperators|9\nopen|admin\n"));
+    alone(&all, "operator-passwords@emea/emea_prod", Status::Unknown, "is not known");
+    let all = where_database_says(TABLES, prints(1, "ERROR:  permission denied for table xtkoperator\n"));
+    alone(&all, "operator-passwords@emea/emea_prod", Status::Unknown, "cannot be read with the account");
+    let all = where_database_says(TABLES, Err(denied()));
+    alone(&all, "operator-passwords@emea/emea_prod", Status::Unknown, "cannot be read");
+    // Where the database cannot be asked, a person has to look, and is told so.
+    let all = with(|platform, _| {
+        let database = platform.instances[0].database.clone().map(|database| Database { password: None, ..database });
+        (platform.database, platform.instances[0].database) = (database.clone(), database);
+    });
+    alone(&all, "operator-passwords@emea/emea_prod", Status::Warning, "not looked at from here");
+}
+
+#[test]
+fn a_backup_that_does_not_fit_or_cannot_be_read_back_is_found_beforehand() {
+    let size = |bytes: u64| prints(0, &format!("version|13.4\nencoding|UTF8\nsize|{bytes}\n"));
+    // The simulated directory has 50 GiB.
+    alone(&where_database_says(SERVER, size(100 << 30)), "backup@emea", Status::Warning, "has 102400 MiB");
+    alone(&where_database_says(SERVER, size(300 << 30)), "backup@emea", Status::Failure, "51200 MiB free");
+    let newer = prints(0, "version|15.18 (Debian 15.18-0)\nencoding|UTF8\nsize|1000\n");
+    alone(&where_database_says(SERVER, newer), "backup@emea", Status::Failure, "older than the server");
+    let minor = prints(0, "version|13.21\nencoding|UTF8\nsize|1000\n");
+    alone(&where_database_says(SERVER, minor), "backup@emea", Status::Ok, "");
 }
 
 #[test]
@@ -395,7 +482,7 @@ fn a_tracking_server_that_differs_is_named() {
 
 #[test]
 fn an_unreachable_host_is_the_only_thing_that_is_wrong_with_it() {
-    for (host, more) in [("trk02", 1), ("mkt1", 3), ("mta1", 0)] {
+    for (host, more) in [("trk02", 1), ("mkt1", 5), ("mta1", 0)] {
         let all = with(|_, sim| sim.at(host).manner = Manner::Refuses(OpenErrorKind::Unreachable));
         one(&all, &format!("reachable@{host}"), Status::Failure, "cannot be reached");
         assert!(find(&all, &format!("reachable@{host}")).evidence.contains("connection refused"));

@@ -4,6 +4,7 @@ use crate::sim::*;
 use controller::check::passwords::ProofKey;
 use controller::check::{HostState, Limits, Point, Unreached, gather};
 use inventory::{Platform, Role, Topology};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,7 +22,8 @@ async fn each_host_is_asked_once_in_one_round_and_its_link_is_closed() {
     let fleet = fleet(platforms.clone());
     let sim = Arc::new(Sim::new(&platforms));
     let limits = Limits { open: Duration::from_secs(20), answer: Duration::from_secs(20), hosts: 7 };
-    let states = gather(&sim, &fleet, &names(&fleet), Point::Preflight, &ProofKey::new().unwrap(), limits).await;
+    let states =
+        gather(&sim, &fleet, &names(&fleet), Point::Preflight, (&ProofKey::new().unwrap(), &BTreeMap::new()), limits).await;
     assert_eq!(states.len(), 40);
     assert!(states.values().all(|state| state.reached().is_some()));
     let mut opened = sim.opened.lock().unwrap().clone();
@@ -64,7 +66,9 @@ async fn what_goes_wrong_is_told_apart_and_nobody_is_forgotten() {
         sim.at(host).manner = manner.clone();
     }
     let limits = Limits { open: Duration::from_secs(60), answer: Duration::from_secs(60), hosts: 3 };
-    let states = gather(&Arc::new(sim), &fleet, &names(&fleet), Point::Preflight, &ProofKey::new().unwrap(), limits).await;
+    let states =
+        gather(&Arc::new(sim), &fleet, &names(&fleet), Point::Preflight, (&ProofKey::new().unwrap(), &BTreeMap::new()), limits)
+            .await;
     assert_eq!(states.len(), 40);
     assert_eq!(states.values().filter(|state| state.reached().is_some()).count(), 40 - cases.len());
     for (host, _, expected) in cases {
@@ -81,7 +85,8 @@ async fn windows_hosts_and_hosts_that_are_not_selected_are_not_asked() {
     let fleet = fleet(vec![platform.clone()]);
     let sim = Arc::new(Sim::new(&[platform]));
     let selected = ["mkt1", "mta1", "trk01"].map(str::to_owned).into();
-    let states = gather(&sim, &fleet, &selected, Point::Preflight, &ProofKey::new().unwrap(), Limits::of(&fleet)).await;
+    let states =
+        gather(&sim, &fleet, &selected, Point::Preflight, (&ProofKey::new().unwrap(), &BTreeMap::new()), Limits::of(&fleet)).await;
     assert_eq!(states.keys().collect::<Vec<_>>(), ["mkt1", "trk01"]);
     assert_eq!(sim.opened.lock().unwrap().len(), 2);
 }

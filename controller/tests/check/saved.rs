@@ -6,7 +6,7 @@ use controller::cli::{Exit, Failure, saved};
 use controller::plan::Plan;
 use inventory::{Fleet, Location, Role};
 use proto::inspect::{Answer, Query, ReadError, XmlValue};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -109,6 +109,7 @@ async fn a_fleet_that_moved_is_refused_with_every_difference() {
     let pdump = Query::Output {
         argv: vec![format!("{HOME}/nl6/bin/nlserver"), "pdump".to_owned()],
         profile: Some(format!("{HOME}/nl6/env.sh")),
+        secret_files: BTreeMap::new(),
     };
     sim.at("mta1").answer(pdump, Err(ReadError::Failed("exit 137, pid 4711".to_owned())));
     let engines = Query::Xml {

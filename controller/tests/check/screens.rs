@@ -7,7 +7,7 @@ use controller::cli::passwords::{PasswordsArgs, PasswordsCheckArgs, PasswordsCom
 use controller::cli::{Context, Exit, Failure, Format, passwords};
 use inventory::{Platform, Role, Topology};
 use proto::inspect::{Answer, Query};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 fn context(format: Format) -> Context {
@@ -26,7 +26,7 @@ async fn run_check(
     context: Context,
 ) -> Result<Outcome, Failure> {
     let selected = on(&sim, hosts);
-    check(&context, &args, &fleet(platforms.to_vec()), &selected, &Arc::new(sim)).await
+    check(&context, &args, &fleet(platforms.to_vec()), &selected, &Arc::new(sim), &BTreeMap::new()).await
 }
 
 async fn run_passwords(platforms: &[Platform], sim: Sim, hosts: &[&str], format: Format) -> Outcome {

@@ -25,7 +25,7 @@ pub(crate) fn platform(name: &str, topology: Topology, hosts: &[(&str, &[Role])]
         server: "db1".to_owned(),
         name: "campaign".to_owned(),
         user: "campaign".to_owned(),
-        password: None,
+        password: Some(SecretRef::Env("PGPASSWORD".to_owned())),
         unicode: Some(true),
         backup: Backup::On { on: app.clone(), dir: "/backup".to_owned() },
     };
@@ -224,6 +224,11 @@ impl SimHost {
                     "stat" => "1001 neolane\n".to_owned(),
                     "id" => "1001\n".to_owned(),
                     "pg_dump" => "pg_dump (PostgreSQL) 13.4\n".to_owned(),
+                    // The statement is the last word.
+                    "psql" if argv.last().is_some_and(|sql| sql.contains("xtkoption")) => {
+                        "database-id|u6F2A\ncolumns|1\noperators|12\n".to_owned()
+                    }
+                    "psql" => "version|13.4\nencoding|UTF8\nsize|4000000000\n".to_owned(),
                     other => return Err(ReadError::Missing(other.to_owned())),
                 };
                 Ok(Answer::Output { code: 0, text })
@@ -287,7 +292,7 @@ impl Sim {
         let selected = names(&fleet);
         let limits = Limits { open: Duration::from_secs(5), answer: Duration::from_secs(5), hosts: 50 };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(gather(&Arc::new(self), &fleet, &selected, when, &ProofKey::new().unwrap(), limits))
+        runtime.block_on(gather(&Arc::new(self), &fleet, &selected, when, (&ProofKey::new().unwrap(), &BTreeMap::new()), limits))
     }
 }
 

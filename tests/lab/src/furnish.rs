@@ -248,7 +248,7 @@ fn furnish_host(layout: &Layout, platform: &Platform, host: &Host, secrets: &Sec
         Family::Debian => &["dpkg", "dpkg-query"],
         Family::Rhel => &["rpm"],
     };
-    for name in tools.iter().chain(&["pg_dump", "pg_restore"]) {
+    for name in tools.iter().chain(&["pg_dump", "pg_restore", "psql"]) {
         place(&binary, &host.dir.join("bin").join(name))?;
     }
     if host.is(Role::Tracking) {

@@ -188,6 +188,12 @@ pub struct Faults {
     /// On these `serverConf.xml` cannot be read: it ends in the middle, and other accounts have no right to read it.
     #[serde(default)]
     pub unreadable_conf: Vec<String>,
+    /// Operators without a password in every database, besides those with one.
+    #[serde(default)]
+    pub operators_without_password: Vec<String>,
+    /// The encoding that every database names; `UTF8` when left out.
+    #[serde(default)]
+    pub database_encoding: Option<String>,
     /// Stand-ins that fail.
     #[serde(default)]
     pub fail: Vec<Failing>,

@@ -9,6 +9,7 @@ mod packages;
 mod password;
 mod postgres;
 mod postupgrade;
+mod psql;
 mod services;
 pub(crate) mod tree;
 mod web;
@@ -27,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The names that this binary answers to as a stand-in.
-const NAMES: &[&str] = &["nlserver", "nlserver6", "apache2", "httpd", "dpkg", "dpkg-query", "rpm", "pg_dump", "pg_restore"];
+const NAMES: &[&str] = &["nlserver", "nlserver6", "apache2", "httpd", "dpkg", "dpkg-query", "rpm", "pg_dump", "pg_restore", "psql"];
 
 /// Runs as the stand-in that `argv[0]` names; `None` when it names none.
 pub fn run() -> Option<ExitCode> {
@@ -62,6 +63,7 @@ fn dispatch(site: &Site, name: &str, program: &Path, arguments: &[String]) -> io
         "dpkg-query" => packages::dpkg_query(site, arguments),
         "rpm" => packages::rpm(site, arguments),
         "pg_dump" => postgres::dump(site, arguments),
+        "psql" => psql::run(site, arguments),
         _ => postgres::restore(site, arguments),
     }
 }

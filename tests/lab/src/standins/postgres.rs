@@ -64,7 +64,7 @@ pub(super) fn dump(site: &Site, arguments: &[String]) -> io::Result<u8> {
 }
 
 /// Logs in as libpq does; the inner error is what the server or the library says.
-fn connect(site: &Site, server: &str, name: &str, user: &str) -> io::Result<Result<(), String>> {
+pub(super) fn connect(site: &Site, server: &str, name: &str, user: &str) -> io::Result<Result<(), String>> {
     let expected = database_server(&site.platform.name);
     if server != expected {
         return Ok(Err(format!("could not translate host name \"{server}\" to address: Name or service not known")));

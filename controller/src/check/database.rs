@@ -1,0 +1,306 @@
+//! What a database says of itself: its version, its encoding, its size, and what Campaign keeps in it (domain: prerequisites 2 to 5).
+//!
+//! Asked with `psql` on the host that makes the backup, with the inventory's password in a file in memory. So a logon that would fail in
+//! the window fails before anything is touched. Databases that somebody else backs up cannot be asked from here.
+
+use super::finding::{NOT_REACHED, Subject, clean};
+use super::readings::{HostState, Readings};
+use crate::plan::pgpass;
+use inventory::{Backup, Database, Engine, Host, Instance, Platform, SecretRef};
+use proto::event::{Finding, Status};
+use proto::inspect::{Query, ReadError};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Operators named in a finding before the rest is only counted.
+const NAMED: usize = 5;
+/// The accounts that need a password in v7 (domain: prerequisite 5). `internal` is kept in serverConf.xml and not in the database.
+const ADMIN: &str = "admin";
+
+/// What the server says; any account may ask it.
+const SERVER: &str = "SELECT 'version|' || current_setting('server_version') \
+     UNION ALL SELECT 'encoding|' || current_setting('server_encoding') \
+     UNION ALL SELECT 'size|' || pg_database_size(current_database())";
+
+/// What Campaign's own tables say. Where an operator's password is kept is not documented: a column of its own and the record's XML are
+/// both looked at, whichever exists, and only whether something is there leaves the database.
+const CAMPAIGN: &str = "SELECT 'database-id|' || coalesce(sstringvalue, '') FROM xtkoption WHERE sname = 'XtkDatabaseId' \
+     UNION ALL SELECT 'columns|' || count(*) FROM information_schema.columns \
+     WHERE lower(table_name) = 'xtkoperator' AND lower(column_name) IN ('spassword', 'mdata') \
+     UNION ALL SELECT 'operators|' || count(*) FROM xtkoperator \
+     UNION ALL SELECT 'open|' || sname FROM xtkoperator o WHERE coalesce(row_to_json(o)->>'spassword', '') = '' \
+     AND coalesce(row_to_json(o)->>'mdata', '') !~* 'password[a-z]*=\"[^\"]+\"'";
+
+/// Why a database was not asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotAsked {
+    /// The inventory does not describe it, or it is not PostgreSQL, or somebody else backs it up.
+    NotOurs,
+    /// The inventory has no password for it.
+    NoPassword,
+}
+
+/// The database of an instance and the host that asks it.
+pub(super) fn asked_by<'a>(platform: &'a Platform, instance: &'a Instance) -> Result<(&'a Host, &'a Database), NotAsked> {
+    let database = of(platform, instance).ok_or(NotAsked::NotOurs)?;
+    let Backup::On { on, .. } = &database.backup else { return Err(NotAsked::NotOurs) };
+    let host = platform.host(on).filter(|host| !host.is_windows()).ok_or(NotAsked::NotOurs)?;
+    match (database.engine, &database.password) {
+        (Engine::Postgresql, Some(_)) => Ok((host, database)),
+        (Engine::Postgresql, None) => Err(NotAsked::NoPassword),
+        _ => Err(NotAsked::NotOurs),
+    }
+}
+
+/// An instance's database: its own, or its platform's.
+pub(super) fn of<'a>(platform: &'a Platform, instance: &'a Instance) -> Option<&'a Database> {
+    instance.database.as_ref().or(platform.database.as_ref())
+}
+
+/// What is asked on a host of the databases that are backed up from it.
+pub(super) fn queries(platform: &Platform, host: &Host) -> Vec<Query> {
+    let asked = |instance: &Instance| {
+        let (_, database) = asked_by(platform, instance).ok().filter(|(on, _)| on.name == host.name)?;
+        Some([SERVER, CAMPAIGN].map(|statement| query(database, &instance.name, statement)))
+    };
+    platform.instances.iter().filter_map(asked).flatten().collect()
+}
+
+/// Where the passwords of the databases are that are asked, by instance.
+pub fn passwords(platform: &Platform) -> impl Iterator<Item = (&Instance, &SecretRef)> {
+    let password = |instance| Some((instance, asked_by(platform, instance).ok()?.1.password.as_ref()?));
+    platform.instances.iter().filter_map(password)
+}
+
+fn query(database: &Database, instance: &str, statement: &str) -> Query {
+    let quoted = |value: &str| format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"));
+    let Database { server, name, user, .. } = database;
+    // A server that does not answer must not use up the time that the host has for all questions.
+    let place = format!("host={} dbname={} user={} connect_timeout=10", quoted(server), quoted(name), quoted(user));
+    let words = [
+        "psql",
+        "--no-psqlrc",
+        "--tuples-only",
+        "--no-align",
+        "--quiet",
+        "--no-password",
+        "--dbname",
+        &place,
+        "--command",
+        statement,
+    ];
+    Query::Output {
+        argv: words.map(str::to_owned).to_vec(),
+        profile: None,
+        secret_files: BTreeMap::from([("PGPASSFILE".to_owned(), pgpass(database, instance))]),
+    }
+}
+
+/// What a database server said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Server {
+    /// `13.21`.
+    pub(super) version: String,
+    /// `UTF8`.
+    pub(super) encoding: String,
+    /// Bytes on its disk.
+    pub(super) size: u64,
+}
+
+/// What Campaign's tables said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Tables {
+    /// The option `XtkDatabaseId`.
+    pub(super) id: Option<String>,
+    /// How many operators there are.
+    operators: u64,
+    /// Those without a password; nothing where it cannot be told.
+    open: Option<BTreeSet<String>>,
+}
+
+/// Why the database has not said it.
+pub(super) enum Silent {
+    /// `psql` answered with an error.
+    Refused(String),
+    /// It could not be asked.
+    Unread(ReadError),
+}
+
+/// What the server of an instance's database said, where it was asked and the host that asks was reached.
+pub(super) fn server(
+    platform: &Platform,
+    instance: &Instance,
+    hosts: &BTreeMap<String, HostState>,
+) -> Option<Result<Server, Silent>> {
+    let said = said(platform, instance, hosts, SERVER)?;
+    Some(said.map(|said| {
+        let one = |key: &str| said.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone()).unwrap_or_default();
+        Server { version: one("version"), encoding: one("encoding"), size: one("size").parse().unwrap_or_default() }
+    }))
+}
+
+/// What Campaign's tables said, as [`server`].
+pub(super) fn tables(
+    platform: &Platform,
+    instance: &Instance,
+    hosts: &BTreeMap<String, HostState>,
+) -> Option<Result<Tables, Silent>> {
+    let said = said(platform, instance, hosts, CAMPAIGN)?;
+    Some(said.map(|said| {
+        let all = |key: &str| said.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.clone()).collect::<Vec<_>>();
+        let number = |key: &str| all(key).first().and_then(|value| value.parse().ok()).unwrap_or(0);
+        let open = (number("columns") > 0).then(|| all("open").into_iter().collect());
+        Tables { id: all("database-id").into_iter().next(), operators: number("operators"), open }
+    }))
+}
+
+type Said = Vec<(String, String)>;
+
+fn said(
+    platform: &Platform,
+    instance: &Instance,
+    hosts: &BTreeMap<String, HostState>,
+    statement: &str,
+) -> Option<Result<Said, Silent>> {
+    let (host, database) = asked_by(platform, instance).ok()?;
+    let readings: &Readings = &hosts.get(&host.name)?.reached()?.readings;
+    let pair = |line: &str| line.split_once('|').map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()));
+    Some(match readings.output(&query(database, &instance.name, statement)) {
+        Ok((0, text)) => Ok(text.lines().filter_map(pair).collect()),
+        Ok((code, text)) => {
+            let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("no output");
+            Err(Silent::Refused(format!("psql: exit {code}: {}", clean(line))))
+        }
+        Err(error) => Err(Silent::Unread(error)),
+    })
+}
+
+/// Whether the database can be logged on to, and whether its operators have passwords.
+pub(super) fn evaluate(platform: &Platform, instance: &Instance, hosts: &BTreeMap<String, HostState>) -> Vec<Finding> {
+    let subject = Subject::instance(platform, instance);
+    let (host, database) = match asked_by(platform, instance) {
+        Ok(asked) => asked,
+        Err(why) => return vec![by_hand(subject, why)],
+    };
+    if hosts.get(&host.name).and_then(HostState::reached).is_none() {
+        let evidence = format!("{NOT_REACHED}{}", host.name);
+        let unknown =
+            |check| subject.finding(check, Status::Unknown, "the host that asks the database was not reached", &*evidence, "");
+        return vec![unknown("database"), unknown("operator-passwords")];
+    }
+    let mut findings = Vec::new();
+    match server(platform, instance, hosts) {
+        Some(Ok(server)) => findings.push(answers(subject, host, database, &server)),
+        Some(Err(silent)) => {
+            // What its tables say follows from it: one finding is enough.
+            return vec![no_answer(subject, "database", host, silent)];
+        }
+        None => {}
+    }
+    match tables(platform, instance, hosts) {
+        Some(Ok(tables)) => findings.push(operators(subject, &tables)),
+        Some(Err(silent)) => findings.push(no_tables(subject, silent)),
+        None => {}
+    }
+    findings
+}
+
+fn by_hand(subject: Subject<'_>, why: NotAsked) -> Finding {
+    let (seen, remedy) = match why {
+        NotAsked::NotOurs => (
+            "Caravan has no access to this database",
+            "See to it that `admin` and all operators have passwords: v7 lets nobody log on without one.",
+        ),
+        NotAsked::NoPassword => (
+            "`database.password` is not in the inventory",
+            "Set `database.password` in the inventory, or see to it by hand that `admin` and all operators have passwords.",
+        ),
+    };
+    subject.finding(
+        "operator-passwords",
+        Status::Warning,
+        "whether operators have passwords is not looked at from here",
+        seen,
+        remedy,
+    )
+}
+
+fn answers(subject: Subject<'_>, host: &Host, database: &Database, server: &Server) -> Finding {
+    let Server { version, encoding, size } = server;
+    let evidence = format!("psql on {}: {version}, {encoding}, {} MiB", host.name, size / (1024 * 1024));
+    if version.is_empty() || *size == 0 {
+        let remedy = "Run the same psql there by hand and look at what it says.";
+        return subject.finding("database", Status::Unknown, "the database does not say what it is", clean(&evidence), remedy);
+    }
+    subject.ok(
+        "database",
+        format!("`{}` on {} answers: PostgreSQL {}", database.name, database.server, clean(version)),
+        clean(&evidence),
+    )
+}
+
+fn no_answer(subject: Subject<'_>, check: &'static str, host: &Host, silent: Silent) -> Finding {
+    match silent {
+        Silent::Refused(seen) => {
+            let message = format!("the database cannot be logged on to from {}: its backup would fail", host.name);
+            let remedy =
+                "Correct `database` in the inventory (server, name, user, password), or let that host in (pg_hba.conf, firewall).";
+            subject.finding(check, Status::Failure, message, seen, remedy)
+        }
+        Silent::Unread(ReadError::Missing(_)) => {
+            let message = format!("the database cannot be asked: psql is not on {}", host.name);
+            subject.finding(
+                check,
+                Status::Unknown,
+                message,
+                "psql is not in PATH",
+                "Install the PostgreSQL client there; pg_dump needs it too.",
+            )
+        }
+        Silent::Unread(error) => subject.unread(check, "what the database says", &error),
+    }
+}
+
+fn no_tables(subject: Subject<'_>, silent: Silent) -> Finding {
+    let check = "operator-passwords";
+    let remedy = "See to it by hand that `admin` and all operators have passwords, then override this with what was seen.";
+    match silent {
+        Silent::Refused(seen) => subject.finding(
+            check,
+            Status::Unknown,
+            "Campaign's tables cannot be read with the account of the inventory",
+            seen,
+            remedy,
+        ),
+        Silent::Unread(error) => subject.unread(check, "Campaign's tables", &error),
+    }
+}
+
+fn operators(subject: Subject<'_>, tables: &Tables) -> Finding {
+    let check = "operator-passwords";
+    let evidence = format!("xtkoperator: {} operators", tables.operators);
+    let Some(open) = &tables.open else {
+        let remedy = "See to it by hand that `admin` and all operators have passwords, then override this with what was seen.";
+        return subject.finding(
+            check,
+            Status::Unknown,
+            "where this version keeps operators' passwords is not known",
+            evidence,
+            remedy,
+        );
+    };
+    if open.is_empty() {
+        return subject.ok(check, "every operator has a password", evidence);
+    }
+    let mut named: Vec<String> = open.iter().take(NAMED).map(|name| clean(name)).collect();
+    if open.len() > NAMED {
+        named.push(format!("{} more", open.len() - NAMED));
+    }
+    let (status, remedy) = match open.contains(ADMIN) {
+        true => (
+            Status::Failure,
+            "Give `admin` a password in the client console (Administration > Access management > Operators): v7 lets nobody log on without one.",
+        ),
+        false => (Status::Warning, "Give them passwords in the client console before the migration, or disable the accounts."),
+    };
+    subject.finding(check, status, format!("without a password: {}", named.join(", ")), evidence, remedy)
+}

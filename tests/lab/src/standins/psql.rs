@@ -1,0 +1,45 @@
+//! `psql --command`, as far as it is asked about the server and about Campaign's own tables.
+
+use super::postgres::connect;
+use super::{complain, say};
+use crate::rules::Site;
+use std::io;
+
+/// Operators that every database has, besides those that a fault adds without a password.
+const OPERATORS: usize = 7;
+
+pub(super) fn run(site: &Site, arguments: &[String]) -> io::Result<u8> {
+    let value = |name: &str| arguments.iter().skip_while(|argument| *argument != name).nth(1).map(String::as_str);
+    let (Some(place), Some(statement)) = (value("--dbname"), value("--command")) else {
+        complain("psql: error: the lab's stand-in needs --dbname and --command");
+        return Ok(1);
+    };
+    let keyword = |name: &str| {
+        let quoted = place.split_once(&format!("{name}='")).and_then(|(_, rest)| rest.split_once('\''));
+        quoted.map(|(value, _)| value).unwrap_or_default()
+    };
+    let (server, name, user) = (keyword("host"), keyword("dbname"), keyword("user"));
+    if let Err(what) = connect(site, server, name, user)? {
+        complain(&format!("psql: error: connection to server at \"{server}\", port 5432 failed: {what}"));
+        return Ok(2);
+    }
+    let faults = &site.layout.faults;
+    let unicode = faults.database_encoding.as_deref().is_none_or(|encoding| encoding == "UTF8");
+    let mut lines = Vec::new();
+    if statement.contains("server_version") {
+        let encoding = faults.database_encoding.as_deref().unwrap_or("UTF8");
+        lines.extend(["version|13.21".to_owned(), format!("encoding|{encoding}"), "size|67108864".to_owned()]);
+    }
+    if statement.contains("xtkoption") {
+        let id = if unicode { "uFE80000000000000F1FA913DD7CC7C48004BA419F" } else { "FE80000000000000F1FA913DD7CC7C48004BA419F" };
+        let open = &faults.operators_without_password;
+        lines.extend([format!("database-id|{id}"), "columns|1".to_owned(), format!("operators|{}", OPERATORS + open.len())]);
+        lines.extend(open.iter().map(|operator| format!("open|{operator}")));
+    }
+    if lines.is_empty() {
+        complain("ERROR:  syntax error: the lab's stand-in does not know this statement");
+        return Ok(1);
+    }
+    lines.iter().for_each(|line| say(line));
+    Ok(0)
+}
