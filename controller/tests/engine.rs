@@ -344,6 +344,7 @@ fn run(setup: &Setup) -> (Ended, Vec<Saw>, Vec<Event>) {
                 };
                 vec![finding]
             }),
+            reader: Box::new(|_, _, _| Vec::new()),
             asker: None,
         };
         let mut seen = Seen::default();

@@ -16,6 +16,7 @@ mod on_instance;
 mod on_platform;
 mod overrides;
 pub mod passwords;
+pub mod postupgrade;
 mod queries;
 mod readings;
 

@@ -114,6 +114,7 @@ pub(super) async fn drive(context: &Context, site: &Site, args: &RunArgs, drive:
         patience: Duration::from_secs(args.patience),
         abort,
         judge: judge(fleet, overrides),
+        reader: Box::new(read_output),
         asker: asker(context, &screen),
     };
     let (to, commands) = mpsc::channel(8);
@@ -269,6 +270,17 @@ fn judge(fleet: &Fleet, overrides: BTreeMap<String, String>) -> Box<Judge> {
             .collect();
         check::apply_overrides(findings.clone(), &own).unwrap_or(findings)
     })
+}
+
+/// What a step printed, as far as it means something to the checks.
+fn read_output(platform: &str, step: &PlannedStep, file: &std::path::Path) -> Vec<proto::event::Finding> {
+    match std::fs::File::open(file) {
+        Ok(file) => check::postupgrade::findings(platform, step, std::io::BufReader::new(file)),
+        Err(error) => {
+            tracing::warn!("{}: what it printed cannot be read from {}: {error}", step.id, file.display());
+            Vec::new()
+        }
+    }
 }
 
 fn host_state(reading: &HostReading) -> HostState {

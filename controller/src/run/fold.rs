@@ -236,7 +236,11 @@ impl PlatformState {
                     stage.entered = true;
                 }
             }
-            Kind::Finding { finding } => self.findings.push(finding.clone()),
+            Kind::Finding { finding } => {
+                // What a step said is over once it has said something else.
+                self.findings.retain(|known| known.id != finding.id);
+                self.findings.push(finding.clone());
+            }
             Kind::StageFinished => {
                 if let Some(stage) = self.stages.get(self.at).filter(|stage| stage.tolerant) {
                     self.dropped.extend(stage.hosts_left().cloned());

@@ -3,13 +3,13 @@
 use super::journal::JournalError;
 use super::state::Bounds;
 use crate::hosts::{AgentHello, OpenError};
-use crate::plan::Phase;
+use crate::plan::{Phase, PlannedStep};
 use proto::event::{Finding, RunOutcome};
 use proto::message::Claim;
 use proto::{Event, Query, Reading, RunAs, Secret, StepId};
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -40,6 +40,9 @@ pub struct Read {
 
 /// Evaluates what was read on a platform: platform name, phase, readings by host.
 pub type Judge = dyn Fn(&str, Phase, &BTreeMap<String, HostReading>) -> Vec<Finding> + Send + Sync;
+
+/// Reads what a step that ended has printed, out of the file that it is kept in: platform name, step, file.
+pub type Reader = dyn Fn(&str, &PlannedStep, &Path) -> Vec<Finding> + Send + Sync;
 
 /// Asks a person to confirm a gate: gate id and what is asked. Answers the note, or nothing when the person declines.
 pub type Asker = dyn Fn(String, String) -> Pin<Box<dyn Future<Output = Option<String>> + Send>> + Send + Sync;
@@ -163,6 +166,8 @@ pub struct Options {
     pub abort: Option<String>,
     /// Evaluates readings.
     pub judge: Box<Judge>,
+    /// Reads what steps printed.
+    pub reader: Box<Reader>,
     /// Asks at the terminal; without it gates that are not confirmed make the run wait.
     pub asker: Option<Box<Asker>>,
 }

@@ -92,12 +92,20 @@ impl<H: Hosts> Engine<'_, H> {
             Happened::Started { .. } => vec![Kind::StepStarted],
             Happened::Alert { message, ask } => vec![Kind::StepAlert { message, ask }],
             Happened::Finished { outcome, exit_code, duration_ms, message, output_len, died } => {
-                let output = Kind::StepOutput { file: output_file(step, index), offset: 0, length: output_len };
+                let file = output_file(step, index);
                 let finished = Kind::StepFinished { outcome, exit_code, duration_ms, message, died };
                 // Only what ended is acknowledged: one acknowledgement covers everything before it.
                 effects.push(ack);
                 follow_up = self.follow_up(step, event.attempt, outcome, died);
-                if output_len > 0 { vec![output, finished] } else { vec![finished] }
+                let mut kinds = Vec::new();
+                if output_len > 0 {
+                    // It is on the disk before the end is told. A record that ends in here gets the end, and with it the rest, again.
+                    let found = (self.options.reader)(self.state.platform_name(platform), step, &self.options.dir.join(&file));
+                    kinds.push(Kind::StepOutput { file, offset: 0, length: output_len });
+                    kinds.extend(found.into_iter().map(|finding| Kind::Finding { finding }));
+                }
+                kinds.push(finished);
+                kinds
             }
         };
         drafts.extend(kinds.into_iter().map(|kind| Draft::of_host(scope.clone(), kind, origin.clone())));

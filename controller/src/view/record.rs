@@ -54,6 +54,8 @@ pub struct Alert {
 pub struct FindingView {
     /// The phase it belongs to; empty when the journal does not say.
     pub phase: String,
+    /// The step that it was read from, which holds its barrier up by itself; nothing where a check found it.
+    pub step: Option<String>,
     /// When it came.
     pub time: Option<Timestamp>,
     /// The result. Its texts are made harmless for terminals.
@@ -63,7 +65,7 @@ pub struct FindingView {
 impl FindingView {
     /// Whether it holds a barrier up: failing or unknown, and not overridden.
     pub fn blocks(&self) -> bool {
-        self.finding.overridden.is_none() && matches!(self.finding.status, Status::Failure | Status::Unknown)
+        self.step.is_none() && self.finding.overridden.is_none() && matches!(self.finding.status, Status::Failure | Status::Unknown)
     }
 }
 

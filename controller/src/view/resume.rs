@@ -76,7 +76,7 @@ impl View {
         self.findings.retain(|known| {
             let platform = platforms.iter().find(|platform| platform.name == known.finding.platform);
             let phase = platform.and_then(|platform| platform.phases.iter().find(|phase| phase.name.as_str() == known.phase));
-            phase.is_none_or(|phase| phase.state == Progressed::Done)
+            known.step.is_some() || phase.is_none_or(|phase| phase.state == Progressed::Done)
         });
         let places = self.findings.iter().enumerate();
         let key = |known: &super::FindingView| (known.phase.clone(), known.finding.platform.clone(), known.finding.id.clone());

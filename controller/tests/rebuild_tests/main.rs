@@ -64,6 +64,7 @@ fn options(plan: &Plan, life: usize) -> Options {
         abort: None,
         patience: PATIENCE,
         judge: Box::new(|_, _, _| Vec::new()),
+        reader: Box::new(|_, _, _| Vec::new()),
         asker: None,
     }
 }

@@ -76,6 +76,7 @@ async fn carry_out(files: &Files, work: Workload) -> anyhow::Result<u8> {
         abort: None,
         patience: Duration::from_secs(60),
         judge: Box::new(|_, _, _| Vec::new()),
+        reader: Box::new(|_, _, _| Vec::new()),
         asker: None,
     };
     let shown = progress::Options { color: false, verbosity: 0, terminal: false };

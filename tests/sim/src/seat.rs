@@ -236,6 +236,7 @@ impl Seat {
             patience: Duration::from_secs(self.rng.between(20, 300)),
             abort: abort.then(|| "kept out".to_owned()),
             judge: Box::new(move |platform, _, readings| findings(platform, red.contains(platform), readings)),
+            reader: Box::new(|_, _, _| Vec::new()),
             asker: None,
         }
     }

@@ -113,6 +113,7 @@ fn upgrade(site: &Site, instance: &Instance, force: bool, mut report: Report) ->
         state::set_database(&site.layout, name, &database)?;
     }
     report.line(">>", "JST-310040 A JavaScript of the site uses a function that is obsolete; it can be ignored")?;
+    report.line(">>", "The document with identifier 'recipient' and type 'xtk:form' is in conflict with the new version.")?;
     database.build = release.build;
     database.upgrades += 1;
     let mut writer = site.writer()?;
