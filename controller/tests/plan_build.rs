@@ -30,7 +30,13 @@ fn a_standard_platform_goes_marketing_mta_tracking() {
     assert_eq!(outline(&plan, Phase::Migrate), ["marketing: mkt1", "mta: mta1 mta2 mta3", "tracking: trk01 trk02 trk03 trk04"]);
     assert_eq!(
         outline(&plan, Phase::Restart),
-        ["tracking: trk01 trk02 trk03 trk04", "mta: mta1 mta2 mta3", "marketing: mkt1", &format!("service: {everything}")]
+        [
+            "zones: mkt1",
+            "tracking: trk01 trk02 trk03 trk04",
+            "mta: mta1 mta2 mta3",
+            "marketing: mkt1",
+            &format!("service: {everything}")
+        ]
     );
     assert_eq!(
         outline(&plan, Phase::Stop),
@@ -144,7 +150,7 @@ fn power_topologies_go_tracking_execution_marketing() {
         ["tracking: pc-trk1 pc-trk2", "power-cluster: pc-exec1 pc-exec2", "marketing: pc-mkt1 pc-mkt2"]
     );
     assert_eq!(
-        outline(&plan, Phase::Restart)[..3],
+        outline(&plan, Phase::Restart)[1..4],
         ["tracking: pc-trk1 pc-trk2", "power-cluster: pc-exec1 pc-exec2", "marketing: pc-mkt1 pc-mkt2"]
     );
     let marketing = &stages(&plan, Phase::Migrate)[2];
@@ -188,7 +194,7 @@ fn cloud_messaging_waits_for_the_vendor_and_the_dba() {
 fn a_standalone_machine_migrates_in_one_stage() {
     let plan = only(standalone());
     assert_eq!(outline(&plan, Phase::Migrate), ["machine: solo"]);
-    assert_eq!(outline(&plan, Phase::Restart), ["tracking: solo", "mta: solo", "marketing: solo", "service: solo"]);
+    assert_eq!(outline(&plan, Phase::Restart), ["zones: solo", "tracking: solo", "mta: solo", "marketing: solo", "service: solo"]);
     let packages = names_on(&stages(&plan, Phase::Migrate)[0], "solo").iter().filter(|name| **name == "install.packages").count();
     assert_eq!(packages, 1);
 }
@@ -256,7 +262,7 @@ fn without_become_everything_runs_as_the_login_user() {
 fn a_site_can_order_within_the_vendors_rules() {
     let mut platform = standard();
     platform.restart_order = Some(vec![Role::Mta, Role::Tracking, Role::Marketing]);
-    assert_eq!(outline(&only(platform), Phase::Restart)[0], "mta: mta1 mta2 mta3");
+    assert_eq!(outline(&only(platform), Phase::Restart)[1], "mta: mta1 mta2 mta3");
     let mut platform = power_booster();
     platform.order = Some(vec![Role::Mta, Role::Tracking, Role::PowerBooster, Role::Marketing]);
     assert_eq!(outline(&only(platform), Phase::Migrate)[0], "mta: pb-mta");

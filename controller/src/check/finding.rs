@@ -27,6 +27,7 @@ pub(super) const CHECKS: &[(&str, About)] = &[
     ("disk", About::Host),
     ("campaign-user", About::Host),
     ("clock", About::Host),
+    ("security-zones", About::Host),
     ("dbms", About::Instance),
     ("unicode", About::Instance),
     ("database", About::Instance),

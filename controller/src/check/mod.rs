@@ -19,6 +19,7 @@ pub mod passwords;
 pub mod postupgrade;
 mod queries;
 mod readings;
+mod zones;
 
 pub use database::passwords as database_passwords;
 pub use facts::{Fact, Facts, HostFacts, facts_of};
@@ -39,6 +40,8 @@ use std::collections::BTreeMap;
 pub enum Point {
     /// Before anything is touched.
     Preflight,
+    /// After the postupgrade and before anything is started: what v7 needs that the old version did not have.
+    BeforeRestart,
     /// After the migration: what was installed, and the `internal` password again.
     Verify,
 }
@@ -46,7 +49,11 @@ pub enum Point {
 impl Point {
     /// When a phase looks.
     pub fn of(phase: Phase) -> Self {
-        if phase == Phase::Preflight { Self::Preflight } else { Self::Verify }
+        match phase {
+            Phase::Preflight => Self::Preflight,
+            Phase::Restart => Self::BeforeRestart,
+            _ => Self::Verify,
+        }
     }
 }
 
@@ -55,6 +62,9 @@ impl Point {
 ///
 /// A host that is not in `hosts` counts as not reached. A host that was not reached has one finding only, `reachable@HOST`.
 pub fn evaluate(platform: &Platform, hosts: &BTreeMap<String, HostState>, when: Point) -> Vec<Finding> {
+    if when == Point::BeforeRestart {
+        return zones::evaluate(platform, hosts);
+    }
     let mut findings = Vec::new();
     for host in &platform.hosts {
         findings.extend(on_host::evaluate(platform, host, hosts.get(&host.name), when));

@@ -54,7 +54,9 @@ fn builds_equal(platform: &Platform, reached: &[(&Host, &Reached)], when: Point)
             evidence,
             match when {
                 Point::Preflight => "Bring every server of the platform to the latest build of the version in use.",
-                Point::Verify => "Look at the output of `install.packages` of the hosts with the other build.",
+                Point::BeforeRestart | Point::Verify => {
+                    "Look at the output of `install.packages` of the hosts with the other build."
+                }
             },
         )),
     }

@@ -1,7 +1,7 @@
 //! What is asked of a host: all of it in one round trip.
 
 use super::layout::{Layout, output};
-use super::{Point, database};
+use super::{Point, database, zones};
 use crate::plan::Phase;
 use inventory::{Backup, Host, Platform, Role};
 use proto::inspect::Query;
@@ -13,6 +13,9 @@ use std::collections::BTreeSet;
 pub fn queries(platform: &Platform, host: &Host, when: Point) -> Vec<Query> {
     if host.is_windows() || (when == Point::Verify && !host.has_campaign()) {
         return Vec::new();
+    }
+    if when == Point::BeforeRestart {
+        return zones::queries(host);
     }
     // First, so that its clock is near the moment of asking: `pdump` can take seconds.
     let mut queries = vec![Query::System];

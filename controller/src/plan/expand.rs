@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 pub type Queries<'a> = dyn Fn(&Platform, &Host, Phase) -> Vec<Query> + 'a;
 
 /// The phases that ask.
-pub(super) const ASKING: [Phase; 2] = [Phase::Preflight, Phase::Verify];
+pub(super) const ASKING: [Phase; 3] = [Phase::Preflight, Phase::Restart, Phase::Verify];
 
 /// The phases of a migration, in order.
 const PHASES: [Phase; 6] = [Phase::Preflight, Phase::Stop, Phase::Backup, Phase::Migrate, Phase::Restart, Phase::Verify];

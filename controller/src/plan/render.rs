@@ -96,10 +96,12 @@ fn phase_line(phase: &PhasePlan) -> String {
 }
 
 fn restart_line(phase: &PhasePlan) -> String {
-    let (service, roles): (Vec<&StagePlan>, Vec<&StagePlan>) = phase.stages.iter().partition(|stage| stage.name == "service");
-    let order = roles.iter().map(|stage| stage.name.as_str()).collect::<Vec<_>>().join(" -> ");
-    let last = service.first().map(|_| ", then the whole service everywhere").unwrap_or_default();
-    format!("{order}{last}")
+    let has = |name: &str| phase.stages.iter().any(|stage| stage.name == name);
+    let roles = phase.stages.iter().filter(|stage| !["zones", "service"].contains(&stage.name.as_str()));
+    let order = roles.map(|stage| stage.name.as_str()).collect::<Vec<_>>().join(" -> ");
+    let first = if has("zones") { "security zones, then " } else { "" };
+    let last = if has("service") { ", then the whole service everywhere" } else { "" };
+    format!("{first}{order}{last}")
 }
 
 /// One line for each stage; one for each group of its hosts where they do different things.

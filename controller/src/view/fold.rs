@@ -203,7 +203,7 @@ impl View {
         };
         let phase = scope.phase.clone().unwrap_or_default();
         let key = (phase.clone(), finding.platform.clone(), finding.id.clone());
-        let view = FindingView { phase, step: scope.step.clone(), time, finding };
+        let view = FindingView { phase, stage: scope.stage.clone().unwrap_or_default(), step: scope.step.clone(), time, finding };
         match self.index.findings.get(&key).and_then(|at| self.findings.get_mut(*at)) {
             Some(known) => *known = view,
             None => {

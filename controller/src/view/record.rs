@@ -54,6 +54,8 @@ pub struct Alert {
 pub struct FindingView {
     /// The phase it belongs to; empty when the journal does not say.
     pub phase: String,
+    /// The stage that it was found in; empty when the journal does not say.
+    pub stage: String,
     /// The step that it was read from, which holds its barrier up by itself; nothing where a check found it.
     pub step: Option<String>,
     /// When it came.

@@ -72,11 +72,15 @@ impl View {
 
     /// Checks whose barrier is not open are made again; until then nothing is known of what they found.
     fn drop_unjudged_findings(&mut self) {
-        let platforms = &self.platforms;
+        let (platforms, stages) = (&self.platforms, &self.stages);
         self.findings.retain(|known| {
             let platform = platforms.iter().find(|platform| platform.name == known.finding.platform);
-            let phase = platform.and_then(|platform| platform.phases.iter().find(|phase| phase.name.as_str() == known.phase));
-            known.step.is_some() || phase.is_none_or(|phase| phase.state == Progressed::Done)
+            let stages = platform.and_then(|platform| stages.get(platform.stages.clone())).unwrap_or_default();
+            // Where the journal does not name the stage, the whole phase has to be over.
+            let mut its = stages
+                .iter()
+                .filter(|stage| stage.phase_name.as_str() == known.phase && (known.stage.is_empty() || stage.name == known.stage));
+            known.step.is_some() || its.all(|stage| stage.state == Progressed::Done)
         });
         let places = self.findings.iter().enumerate();
         let key = |known: &super::FindingView| (known.phase.clone(), known.finding.platform.clone(), known.finding.id.clone());

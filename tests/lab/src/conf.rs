@@ -107,6 +107,13 @@ pub(crate) fn server_conf(internal_password: &str, tracking_password: &str, data
     </authentication>
     <dnsConfig localDomain="lab.example" nameServers=""/>
   </shared>
+  <securityZone name="public" label="Public Network" allowHTTP="false">
+    <subNetwork name="all" label="All addresses" mask="*"/>
+    <securityZone name="lan" label="Private Network (LAN)" allowHTTP="true" allowEmptyPassword="false">
+      <subNetwork name="lan3" label="Lan 3" mask="10.0.0.0/8"/>
+      <subNetwork name="localhost" label="Localhost" mask="127.0.0.0/8"/>
+    </securityZone>
+  </securityZone>
   <redirection databaseId="{database_id}" trackingPassword="{tracking_password}" defaultCharset="UTF-8"/>
 </serverconf>
 "#

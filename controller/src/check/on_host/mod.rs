@@ -85,7 +85,7 @@ impl Checked<'_> {
             }
             // A plan proves the build by a step of its own, and asks only for the password again.
             Point::Verify if self.reached.readings.asked(&self.layout.pdump()) => findings.push(self.new_version()),
-            Point::Verify => {}
+            Point::Verify | Point::BeforeRestart => {}
         }
         findings
     }
