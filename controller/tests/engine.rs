@@ -9,7 +9,7 @@ use controller::run::state::Bounds;
 use controller::run::{Command, Ended, Engine, Observer, Options};
 use inventory::Topology;
 use proptest::prelude::*;
-use proto::event::{Event, Finding, Kind, Outcome, Status};
+use proto::event::{Conditions, Event, Finding, Kind, Outcome, RunOutcome, Status};
 use proto::message::{Attempt, Granted, Happened, HostEvent, Mode};
 use proto::step::{Action, Limits, Repeat, RunAs, StepId, StepSpec};
 use proto::{FromAgent, ToAgent};
@@ -274,6 +274,7 @@ fn plan(platforms: &[(usize, usize, usize, usize)]) -> Plan {
             PlatformPlan {
                 name: name.clone(),
                 topology: Topology::Standard,
+                rehearsal: false,
                 source: String::new(),
                 target: String::new(),
                 roles: Default::default(),
@@ -291,6 +292,7 @@ struct Setup {
     red: BTreeSet<String>,
     limit: Option<BTreeSet<String>>,
     parallel: (usize, usize),
+    conditions: Conditions,
 }
 
 fn run(setup: &Setup) -> (Ended, Vec<Saw>, Vec<Event>) {
@@ -314,6 +316,7 @@ fn run(setup: &Setup) -> (Ended, Vec<Saw>, Vec<Event>) {
                 limit: setup.limit.clone(),
                 parallel_platforms: setup.parallel.0,
                 parallel_hosts: setup.parallel.1,
+                conditions: setup.conditions.clone(),
             },
             limit_text: None,
             hosts: hosts
@@ -345,6 +348,7 @@ fn run(setup: &Setup) -> (Ended, Vec<Saw>, Vec<Event>) {
                 vec![finding]
             }),
             reader: Box::new(|_, _, _| Vec::new()),
+            clock: controller::run::touch::Clock::default(),
             asker: None,
         };
         let mut seen = Seen::default();
@@ -423,6 +427,7 @@ fn setup() -> impl Strategy<Value = Setup> {
             red: names.iter().zip(red).filter(|(_, r)| *r).map(|(n, _)| n.clone()).collect(),
             limit: None,
             parallel: (platforms, parallel),
+            conditions: Conditions::default(),
         })
     })
 }
@@ -480,6 +485,32 @@ proptest! {
         prop_assert_eq!(ended.exit_code, expected);
         let is_end = matches!(events.last().map(|e| &e.kind), Some(Kind::RunFinished { .. }));
         prop_assert!(is_end);
+    }
+
+    #[test]
+    fn canaries_go_first_and_a_failure_budget_is_kept(mut setup in setup(), budget in 0u32..2) {
+        let canary = setup.plan.platforms[0].name.clone();
+        setup.conditions = Conditions { canaries: vec![canary.clone()], failures: Some(budget), ..Conditions::default() };
+        let (ended, saw, events) = run(&setup);
+        check_order(&setup.plan, &saw);
+        let (mut through, mut bad) = (false, 0);
+        for event in &events {
+            let Some(platform) = &event.scope.platform else { continue };
+            match &event.kind {
+                Kind::PlatformFinished { outcome: RunOutcome::Ok, .. } => through |= *platform == canary,
+                Kind::PlatformFinished { outcome: RunOutcome::Stopped, .. } => bad += 1,
+                Kind::PhaseStarted if event.scope.phase.as_deref() != Some("preflight") => {
+                    let first = event.scope.phase.as_deref() == Some("stop");
+                    prop_assert!(!first || through || *platform == canary, "{} was touched ahead of the canary", platform);
+                    prop_assert!(!first || bad <= budget, "{} was touched after {} platforms had ended badly", platform, bad);
+                }
+                _ => {}
+            }
+        }
+        // Whoever waited in vain is over, untouched, and the run says that it did not do all.
+        let over = events.iter().filter(|event| matches!(event.kind, Kind::PlatformFinished { .. })).count();
+        prop_assert_eq!(over, setup.plan.platforms.len());
+        prop_assert!(through || ended.exit_code != 0);
     }
 
     #[test]

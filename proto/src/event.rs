@@ -125,6 +125,34 @@ pub struct Finding {
     pub overridden: Option<String>,
 }
 
+/// When platforms may be touched, as the operator asked for it. Part of the first event, so that whoever takes the run up again keeps it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Conditions {
+    /// The other platforms wait until these are through their `verify`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub canaries: Vec<String>,
+    /// No further platform is touched once more platforms than this ended badly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failures: Option<u32>,
+    /// `22:00-04:00`, in the workstation's time: a platform is touched only if it is expected to be through before the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<String>,
+    /// How long a platform is expected to take, in seconds, where the operator says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_s: Option<u64>,
+    /// How old, in seconds, a preflight may be when its platform is touched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fresh_s: Option<u64>,
+}
+
+impl Conditions {
+    /// Whether nothing was asked for.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -151,6 +179,9 @@ pub enum Kind {
         /// The run that this one rolls back.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         undoes: Option<String>,
+        /// When platforms may be touched.
+        #[serde(default, skip_serializing_if = "Conditions::is_empty")]
+        conditions: Conditions,
     },
     /// A controller took the run up again. What it knew only in memory is asked for once more; what is open on hosts is attached to.
     RunResumed {
@@ -166,6 +197,17 @@ pub enum Kind {
         /// Plan and journal were rebuilt from the hosts.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         from_hosts: bool,
+        /// When platforms may be touched from here on.
+        #[serde(default, skip_serializing_if = "Conditions::is_empty")]
+        conditions: Conditions,
+        /// Platforms that were not touched and whose checks are old: they are made again.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        again: Vec<String>,
+    },
+    /// Something that concerns the run as a whole, and it goes on: the maintenance window is over.
+    RunAlert {
+        /// What it is and what a person can do.
+        message: String,
     },
     /// A host's lock is this controller's.
     HostClaimed {

@@ -35,6 +35,7 @@ pub(super) const CHECKS: &[(&str, About)] = &[
     ("builds-equal", About::Platform),
     ("same-machine", About::Platform),
     ("backup", About::Platform),
+    ("rehearsal", About::Platform),
     ("internal-password", About::Platform),
     ("internal-password-others", About::Platform),
 ];

@@ -9,6 +9,7 @@ mod database;
 mod facts;
 mod finding;
 mod gather;
+mod history;
 mod layout;
 mod moved;
 mod on_host;
@@ -25,6 +26,7 @@ pub use database::passwords as database_passwords;
 pub use facts::{Fact, Facts, HostFacts, facts_of};
 pub(crate) use finding::fold;
 pub use gather::{DatabasePasswords, Limits, gather, gather_facts, gather_passwords};
+pub use history::{History, Migrated};
 pub use moved::{Change, Ground, How, Moved, StepChange};
 pub use overrides::{OverrideError, Verdict, apply_overrides, holds_up, overridable, verdict};
 pub use queries::{planned_queries, queries};
@@ -60,8 +62,10 @@ impl Point {
 /// Turns what is known of a platform's hosts into findings: one or more for each host, then those about instances and about the
 /// platform as a whole, in inventory order. Pure: the same states give the same findings.
 ///
+/// `history` is what earlier runs say; preflight looks at it.
+///
 /// A host that is not in `hosts` counts as not reached. A host that was not reached has one finding only, `reachable@HOST`.
-pub fn evaluate(platform: &Platform, hosts: &BTreeMap<String, HostState>, when: Point) -> Vec<Finding> {
+pub fn evaluate(platform: &Platform, hosts: &BTreeMap<String, HostState>, when: Point, history: &History) -> Vec<Finding> {
     if when == Point::BeforeRestart {
         return zones::evaluate(platform, hosts);
     }
@@ -76,5 +80,8 @@ pub fn evaluate(platform: &Platform, hosts: &BTreeMap<String, HostState>, when: 
         }
     }
     findings.extend(on_platform::evaluate(platform, hosts, when));
+    if when == Point::Preflight {
+        findings.extend(history.rehearsed(platform));
+    }
     findings
 }

@@ -60,11 +60,12 @@ pub async fn check<H: Hosts>(
 ) -> Result<Outcome, Failure> {
     let key = ProofKey::new().map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
     let states = check::gather(hosts, fleet, selected, Point::Preflight, (&key, databases), Limits::of(fleet)).await;
+    let history = super::history::of(context, fleet);
     let mut findings = Vec::new();
     for platform in fleet.platforms.iter().filter(|platform| platform.hosts.iter().any(|host| selected.contains(&host.name))) {
         let whole = platform.hosts.iter().all(|host| selected.contains(&host.name));
         let told = |finding: &Finding| finding.host.as_ref().map_or(whole, |host| selected.contains(host));
-        findings.extend(check::evaluate(platform, &states, Point::Preflight).into_iter().filter(told));
+        findings.extend(check::evaluate(platform, &states, Point::Preflight, &history).into_iter().filter(told));
     }
     // Fingerprints are in there.
     drop(states);

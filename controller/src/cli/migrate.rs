@@ -1,5 +1,6 @@
 //! `caravan migrate`: the whole job.
 
+use super::conditions::ConditionArgs;
 use super::saved;
 use super::site::{Site, select, width};
 use super::start::{self, Drive, RunArgs};
@@ -11,6 +12,7 @@ use crate::run::state::Bounds;
 use crate::run::store::Store;
 use crate::view::text::count;
 use inventory::Fleet;
+use proto::event::Conditions;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -26,6 +28,8 @@ pub struct MigrateArgs {
     /// order holds over the whole platform.
     #[arg(long, value_name = "SELECTOR")]
     limit: Option<String>,
+    #[command(flatten)]
+    conditions: ConditionArgs,
     #[command(flatten)]
     with: RunArgs,
     /// Start without asking. Answers the start question and nothing else.
@@ -47,6 +51,7 @@ pub async fn run(context: &Context, args: &MigrateArgs) -> Result<Exit, Failure>
         None => build_plan(fleet)?,
     };
     start::check_ids(&plan, fleet, &args.with)?;
+    let conditions = args.conditions.over(Conditions::default(), &platforms)?;
     // Asked for before anything starts, so that nobody has to be awake for a prompt in the middle of the run.
     let hosts = start::host_options(fleet, &plan, &platforms, &site.secrets).await?;
     if !args.yes {
@@ -61,7 +66,13 @@ pub async fn run(context: &Context, args: &MigrateArgs) -> Result<Exit, Failure>
         journal,
         left: None,
         hosts,
-        bounds: Bounds { platforms, limit, parallel_platforms: fleet.parallel.platforms, parallel_hosts: fleet.parallel.hosts },
+        bounds: Bounds {
+            platforms,
+            limit,
+            parallel_platforms: fleet.parallel.platforms,
+            parallel_hosts: fleet.parallel.hosts,
+            conditions,
+        },
         limit_text: args.limit.clone(),
         overridden: BTreeMap::new(),
         claim: start::claim(context, &args.with, None)?,
@@ -83,7 +94,8 @@ fn ask_to_start(context: &Context, plan: &Plan, platforms: &BTreeSet<String>) ->
         platforms: plan.platforms.iter().filter(|platform| platforms.contains(&platform.name)).cloned().collect(),
         ..plan.clone()
     };
-    say!("{}", plan::render(&shown, context.color.1, width()));
+    let expected = super::history::read(context).expected(&shown);
+    say!("{}", plan::render_expecting(&shown, &expected, context.color.1, width()));
     let hosts: BTreeSet<&str> = start::steps(&shown).map(|step| step.host.as_str()).collect();
     start::ask(&format!("Migrate {} with {}? Type yes: ", count(shown.platforms.len(), "platform"), count(hosts.len(), "host")))
 }

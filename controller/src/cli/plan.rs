@@ -48,7 +48,10 @@ pub async fn run(context: &Context, args: &PlanArgs) -> Result<Exit, Failure> {
 /// A whole plan as text or JSON.
 fn whole(context: &Context, plan: &Plan, width: usize) -> Result<String, Failure> {
     match context.format {
-        Format::Text => Ok(plan::render(plan, context.color.0, width)),
+        Format::Text => {
+            let expected = super::history::read(context).expected(plan);
+            Ok(plan::render_expecting(plan, &expected, context.color.0, width))
+        }
         Format::Json => json(plan),
     }
 }

@@ -1,5 +1,6 @@
 //! `caravan resume`: takes a run up where a controller left it.
 
+use super::conditions::ConditionArgs;
 use super::from_hosts;
 use super::pick;
 use super::site::Site;
@@ -28,6 +29,8 @@ pub struct ResumeArgs {
     #[arg(long)]
     from_hosts: bool,
     #[command(flatten)]
+    conditions: ConditionArgs,
+    #[command(flatten)]
     with: RunArgs,
 }
 
@@ -46,7 +49,7 @@ pub async fn run(context: &Context, args: &ResumeArgs) -> Result<Exit, Failure> 
         return Ok(Exit::Ok);
     }
     start::check_ids(&left.plan, &site.fleet, &args.with)?;
-    left.drive(context, &site, "resume", &args.with, None).await
+    left.drive(context, &site, "resume", &args.with, &args.conditions, None).await
 }
 
 /// Ends a run for good: takes back what has not begun, waits for what runs, and releases the locks of its hosts.
@@ -60,7 +63,7 @@ pub(super) async fn abort(context: &Context, run: Option<&str>, reason: &str) ->
     if let Some(done) = left.over(context)? {
         return Err(Failure::new(Exit::Usage, format!("error: {done}")));
     }
-    match left.drive(context, &site, "abort", &RunArgs::default(), Some(reason.to_owned())).await? {
+    match left.drive(context, &site, "abort", &RunArgs::default(), &ConditionArgs::default(), Some(reason.to_owned())).await? {
         Exit::Failed => Ok(Exit::Ok),
         other => Ok(other),
     }
@@ -161,6 +164,7 @@ impl Left {
         site: &Site,
         command: &'static str,
         args: &RunArgs,
+        conditions: &ConditionArgs,
         abort: Option<String>,
     ) -> Result<Exit, Failure> {
         let Self { dir, plan, journal, chain, from_hosts, claim } = self;
@@ -176,6 +180,7 @@ impl Left {
             );
             return Err(Failure::new(Exit::Usage, text));
         }
+        bounds.conditions = conditions.over(std::mem::take(&mut bounds.conditions), &bounds.platforms)?;
         known_hosts(&plan, fleet, &bounds)?;
         same_host_state(&plan, fleet)?;
         let hosts = start::host_options(fleet, &plan, &bounds.platforms, &site.secrets).await?;

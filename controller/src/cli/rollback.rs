@@ -65,6 +65,7 @@ pub async fn run(context: &Context, args: &RollbackArgs) -> Result<Exit, Failure
             limit: None,
             parallel_platforms: fleet.parallel.platforms,
             parallel_hosts: fleet.parallel.hosts,
+            conditions: Default::default(),
         },
         limit_text: None,
         overridden: BTreeMap::new(),

@@ -99,6 +99,8 @@ pub(super) async fn drive(context: &Context, site: &Site, args: &RunArgs, drive:
     let Drive { command, dir, plan, journal, left, hosts, bounds, limit_text, overridden, claim, abort } = drive;
     let Site { fleet, hosts: ssh, .. } = site;
     let overrides = overridden.into_iter().chain(args.overrides.iter().cloned()).collect();
+    let clock = super::conditions::clock(context, &plan, &bounds.conditions)?;
+    let history = super::history::of(context, fleet);
     let mut screen = Screen::new(context, &plan);
     let options = Options {
         command: command.to_owned(),
@@ -113,7 +115,8 @@ pub(super) async fn drive(context: &Context, site: &Site, args: &RunArgs, drive:
         accepted: args.accept_unproven.iter().cloned().collect(),
         patience: Duration::from_secs(args.patience),
         abort,
-        judge: judge(fleet, overrides),
+        clock,
+        judge: judge(fleet, overrides, history),
         reader: Box::new(read_output),
         asker: asker(context, &screen),
     };
@@ -257,12 +260,12 @@ async fn database_password(platform: &inventory::Platform, name: &str, secrets: 
 }
 
 /// Evaluates what the hosts answered, with the operator's overrides.
-fn judge(fleet: &Fleet, overrides: BTreeMap<String, String>) -> Box<Judge> {
+fn judge(fleet: &Fleet, overrides: BTreeMap<String, String>, history: check::History) -> Box<Judge> {
     let fleet = fleet.clone();
     Box::new(move |name, phase, readings| {
         let Some(platform) = fleet.platforms.iter().find(|platform| platform.name == name) else { return Vec::new() };
         let states = readings.iter().map(|(host, reading)| (host.clone(), host_state(reading))).collect();
-        let findings = check::evaluate(platform, &states, Point::of(phase));
+        let findings = check::evaluate(platform, &states, Point::of(phase), &history);
         let own: BTreeMap<_, _> = overrides
             .iter()
             .filter(|(id, _)| findings.iter().any(|f| f.id == **id))

@@ -27,8 +27,9 @@ pub use explain::{UnknownStep, explain, select};
 pub use files::FileCheck;
 pub(crate) use hash::digest;
 pub use model::*;
-pub use render::render;
+pub use render::{Expected, render, render_expecting};
 pub use template::TemplateError;
+pub(crate) use text::words;
 pub(crate) use values::pgpass;
 
 use expand::{ASKING, Expansion};
@@ -126,6 +127,7 @@ fn plan_platform(
     let plan = PlatformPlan {
         name: platform.name.clone(),
         topology: platform.topology,
+        rehearsal: platform.rehearsal,
         source: format!("v{}{build}", lead.source.version.as_str()),
         target: format!("v{} ({})", lead.target.version, lead.target.build),
         roles: platform

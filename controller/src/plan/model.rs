@@ -41,6 +41,9 @@ pub struct PlatformPlan {
     pub name: String,
     /// Its topology.
     pub topology: inventory::Topology,
+    /// A test platform, migrated to learn from.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rehearsal: bool,
     /// What is installed now, for people: `v6.1 (8989)`.
     pub source: String,
     /// What will be installed, for people: `v7.4.1 (9383)`.

@@ -2,8 +2,10 @@
 
 use super::fold;
 use super::model::{Phase, PhasePlan, Plan, PlannedStep, PlatformPlan, Reversibility, StagePlan};
-use super::text::{FIRM, Paint, columns, hang, pad};
+use super::text::{FIRM, Paint, columns, hang, pad, words};
 use proto::Action;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Columns of a phase's number and name.
 const PHASE: usize = 16;
@@ -12,12 +14,21 @@ const HOSTS: usize = 24;
 /// Marks what only a backup brings back.
 const ONE_WAY: &str = "◆";
 
+/// How long platforms are expected to take, and where that is known from.
+pub type Expected = BTreeMap<String, (Duration, String)>;
+
 /// A plan as text for a terminal of `width` columns.
 pub fn render(plan: &Plan, color: bool, width: usize) -> String {
+    render_expecting(plan, &Expected::new(), color, width)
+}
+
+/// As [`render`], with what is expected of its platforms.
+pub fn render_expecting(plan: &Plan, expected: &Expected, color: bool, width: usize) -> String {
     let paint = Paint(color);
     let mut out = String::new();
     for platform in &plan.platforms {
-        out.push_str(&render_platform(platform, paint, width));
+        let expected = expected.get(&platform.name).map(|(takes, from)| format!("expected {} ({from})", words(*takes)));
+        out.push_str(&render_platform(platform, expected, paint, width));
         out.push('\n');
     }
     for warning in &plan.warnings {
@@ -43,9 +54,12 @@ fn details(plan: &Plan) -> String {
     plan.platforms.iter().find_map(staged).unwrap_or_default()
 }
 
-fn render_platform(platform: &PlatformPlan, paint: Paint, width: usize) -> String {
+fn render_platform(platform: &PlatformPlan, expected: Option<String>, paint: Paint, width: usize) -> String {
     let roles: Vec<String> = platform.roles.iter().map(|(role, hosts)| format!("{hosts} {role}")).collect();
-    let about = format!("· {} · {} -> {} · {}", platform.topology, platform.source, platform.target, roles.join(", "));
+    let mut about = format!("· {} · {} -> {} · {}", platform.topology, platform.source, platform.target, roles.join(", "));
+    for more in platform.rehearsal.then(|| "rehearsal".to_owned()).into_iter().chain(expected) {
+        about = format!("{about} · {more}");
+    }
     let mut out = hang(&format!("{} ", paint.bold(&platform.name)), columns(&platform.name) + 1, &about, width);
     out.push('\n');
     for (index, phase) in platform.phases.iter().enumerate() {

@@ -68,3 +68,12 @@ pub(super) fn hang(head: &str, head_columns: usize, text: &str, width: usize) ->
     }
     out
 }
+
+/// `1 h 52 min`, `40 s`.
+pub(crate) fn words(time: std::time::Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..3600 => format!("{} min", seconds.div_ceil(60)),
+        seconds => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}

@@ -110,6 +110,7 @@ impl Narrator {
                 scope.host.as_deref().map_or_else(Vec::new, |host| self.away(view, host))
             }
             Kind::HostReattached => scope.host.as_deref().map(|host| Say::Note(format!("{host} is back"))).into_iter().collect(),
+            Kind::RunAlert { .. } => view.alerts.last().map(|(_, message)| Say::Error(message.clone())).into_iter().collect(),
             Kind::RunPaused { .. } => {
                 view.pauses.last().map(|(_, reason)| Say::Note(format!("run paused: {reason}"))).into_iter().collect()
             }

@@ -57,6 +57,7 @@ pub fn json(view: &View, record: &Record) -> Value {
             "locked": known.locked,
         })).collect::<Vec<_>>(),
         "claims": view.claims.iter().map(|known| json!({ "host": known.host, "time": time(known.time), "token": known.token })).collect::<Vec<_>>(),
+        "alerts": view.alerts.iter().map(|(at, message)| json!({ "time": time(*at), "message": message })).collect::<Vec<_>>(),
         "pauses": view.pauses.iter().map(|(at, reason)| json!({ "time": time(*at), "reason": reason })).collect::<Vec<_>>(),
         "journal": { "events": run.events, "chain": chain },
     })

@@ -250,6 +250,9 @@ fn persons(out: &mut String, view: &View) {
             None => rows.push((gate.since, vec!["gate WAITS".to_owned(), about, String::new(), String::new()])),
         }
     }
+    for (time, message) in &view.alerts {
+        rows.push((*time, vec!["noticed".to_owned(), "the run".to_owned(), "caravan".to_owned(), message.clone()]));
+    }
     for (time, reason) in &view.pauses {
         let drove = view.lives.iter().rev().find(|life| life.from <= *time).map_or("", |life| life.operator.as_str());
         rows.push((*time, vec!["pause".to_owned(), "the run".to_owned(), drove.to_owned(), reason.clone()]));

@@ -26,6 +26,9 @@ use tokio::time::Instant;
 /// How long hosts may take to end their supervisors and to release their locks.
 const PARTING: Duration = Duration::from_secs(10);
 
+/// What is said when the maintenance window ends in the middle of a platform. Nothing is left down by itself: a person decides.
+const WINDOW_OVER: &str = "the maintenance window is over, and platforms are not through: the run goes on. `caravan pause` stops it behind what runs, and `caravan rollback` goes back";
+
 /// Carries a plan out.
 pub struct Engine<'o, H> {
     plan: Arc<Plan>,
@@ -170,6 +173,7 @@ impl<'o, H: Hosts> Engine<'o, H> {
         self.begin().await?;
         let mut commands_open = true;
         loop {
+            let next = self.look_at_the_clock();
             self.decide().await?;
             if self.state.at_rest() {
                 break;
@@ -190,9 +194,25 @@ impl<'o, H: Hosts> Engine<'o, H> {
                     }
                     self.take_reports(batch).await?;
                 }
+                () = tokio::time::sleep(next.map_or(Duration::MAX, |(wait, _)| wait)), if next.is_some() => {
+                    if next.is_some_and(|(_, is_end)| is_end) && self.state.any_touched() {
+                        self.commit(vec![Draft::new(Scope::default(), Kind::RunAlert { message: WINDOW_OVER.to_owned() })]).await?;
+                    }
+                }
             }
         }
         self.finish().await
+    }
+
+    /// Tells the state what the clock says about platforms that are about to be touched; answers when to look again, and whether the
+    /// window closes then.
+    fn look_at_the_clock(&mut self) -> Option<(Duration, bool)> {
+        let (clock, now) = (&self.options.clock, jiff::Timestamp::now());
+        let held = |(number, name, checked): (usize, &str, _)| Some((number, clock.hold(name, checked, now)?));
+        let holds = self.state.untouched().into_iter().filter_map(held).collect();
+        let next = clock.next(now);
+        self.state.set_holds(holds);
+        next
     }
 
     async fn begin(&mut self) -> Result<(), EngineError> {
@@ -210,13 +230,17 @@ impl<'o, H: Hosts> Engine<'o, H> {
                     platforms: bounds.platforms.iter().cloned().collect(),
                     limit_hosts: bounds.limit.as_ref().map(|hosts| hosts.iter().cloned().collect()),
                     undoes: self.options.claim.succeeds.clone(),
+                    conditions: bounds.conditions.clone(),
                 };
                 let take_over = self.take_over();
                 return self.commit([Draft::new(Scope::default(), started)].into_iter().chain(take_over).collect()).await;
             }
             First::Resumed { cut_bytes, from_hosts } => (cut_bytes, from_hosts),
         };
-        let resumed = Kind::RunResumed { command, operator: operator.clone(), version, cut_bytes, from_hosts };
+        let conditions = self.options.bounds.conditions.clone();
+        let fresh = conditions.fresh_s.map(Duration::from_secs);
+        let again = self.state.stale(fresh, jiff::Timestamp::now());
+        let resumed = Kind::RunResumed { command, operator: operator.clone(), version, cut_bytes, from_hosts, conditions, again };
         let take_over = self.take_over();
         self.commit([Draft::new(Scope::default(), resumed)].into_iter().chain(take_over).collect()).await?;
         if let Some(reason) = self.options.abort.clone() {

@@ -2,6 +2,7 @@
 
 use super::stage::{Executor, StepStatus, executor};
 use super::state::{PlatformState, RunState};
+use crate::plan::Phase;
 use proto::StepId;
 use proto::event::{Event, Kind, Outcome, RunOutcome};
 
@@ -20,7 +21,7 @@ impl RunState {
             }
         }
         match &event.kind {
-            Kind::RunResumed { .. } => self.reopen(),
+            Kind::RunResumed { again, .. } => self.reopen(again),
             // Whoever ends a run parts from its hosts first.
             Kind::RunFinished { .. } => self.attended.clear(),
             Kind::Decision { decision, about, reason, .. } => self.apply_decision(decision, about, reason),
@@ -34,7 +35,7 @@ impl RunState {
             self.apply_to_step(platform, step, event);
         }
         let Some(platform) = scope.platform.as_ref().and_then(|name| self.names.get(name)) else { return };
-        self.platforms[*platform].apply(&event.kind);
+        self.platforms[*platform].apply(event);
     }
 
     fn apply_to_host(&mut self, host: &str, kind: &Kind) {
@@ -163,7 +164,7 @@ impl RunState {
 
     /// A controller took the run up again. What was known in memory alone is not known any more: where hosts are, whose their locks are,
     /// what was read from them, what people were asked. What hosts have is open until they say what became of it.
-    fn reopen(&mut self) {
+    fn reopen(&mut self, again: &[String]) {
         self.away.clear();
         self.unreachable.clear();
         self.locked = false;
@@ -188,6 +189,13 @@ impl RunState {
             // Hosts that dropped out of a tolerant stage have another chance in it.
             if let Some(unfinished) = platform.stages[..platform.at].iter().position(|stage| stage.tolerant && stage.left() > 0) {
                 platform.at = unfinished;
+            }
+            // Its checks are too old to touch anything on them.
+            if again.contains(&platform.name)
+                && let Some(checks) = platform.stages.iter().position(|stage| stage.judged && stage.phase == Phase::Preflight)
+            {
+                platform.at = platform.at.min(checks);
+                platform.checked = None;
             }
             let judged = platform.stages.get(platform.at).is_some_and(|stage| stage.judged);
             for step in 0..self.platforms[number].steps.len() {
@@ -229,8 +237,8 @@ impl RunState {
 }
 
 impl PlatformState {
-    fn apply(&mut self, kind: &Kind) {
-        match kind {
+    fn apply(&mut self, event: &Event) {
+        match &event.kind {
             Kind::StageStarted => {
                 if let Some(stage) = self.stages.get_mut(self.at) {
                     stage.entered = true;
@@ -242,8 +250,12 @@ impl PlatformState {
                 self.findings.push(finding.clone());
             }
             Kind::StageFinished => {
-                if let Some(stage) = self.stages.get(self.at).filter(|stage| stage.tolerant) {
+                let stage = self.stages.get(self.at);
+                if let Some(stage) = stage.filter(|stage| stage.tolerant) {
                     self.dropped.extend(stage.hosts_left().cloned());
+                }
+                if stage.is_some_and(|stage| stage.judged && stage.phase == Phase::Preflight) {
+                    self.checked = event.time.parse().ok();
                 }
                 self.at += 1;
             }

@@ -20,6 +20,7 @@ mod reports;
 mod stage;
 pub mod state;
 pub mod store;
+pub mod touch;
 
 pub use engine::Engine;
 pub use options::{Command, Ended, EngineError, HostReading, Observer, Options, Signal};

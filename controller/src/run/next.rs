@@ -2,6 +2,7 @@
 
 use super::stage::{Room, StepStatus, Terms};
 use super::state::{Decision, PlatformState, RunState};
+use super::touch::Hold;
 use crate::plan::Phase;
 use proto::event::{Outcome, RunOutcome};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,8 +35,14 @@ impl RunState {
                 self.decide_abort(platform, &mut decisions);
             } else if stage.entered {
                 self.decide_in_stage(platform, &mut room, &mut decisions);
-            } else if !self.paused && room.admits(state.is_about_to_be_touched()) {
-                decisions.push(Decision::Enter { platform, phase_begins: stage.phase_begins });
+            } else if !self.paused {
+                let touch = state.is_about_to_be_touched();
+                match (touch && room.preflight_over).then(|| self.hold(platform)).flatten() {
+                    Some(Hold::End(outcome, message)) => decisions.push(Decision::End { platform, outcome, message }),
+                    Some(Hold::Wait) => {}
+                    None if room.admits(touch) => decisions.push(Decision::Enter { platform, phase_begins: stage.phase_begins }),
+                    None => {}
+                }
             }
         }
         decisions
@@ -254,12 +261,12 @@ impl PlatformState {
     }
 
     /// Whether the stage it has not entered yet is the first one after preflight.
-    fn is_about_to_be_touched(&self) -> bool {
+    pub(super) fn is_about_to_be_touched(&self) -> bool {
         !self.is_in_preflight() && self.at.checked_sub(1).is_none_or(|before| self.phase_at(before) == Some(Phase::Preflight))
     }
 
     /// Whether it left preflight and is not over.
-    fn is_touched(&self) -> bool {
+    pub(super) fn is_touched(&self) -> bool {
         self.end.is_none() && self.has_been_touched()
     }
 

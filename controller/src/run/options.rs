@@ -2,6 +2,7 @@
 
 use super::journal::JournalError;
 use super::state::Bounds;
+use super::touch::Clock;
 use crate::hosts::{AgentHello, OpenError};
 use crate::plan::{Phase, PlannedStep};
 use proto::event::{Finding, RunOutcome};
@@ -162,6 +163,8 @@ pub struct Options {
     pub accepted: BTreeMap<String, String>,
     /// How long a host may stay away while its steps are open.
     pub patience: Duration,
+    /// What the clock has to say about touching platforms.
+    pub clock: Clock,
     /// The run is only taken up to be ended for good, for this reason.
     pub abort: Option<String>,
     /// Evaluates readings.

@@ -6,8 +6,10 @@
 //! that was not granted yet.
 
 use super::stage::{Executor, Queue, Stage, StepState, StepStatus, Wave, executor};
+use super::touch::Hold;
 use crate::plan::{Phase, Plan, PlannedStep};
-use proto::event::{Event, Finding, Kind, Outcome, RunOutcome, Status};
+use jiff::Timestamp;
+use proto::event::{Conditions, Event, Finding, Kind, Outcome, RunOutcome, Status};
 use proto::step::Repeat;
 use proto::{Action, StepId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -24,6 +26,8 @@ pub struct Bounds {
     pub parallel_platforms: usize,
     /// How many hosts may work at once.
     pub parallel_hosts: usize,
+    /// When platforms may be touched.
+    pub conditions: Conditions,
 }
 
 impl Bounds {
@@ -37,7 +41,18 @@ impl Bounds {
         let (platforms, limit) = started.map(|(platforms, limit)| (platforms.clone(), limit.clone())).unwrap_or_default();
         let all = || plan.platforms.iter().map(|platform| platform.name.clone()).collect();
         let platforms = if platforms.is_empty() { all() } else { platforms.into_iter().collect() };
-        Self { platforms, limit: limit.map(|hosts| hosts.into_iter().collect()), parallel_platforms, parallel_hosts }
+        // Whoever took the run up last had the last word.
+        let conditions = events.iter().rev().find_map(|event| match &event.kind {
+            Kind::RunStarted { conditions, .. } | Kind::RunResumed { conditions, .. } => Some(conditions.clone()),
+            _ => None,
+        });
+        Self {
+            platforms,
+            limit: limit.map(|hosts| hosts.into_iter().collect()),
+            parallel_platforms,
+            parallel_hosts,
+            conditions: conditions.unwrap_or_default(),
+        }
     }
 }
 
@@ -127,6 +142,8 @@ pub(super) struct PlatformState {
     pub(super) steps: Vec<StepState>,
     pub(super) end: Option<RunOutcome>,
     pub(super) findings: Vec<Finding>,
+    /// When its preflight was judged and nothing held it up.
+    pub(super) checked: Option<Timestamp>,
     /// Answers of people are awaited for this many gates (not journaled: a question does not outlive its terminal).
     pub(super) asking: usize,
     /// The hosts that have steps for an agent. Their locks are this run's before any of them is granted something.
@@ -166,6 +183,8 @@ pub struct RunState {
     pub(super) begun: HashMap<String, u64>,
     /// Findings that were overridden, with the reason.
     pub(super) overridden: BTreeMap<String, String>,
+    /// What the clock says about platforms that are about to be touched. Told before each decision, and in no record.
+    pub(super) holds: BTreeMap<usize, Hold>,
 }
 
 impl RunState {
@@ -184,6 +203,7 @@ impl RunState {
                 // A platform that takes no part is over before it begins; nothing is journaled for it.
                 end: (!bounds.platforms.contains(&platform.name)).then_some(RunOutcome::Ok),
                 findings: Vec::new(),
+                checked: None,
                 asking: 0,
                 agents: BTreeSet::new(),
                 claimed: BTreeSet::new(),
@@ -257,6 +277,7 @@ impl RunState {
             index,
             away: BTreeSet::new(),
             unreachable: BTreeSet::new(),
+            holds: BTreeMap::new(),
             locked: false,
             paused: false,
             aborted: false,

@@ -21,6 +21,7 @@ impl View {
             gates: Vec::new(),
             decisions: Vec::new(),
             interruptions: Vec::new(),
+            alerts: Vec::new(),
             pauses: Vec::new(),
             lives: Vec::new(),
             claims: Vec::new(),

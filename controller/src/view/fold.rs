@@ -76,6 +76,7 @@ impl View {
                 }
                 self.host_back(&event.scope, time);
             }
+            Kind::RunAlert { message } => self.alerts.push((time, sanitize(message).into_owned())),
             Kind::RunPaused { reason } => {
                 self.pauses.push((time, sanitize(reason).into_owned()));
                 self.leave(time);

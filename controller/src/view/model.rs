@@ -33,6 +33,8 @@ pub struct View {
     pub decisions: Vec<DecisionView>,
     /// When hosts were out of reach.
     pub interruptions: Vec<Interruption>,
+    /// What concerned the run as a whole while it went on (the end of its maintenance window).
+    pub alerts: Vec<(Option<Timestamp>, String)>,
     /// When and why the run was paused.
     pub pauses: Vec<(Option<Timestamp>, String)>,
     /// The controllers that drove the run, one after the other. Time between two of them counts as nobody's work.

@@ -4,6 +4,7 @@ use super::model::*;
 use super::record::Life;
 use super::steps::keep_attempt;
 use super::text::sanitize;
+use crate::plan::Phase;
 use jiff::{SignedDuration, Timestamp};
 use proto::Kind;
 use proto::event::RunOutcome;
@@ -39,7 +40,7 @@ impl View {
     /// A controller took the run up again. What was known in memory alone is not known any more: where hosts are, whose their locks
     /// are, what was read from them. What hosts have is open until they say what became of it.
     pub(super) fn resume(&mut self, time: Option<Timestamp>, kind: &Kind) {
-        let Kind::RunResumed { command, operator, version, cut_bytes, from_hosts } = kind else { return };
+        let Kind::RunResumed { command, operator, version, cut_bytes, from_hosts, again, .. } = kind else { return };
         let clean = |text: &String| sanitize(text).into_owned();
         self.is_under_way();
         self.lives.push(Life {
@@ -61,7 +62,7 @@ impl View {
             self.recount_host(&host);
         }
         self.drop_unjudged_findings();
-        (0..self.platforms.len()).for_each(|at| self.reopen(at));
+        (0..self.platforms.len()).for_each(|at| self.reopen(at, again));
     }
 
     fn is_under_way(&mut self) {
@@ -88,16 +89,21 @@ impl View {
     }
 
     /// A platform that did not end well goes on where it stopped.
-    fn reopen(&mut self, at: usize) {
+    fn reopen(&mut self, at: usize, again: &[String]) {
         let Some(platform) = self.platforms.get_mut(at).filter(|platform| platform.outcome != Some(RunOutcome::Ok)) else { return };
         platform.outcome = None;
         platform.ended = None;
         platform.message.clear();
         // Hosts that dropped out of a tolerant stage have another chance in it.
         let dropped = std::mem::take(&mut platform.dropped);
-        let range = platform.stages.clone();
+        let (range, old) = (platform.stages.clone(), again.contains(&platform.name));
+        let steps = &self.steps;
+        let checks = |steps_of: &std::ops::Range<usize>| {
+            steps.get(steps_of.clone()).is_some_and(|steps| steps.iter().any(|step| step.action == "inspect"))
+        };
         for stage in self.stages.get_mut(range.clone()).unwrap_or_default() {
-            let again = stage.tolerant && stage.state == Progressed::Done && !stage.settled();
+            let old = old && stage.phase_name == Phase::Preflight && checks(&stage.steps);
+            let again = stage.state == Progressed::Done && ((stage.tolerant && !stage.settled()) || old);
             if stage.state == Progressed::Stopped || again {
                 stage.state = Progressed::Running;
                 stage.ended = None;

@@ -154,7 +154,7 @@ async fn the_agent_answers_what_the_checks_ask() {
             assert!(matches!(error, proto::inspect::ReadError::Missing(_)), "{query:?}: {error}");
         }
     }
-    let findings = evaluate(&platform, &states, Point::Preflight);
+    let findings = evaluate(&platform, &states, Point::Preflight, &sim::rehearsed());
     for id in [
         "version@solo1",
         "running@solo1",
@@ -187,7 +187,7 @@ async fn what_is_missing_there_is_seen_as_missing() {
         "<serverconf><shared><authentication><xtk internalPassword=''/></authentication></shared></serverconf>",
     )
     .unwrap();
-    let findings = evaluate(&platform, &ask(&dir, &platform, Point::Preflight).await, Point::Preflight);
+    let findings = evaluate(&platform, &ask(&dir, &platform, Point::Preflight).await, Point::Preflight, &sim::rehearsed());
     for (id, expected) in [
         ("back-tree-absent@solo1", Status::Failure),
         ("instance-config@solo1", Status::Failure),
@@ -198,7 +198,7 @@ async fn what_is_missing_there_is_seen_as_missing() {
         assert_eq!(status, expected, "{text}");
     }
     fs::remove_dir_all(home.join("nl6")).unwrap();
-    let findings = evaluate(&platform, &ask(&dir, &platform, Point::Preflight).await, Point::Preflight);
+    let findings = evaluate(&platform, &ask(&dir, &platform, Point::Preflight).await, Point::Preflight, &sim::rehearsed());
     for (id, expected) in [
         ("version@solo1", Status::Failure),
         ("instance-config@solo1", Status::Failure),
@@ -215,6 +215,6 @@ async fn the_new_build_is_proven_where_it_is_installed() {
     let dir = TempDir::new().unwrap();
     let platform = installation(&dir);
     fs::write(dir.path().join("neolane/nl6/env.sh"), format!("BUILD={NEW}; export BUILD\n")).unwrap();
-    let findings = evaluate(&platform, &ask(&dir, &platform, Point::Verify).await, Point::Verify);
+    let findings = evaluate(&platform, &ask(&dir, &platform, Point::Verify).await, Point::Verify, &sim::rehearsed());
     assert!(findings.iter().all(|finding| finding.status == Status::Ok), "{findings:#?}");
 }

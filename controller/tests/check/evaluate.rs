@@ -2,7 +2,7 @@
 
 use crate::sim::*;
 use controller::check::{
-    HostState, Point, Reached, Readings, Verdict, apply_overrides, evaluate, holds_up, overridable, queries, verdict,
+    History, HostState, Point, Reached, Readings, Verdict, apply_overrides, evaluate, holds_up, overridable, queries, verdict,
 };
 use inventory::*;
 use proto::event::{Finding, Status};
@@ -11,7 +11,7 @@ use proto::step::PackageManager;
 use std::collections::{BTreeMap, BTreeSet};
 
 fn findings(platform: &Platform, sim: Sim, when: Point) -> Vec<Finding> {
-    evaluate(platform, &sim.gather(when), when)
+    evaluate(platform, &sim.gather(when), when, &rehearsed())
 }
 
 /// The findings of emea with one thing changed.
@@ -500,7 +500,7 @@ fn an_unreachable_host_is_the_only_thing_that_is_wrong_with_it() {
     });
     assert_eq!(verdict(&all), Verdict::Failed);
     // Nothing is known of a host that was not asked: it never counts as well.
-    let all = evaluate(&emea(), &BTreeMap::<String, HostState>::new(), Point::Preflight);
+    let all = evaluate(&emea(), &BTreeMap::<String, HostState>::new(), Point::Preflight, &rehearsed());
     assert!(all.iter().filter(|finding| finding.check == "reachable").all(|finding| finding.status == Status::Failure));
     assert_eq!(verdict(&all), Verdict::Unreachable);
 }
@@ -573,7 +573,7 @@ fn only_what_was_asked_after_the_migration_is_judged() {
         HostState::Reached(Box::new(Reached { readings, ..reached.clone() }))
     };
     let states = states.iter().filter(|(name, _)| *name != "db1").map(|(name, state)| (name.clone(), password(state))).collect();
-    let all = evaluate(&platform, &states, Point::Verify);
+    let all = evaluate(&platform, &states, Point::Verify, &rehearsed());
     assert!(all.iter().all(|finding| finding.status == Status::Ok), "{all:#?}");
     let checks: BTreeSet<&str> = all.iter().map(|finding| finding.check.as_str()).collect();
     assert_eq!(Vec::from_iter(checks), ["internal-password", "internal-password-others", "reachable"]);
@@ -617,4 +617,67 @@ fn overrides_that_cannot_be_accepted_are_all_named() {
     insta::assert_snapshot!(texts.join("\n"));
     // The host was not reached, so that nothing is known of its disk: no reason to refuse the override of tonight's command.
     assert!(apply_overrides(all, &overrides(&[("disk@trk02", "grown tonight")])).is_ok());
+}
+
+#[test]
+fn a_migration_that_was_not_rehearsed_is_told_apart_from_one_of_which_nobody_knows() {
+    let judged = |history: History| {
+        let states = Sim::new(&[emea()]).gather(Point::Preflight);
+        evaluate(&emea(), &states, Point::Preflight, &history)
+    };
+    alone(&judged(rehearsed()), "rehearsal@emea", Status::Ok, "rehearsed on a test platform");
+    alone(&judged(History::default()), "rehearsal@emea", Status::Warning, "no rehearsal of v6.1 to v7.4.1 (9383)");
+    let waiting = History { rehearsals: vec!["dev".to_owned()], ..History::default() };
+    alone(&judged(waiting), "rehearsal@emea", Status::Failure, "dev has not been migrated");
+    let damaged = History { unreadable: vec!["2026-11-14-k3".to_owned()], ..History::default() };
+    alone(&judged(damaged), "rehearsal@emea", Status::Unknown, "is not known");
+    // Another version's rehearsal, another build's and a production platform's run prove nothing.
+    let mut other = rehearsed();
+    other.migrated.retain(|known| known.source == "v6.02");
+    alone(&judged(other), "rehearsal@emea", Status::Warning, "no rehearsal");
+    let mut older = rehearsed();
+    older.migrated.iter_mut().for_each(|known| known.target = "v7.4.1 (9300)".to_owned());
+    alone(&judged(older), "rehearsal@emea", Status::Warning, "no rehearsal");
+    let mut real = rehearsed();
+    real.migrated.iter_mut().for_each(|known| known.rehearsal = false);
+    alone(&judged(real), "rehearsal@emea", Status::Warning, "no rehearsal");
+}
+
+#[test]
+fn nobody_is_let_in_by_a_file_without_security_zones() {
+    let zones = |masks: &[&str], open: &str| {
+        let platform = emea();
+        let mut sim = Sim::new(std::slice::from_ref(&platform));
+        for query in queries(&platform, &platform.hosts[0], Point::BeforeRestart) {
+            let Query::Xml { file, attribute, element } = &query else { panic!("{query:?}") };
+            let deepest = element.matches("/*").count() == 1;
+            let values: &[&str] = if attribute == "mask" { masks } else { &[open] };
+            let value = |value: &&str| XmlValue { file: file.clone(), value: Some((*value).to_owned()) };
+            let found = if deepest { values.iter().map(value).collect() } else { Vec::new() };
+            sim.at("mkt1").answer(query.clone(), Ok(Answer::Xml(found)));
+        }
+        findings(&platform, sim, Point::BeforeRestart)
+    };
+    let id = "security-zones@mkt1";
+    alone(&zones(&["*", "10.0.0.0/8"], "false"), id, Status::Ok, "are defined");
+    alone(&zones(&[], "false"), id, Status::Failure, "closed to everybody");
+    alone(&zones(&["127.0.0.1/16", "::1/128"], "false"), id, Status::Failure, "closed to everybody");
+    alone(&zones(&["*"], "true"), id, Status::Warning, "without a password");
+    let all = |change: &dyn Fn(&mut Sim)| {
+        let platform = emea();
+        let mut sim = Sim::new(std::slice::from_ref(&platform));
+        change(&mut sim);
+        findings(&platform, sim, Point::BeforeRestart)
+    };
+    let unreadable = all(&|sim| {
+        let platform = emea();
+        for query in queries(&platform, &platform.hosts[0], Point::BeforeRestart) {
+            sim.at("mkt1").answer(query, Err(denied()));
+        }
+    });
+    alone(&unreadable, id, Status::Unknown, "cannot be read");
+    let away = all(&|sim| sim.at("mkt1").manner = Manner::Refuses(OpenErrorKind::Unreachable));
+    alone(&away, id, Status::Unknown, "not known");
+    // Nobody logs on to the others.
+    assert_eq!(away.len(), 1, "{away:#?}");
 }

@@ -1,7 +1,7 @@
 //! Simulated hosts behind the seam: each answers questions as a healthy Campaign server does, unless a test says otherwise.
 
 use controller::check::passwords::ProofKey;
-use controller::check::{HostState, Limits, Point, gather};
+use controller::check::{History, HostState, Limits, Migrated, Point, gather};
 use controller::hosts::{AgentHello, Hosts, Incoming, Link, OpenError, Outgoing};
 use hmac::{Hmac, KeyInit, Mac};
 use inventory::*;
@@ -376,4 +376,18 @@ fn refusal(host: &str, kind: OpenErrorKind) -> OpenError {
         OpenErrorKind::Become => OpenError::Become { host, seen: "sudo wants a password".to_owned(), next },
         OpenErrorKind::Agent => OpenError::Agent { host, seen: "exit 126".to_owned(), next },
     }
+}
+
+/// The record of a workstation from which the migration was rehearsed.
+pub(crate) fn rehearsed() -> History {
+    let migrated = |source: &str| Migrated {
+        run: "2026-11-14-k3".to_owned(),
+        platform: "dev".to_owned(),
+        rehearsal: true,
+        topology: Topology::Standard,
+        source: source.to_owned(),
+        target: format!("v7.4.1 ({NEW})"),
+        took: Duration::from_secs(6720),
+    };
+    History { migrated: ["v5.11", "v6.02", "v6.1"].map(migrated).to_vec(), ..History::default() }
 }

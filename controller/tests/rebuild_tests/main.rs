@@ -65,6 +65,7 @@ fn options(plan: &Plan, life: usize) -> Options {
         patience: PATIENCE,
         judge: Box::new(|_, _, _| Vec::new()),
         reader: Box::new(|_, _, _| Vec::new()),
+        clock: controller::run::touch::Clock::default(),
         asker: None,
     }
 }
@@ -76,7 +77,7 @@ fn controller(life: usize) -> String {
 
 fn bounds(plan: &Plan) -> Bounds {
     let platforms = plan.platforms.iter().map(|platform| platform.name.clone()).collect();
-    Bounds { platforms, limit: None, parallel_platforms: 4, parallel_hosts: 50 }
+    Bounds { platforms, limit: None, parallel_platforms: 4, parallel_hosts: 50, conditions: Default::default() }
 }
 
 fn folded(plan: &Plan, events: &[Event]) -> RunState {

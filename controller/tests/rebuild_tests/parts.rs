@@ -26,6 +26,7 @@ fn started() -> Event {
         platforms: vec!["p0".into(), "p1".into()],
         limit_hosts: None,
         undoes: None,
+        conditions: Default::default(),
     };
     event(1, Scope::default(), kind)
 }

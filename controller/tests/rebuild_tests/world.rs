@@ -359,6 +359,7 @@ pub(crate) fn plan(platforms: &[(usize, usize, usize, usize)]) -> Plan {
         PlatformPlan {
             name: name.clone(),
             topology: Topology::Standard,
+            rehearsal: false,
             source: "v6.1 (8989)".into(),
             target: "v7.4.1 (9383)".into(),
             roles: BTreeMap::new(),

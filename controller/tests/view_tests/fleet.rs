@@ -62,6 +62,7 @@ pub(crate) fn platform(name: &str, topology: Topology, mta: usize, tracking: usi
     PlatformPlan {
         name: name.to_owned(),
         topology,
+        rehearsal: false,
         source: "v6.1 (8989)".to_owned(),
         target: "v7.4.1 (9383)".to_owned(),
         roles,
@@ -148,7 +149,7 @@ pub(crate) fn tolerant_phase(platform: &str, hosts: &[&str]) -> PhasePlan {
 /// What a controller writes that takes a run up again.
 pub(crate) fn resumed(cut_bytes: u64, from_hosts: bool) -> Kind {
     let [command, operator, version] = ["resume", "kim@ops2", "0.1.0"].map(str::to_owned);
-    Kind::RunResumed { command, operator, version, cut_bytes, from_hosts }
+    Kind::RunResumed { command, operator, version, cut_bytes, from_hosts, conditions: Default::default(), again: Vec::new() }
 }
 
 pub(crate) fn resumed_kinds() -> impl Strategy<Value = Kind> {
@@ -211,6 +212,7 @@ pub(crate) fn run(plan: &Plan, faults: &Faults) -> Vec<Event> {
         platforms: plan.platforms.iter().map(|platform| platform.name.clone()).collect(),
         limit_hosts: None,
         undoes: None,
+        conditions: Default::default(),
     };
     story.events.push((0, Scope::default(), started));
     let ends: Vec<(i64, RunOutcome)> = plan.platforms.iter().map(|platform| story.platform(platform)).collect();

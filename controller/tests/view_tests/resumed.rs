@@ -246,8 +246,17 @@ fn a_host_left_behind(plan: &Plan) -> Tale {
     let mut tale = Tale { events: vec![], now: 0 };
     let [command, operator, version] = ["rollback", "eva@ops7", "0.1.0"].map(str::to_owned);
     let (platforms, undoes) = (vec!["emea".to_owned()], Some("2026-11-21-a1".to_owned()));
-    let started =
-        Kind::RunStarted { command, operator, version, plan: plan.hash.clone(), limit: None, platforms, limit_hosts: None, undoes };
+    let started = Kind::RunStarted {
+        command,
+        operator,
+        version,
+        plan: plan.hash.clone(),
+        limit: None,
+        platforms,
+        limit_hosts: None,
+        undoes,
+        conditions: Default::default(),
+    };
     tale.add(0, Scope::default(), started);
     let platform = Scope { platform: Some("emea".to_owned()), ..Scope::default() };
     let phase = Scope { phase: Some("rollback".to_owned()), ..platform.clone() };

@@ -66,6 +66,7 @@ async fn carry_out(files: &Files, work: Workload) -> anyhow::Result<u8> {
             limit: None,
             parallel_platforms: fleet.parallel.platforms,
             parallel_hosts: fleet.parallel.hosts,
+            conditions: Default::default(),
         },
         limit_text: None,
         hosts: all.iter().map(|host| (host.name.clone(), option(host))).collect(),
@@ -77,6 +78,7 @@ async fn carry_out(files: &Files, work: Workload) -> anyhow::Result<u8> {
         patience: Duration::from_secs(60),
         judge: Box::new(|_, _, _| Vec::new()),
         reader: Box::new(|_, _, _| Vec::new()),
+        clock: controller::run::touch::Clock::default(),
         asker: None,
     };
     let shown = progress::Options { color: false, verbosity: 0, terminal: false };
@@ -132,6 +134,7 @@ fn plan(stages: Vec<StagePlan>, files: Vec<PlannedFile>) -> Plan {
     let platform = PlatformPlan {
         name: PLATFORM.to_owned(),
         topology: Topology::Standard,
+        rehearsal: false,
         source: String::new(),
         target: String::new(),
         roles: BTreeMap::new(),

@@ -42,6 +42,8 @@ pub(crate) struct Judge<'p> {
     run: &'p str,
     places: BTreeMap<&'p StepId, Place<'p>>,
     limit: Option<&'p BTreeSet<String>>,
+    /// The platform that the others wait for.
+    canary: Option<usize>,
     known: BTreeMap<&'p StepId, Known<'p>>,
     /// Platforms that left preflight, or were left by the controller.
     touched: BTreeSet<usize>,
@@ -52,7 +54,8 @@ pub(crate) struct Judge<'p> {
 }
 
 impl<'p> Judge<'p> {
-    pub(crate) fn new(run: &'p str, plan: &'p Plan, limit: Option<&'p BTreeSet<String>>) -> Self {
+    pub(crate) fn new(run: &'p str, plan: &'p Plan, limit: Option<&'p BTreeSet<String>>, canary: Option<&str>) -> Self {
+        let canary = canary.and_then(|name| plan.platforms.iter().position(|platform| platform.name == name));
         let mut places = BTreeMap::new();
         for (platform, of) in plan.platforms.iter().enumerate() {
             let stages = of.phases.iter().flat_map(|phase| phase.stages.iter().map(move |stage| (phase.name, stage)));
@@ -65,7 +68,7 @@ impl<'p> Judge<'p> {
         }
         let known = places.keys().map(|id| (*id, Known::default())).collect();
         let names = plan.platforms.iter().map(|platform| platform.name.as_str()).collect();
-        Self { run, places, limit, known, touched: BTreeSet::new(), left: BTreeSet::new(), lost: BTreeSet::new(), names }
+        Self { run, places, limit, canary, known, touched: BTreeSet::new(), left: BTreeSet::new(), lost: BTreeSet::new(), names }
     }
 
     /// Takes in everything that happened, in order.
@@ -209,7 +212,11 @@ impl<'p> Judge<'p> {
                 return Err(format!("{} began before the preflight of {} was over", place.step.id, self.names[other.platform]));
             }
         }
-        Ok(())
+        let waits = self.canary.filter(|canary| *canary != place.platform);
+        match self.places.iter().find(|(id, other)| waits == Some(other.platform) && !self.known[**id].proven) {
+            Some((id, _)) => Err(format!("{} began before the canary was through: {id} is not proven", place.step.id)),
+            None => Ok(()),
+        }
     }
 
     fn acted(&mut self, at: &Attempt) -> Result<(), String> {

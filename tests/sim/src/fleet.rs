@@ -35,6 +35,7 @@ fn platform(rng: &mut Rng, name: &str, hosts: &[String], back: bool) -> Platform
     PlatformPlan {
         name: name.to_owned(),
         topology: Topology::Standard,
+        rehearsal: false,
         source: String::new(),
         target: String::new(),
         roles: Default::default(),

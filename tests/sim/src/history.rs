@@ -87,12 +87,18 @@ async fn history(seed: u64, Setup { plant, trace }: Setup) -> Result<Tally, Stri
     let rival = chance.chance(faults.rival);
     let red = plan.platforms.iter().map(|platform| platform.name.clone()).filter(|_| chance.chance(faults.red));
     let red: BTreeMap<String, u32> = red.map(|name| (name, 2)).collect();
+    let mut choice = rng.fork("canary");
+    let canary = (plan.platforms.len() > 1 && choice.chance(3500)).then(|| {
+        let at = choice.below(plan.platforms.len() as u64) as usize;
+        plan.platforms[at].name.clone()
+    });
     let seat = |name: &str, meek: bool| Seat {
         world: world.clone(),
         plan: plan.clone(),
         run: name.to_owned(),
         rng: rng.fork(name),
         limit: None,
+        canary: canary.clone(),
         red: red.clone(),
         paper: Paper::default(),
         take_over: false,
@@ -125,7 +131,7 @@ fn judge(world: &World, plan: &Plan, ends: [(&Seat, Result<Option<Over>, String>
         fencing(truth.iter())?;
         let mut tally = Tally { histories: 1, faults: w.net.luck.struck.into(), ..count(truth) };
         for (seat, over) in ends {
-            let mut judge = Judge::new(&seat.run, plan, seat.limit.as_ref());
+            let mut judge = Judge::new(&seat.run, plan, seat.limit.as_ref(), seat.canary.as_deref());
             judge.all(truth.iter())?;
             let Some(over) = over? else { continue };
             if over == Over::Done {

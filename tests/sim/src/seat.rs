@@ -10,6 +10,7 @@ use controller::run::journal::{Chain, Journal};
 use controller::run::options::{HostOptions, HostReading};
 use controller::run::state::{Bounds, RunState};
 use controller::run::{Command, Ended, Engine, Options, Signal, decide};
+use proto::event::Conditions;
 use proto::event::{Finding, Kind, RunOutcome, Status};
 use proto::message::Claim;
 use proto::step::{Action, Probe};
@@ -50,6 +51,8 @@ pub(crate) struct Seat {
     pub(crate) run: String,
     pub(crate) rng: Rng,
     pub(crate) limit: Option<BTreeSet<String>>,
+    /// The platform that the others wait for.
+    pub(crate) canary: Option<String>,
     /// Platforms whose findings hold them up, for how many controllers.
     pub(crate) red: BTreeMap<String, u32>,
     pub(crate) paper: Paper,
@@ -104,6 +107,7 @@ impl Seat {
             limit: self.limit.clone(),
             parallel_platforms: self.rng.between(1, 4) as usize,
             parallel_hosts: self.rng.between(1, 5) as usize,
+            conditions: Conditions { canaries: self.canary.iter().cloned().collect(), ..Conditions::default() },
         }
     }
 
@@ -237,6 +241,7 @@ impl Seat {
             abort: abort.then(|| "kept out".to_owned()),
             judge: Box::new(move |platform, _, readings| findings(platform, red.contains(platform), readings)),
             reader: Box::new(|_, _, _| Vec::new()),
+            clock: controller::run::touch::Clock::default(),
             asker: None,
         }
     }

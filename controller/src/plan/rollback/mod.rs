@@ -131,6 +131,7 @@ fn plan_platform(
     (!phases.is_empty()).then(|| PlatformPlan {
         name: platform.name.clone(),
         topology: platform.topology,
+        rehearsal: planned.rehearsal,
         source: planned.target.clone(),
         target: planned.source.clone(),
         roles: planned.roles.clone(),
