@@ -254,6 +254,13 @@ impl Narrator {
         let whereabouts = stopped.first().map_or_else(String::new, |stage| format!(" in {}", stage.label));
         match outcome {
             RunOutcome::Ok => said.push(Say::Note(format!("{} {name} is done, {took}", self.paint.green("✓")))),
+            // It was not begun: why, is all there is to say.
+            RunOutcome::Waiting if stopped.is_empty() && !platform.message.is_empty() => {
+                said.push(Say::Note(self.paint.yellow(&format!("? {name} waits: {}", platform.message))));
+            }
+            RunOutcome::Stopped if stopped.is_empty() && !platform.message.is_empty() => {
+                said.push(Say::Error(format!("✗ {name} stopped: {}", platform.message)));
+            }
             RunOutcome::Waiting => said.push(Say::Note(self.paint.yellow(&format!("? {name} waits for a person{whereabouts}")))),
             RunOutcome::Aborted => said.push(Say::Error(format!("✗ {name} was aborted{whereabouts}, after {took}"))),
             RunOutcome::Stopped => {

@@ -56,6 +56,10 @@ fn headline(view: &View, platform: &PlatformView, paint: Paint) -> String {
                 count(steps, "step")
             )
         }
+        // It was not begun: why, is all there is to say.
+        (Some(RunOutcome::Waiting), None) if !platform.message.is_empty() => {
+            format!("{} {name} waits: {}", paint.yellow("?"), platform.message)
+        }
         (Some(RunOutcome::Waiting), stage) => {
             let place = stage.map_or_else(String::new, |stage| format!(" in {}", stage.label));
             format!("{} {name} waits for a person{place}.{}", paint.yellow("?"), rest(view, stage))

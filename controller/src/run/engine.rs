@@ -173,8 +173,7 @@ impl<'o, H: Hosts> Engine<'o, H> {
         self.begin().await?;
         let mut commands_open = true;
         loop {
-            let next = self.look_at_the_clock();
-            self.decide().await?;
+            let next = self.decide().await?;
             if self.state.at_rest() {
                 break;
             }
@@ -424,11 +423,13 @@ impl<'o, H: Hosts> Engine<'o, H> {
     }
 
     /// Decides and acts until nothing more may happen for now.
-    async fn decide(&mut self) -> Result<(), EngineError> {
+    /// Decides and does what may happen now. Answers as [`Self::look_at_the_clock`].
+    async fn decide(&mut self) -> Result<Option<(Duration, bool)>, EngineError> {
         loop {
+            let next = self.look_at_the_clock();
             let decisions = self.state.decide();
             if decisions.is_empty() {
-                return Ok(());
+                return Ok(next);
             }
             let (mut drafts, mut effects) = (Vec::new(), Vec::new());
             for decision in decisions {

@@ -1,0 +1,128 @@
+//! When platforms may be touched: rehearsals, canaries, a failure budget, a maintenance window, the age of checks.
+
+use harness::Site;
+use lab::Event;
+use proto::Kind;
+use std::time::Duration;
+
+/// Two machines; the first is the test platform.
+fn two(faults: &str) -> Site {
+    let site = Site::new(&format!(
+        "
+platforms:
+  - {{ name: dev, topology: standalone, hosts: {{ marketing: 1 }} }}
+  - {{ name: prod, topology: standalone, hosts: {{ marketing: 1 }} }}
+faults: {faults}
+"
+    ));
+    let text = std::fs::read_to_string(site.lab.inventory()).unwrap();
+    std::fs::write(site.lab.inventory(), text.replacen("- name: dev\n", "- name: dev\n  rehearsal: true\n", 1)).unwrap();
+    site
+}
+
+fn upgraded(site: &Site, platform: &str) -> usize {
+    site.records(platform).iter().filter(|record| record.event == Event::PostupgradeEnded).count()
+}
+
+/// Everything that a run may change is as it was.
+fn untouched(site: &Site, platform: &str) -> bool {
+    site.records(platform)
+        .iter()
+        .all(|record| !matches!(record.event, Event::ServiceStopped | Event::PackageInstalled | Event::DumpWritten))
+}
+
+#[test]
+fn a_platform_waits_for_its_rehearsal_and_knows_then_how_long_it_takes() {
+    let site = two("{}");
+    let held = site.caravan(&["check", "--format", "json"]).expect(1).json();
+    let rehearsal = held["findings"].as_array().unwrap().iter().find(|finding| finding["id"] == "rehearsal@prod").unwrap();
+    assert_eq!(rehearsal["status"], "failure", "{rehearsal:#}");
+    assert!(rehearsal["message"].as_str().unwrap().contains("dev has not been migrated"), "{rehearsal:#}");
+
+    // A window that is open now, in a time zone where it is about noon; nobody knows yet how long it takes.
+    let zone = noon();
+    let at_noon = |args: &[&str]| {
+        let output = site.command(args).env("TZ", &zone).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, text) = at_noon(&["migrate", "--yes", "--limit", "platform:dev", "--window", "08:00-16:00"]);
+    assert_eq!(code, 5, "{text}");
+    assert!(text.contains("how long it takes is not known") && untouched(&site, "dev"), "{text}");
+    let (code, text) = at_noon(&["resume", "--expect", "10h"]);
+    assert_eq!(code, 5, "{text}");
+    assert!(text.contains("10 h 0 min (--expect)") && untouched(&site, "dev"), "{text}");
+    let (code, text) = at_noon(&["resume", "--expect", "1m"]);
+    assert_eq!((code, upgraded(&site, "dev")), (0, 1), "{text}");
+
+    let plan = site.caravan(&["plan"]).expect(0).stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(plan.contains("· rehearsal") && plan.contains("expected ") && plan.contains("(rehearsal 20"), "{plan}");
+    let (code, text) = at_noon(&["migrate", "--yes", "--limit", "platform:prod", "--window", "08:00-16:00"]);
+    assert_eq!((code, upgraded(&site, "prod")), (0, 1), "{text}");
+    site.assert_no_violations();
+}
+
+/// A time zone in which it is between 12 and 13 o'clock now, as POSIX writes it (hours west of Greenwich).
+fn noon() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    format!("LAB{:+}", i64::try_from(now % 86_400 / 3600).unwrap() - 12)
+}
+
+#[test]
+fn nobody_follows_a_canary_that_failed() {
+    let site = two("{ fail: [{ host: dev-mkt1, step: postupgrade, times: 1 }] }");
+    let reason = "rehearsal@prod=the canary is the rehearsal";
+    let ran = site.caravan(&["migrate", "--yes", "--canary", "dev", "--override", reason]).expect(1);
+    assert!(ran.stderr.contains("the canary dev did not end well: nothing was touched"), "{}", ran.stderr);
+    assert!(untouched(&site, "prod") && upgraded(&site, "dev") == 0);
+    site.caravan(&["resume"]).expect(0);
+    assert_eq!((upgraded(&site, "dev"), upgraded(&site, "prod")), (1, 1));
+    // The other one was touched only when the canary was through.
+    let records = site.lab.records().unwrap();
+    let first = records.iter().position(|r| r.platform == "prod" && r.event == Event::ServiceStopped).expect("it was stopped");
+    let up = records.iter().rposition(|r| r.platform == "dev" && r.event == Event::ModuleStarted).expect("it was started");
+    assert!(up < first, "prod was stopped before dev was up again");
+    site.assert_no_violations();
+
+    let wrong = site.caravan(&["migrate", "--yes", "--canary", "dve"]).expect(2);
+    assert!(wrong.stderr.contains("dve takes no part in this run; its platforms are dev, prod"), "{}", wrong.stderr);
+    let wrong = site.caravan(&["migrate", "--yes", "--window", "22-04"]).expect(2);
+    assert!(wrong.stderr.contains("22:00-04:00"), "{}", wrong.stderr);
+}
+
+#[test]
+fn a_failure_budget_keeps_the_rest_untouched() {
+    let site = two("{ fail: [{ host: dev-mkt1, step: postupgrade }] }");
+    let text = std::fs::read_to_string(site.lab.inventory()).unwrap();
+    std::fs::write(site.lab.inventory(), text.replace("version: 1\n", "version: 1\nparallel: { platforms: 1 }\n")).unwrap();
+    let args = ["migrate", "--yes", "--max-failures", "0", "--override", "rehearsal@prod=tonight"];
+    let ran = site.caravan(&args).expect(1);
+    assert!(ran.stderr.contains("dev ended badly, more than --max-failures allows"), "{}", ran.stderr);
+    assert!(untouched(&site, "prod"));
+}
+
+#[test]
+fn checks_that_are_old_are_made_again_before_anything_is_touched() {
+    let site = Site::new("platforms:\n  - { name: cm, topology: cloud-messaging, hosts: { marketing: 1, mta: 1, tracking: 1 } }\n");
+    let waits = site.caravan(&["migrate", "--yes", "--fresh", "8s"]).expect(5);
+    assert!(waits.stderr.contains("vendor-execution-servers"), "{}", waits.stderr);
+    std::thread::sleep(Duration::from_secs(9));
+    let gates = site.gates();
+    site.caravan(&["resume", "--confirm", &gates[0]]).expect(0);
+    let events = site.events();
+    let again: Vec<_> = events
+        .iter()
+        .filter_map(|event| match &event.kind {
+            Kind::RunResumed { again, .. } => Some(again.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(again, [vec!["cm".to_owned()]]);
+    let read = events.iter().filter(|event| {
+        matches!(event.kind, Kind::StepStarted) && event.scope.step.as_deref() == Some("cm/preflight/facts/cm-mkt1/facts")
+    });
+    assert_eq!(read.count(), 2, "the facts were read twice");
+    assert_eq!(upgraded(&site, "cm"), 1);
+    site.assert_no_violations();
+    let report = site.caravan(&["report", "--format", "json"]).expect(0).json();
+    assert_eq!((&report["order"]["kept"], &report["outcome"]), (&true.into(), &"ok".into()));
+}
