@@ -206,6 +206,22 @@ fn splices(bytes: &[u8], edit: &XmlEdit, other: &mut dyn FnMut(&str) -> Result<V
             }
             Ok(splices)
         }
+        XmlChange::NameAs { name, file } => {
+            check_name(name)?;
+            let theirs = other(file)?;
+            let sources = select(&theirs, path).map_err(|e| format!("cannot be named as in {file}: it {e}"))?;
+            let mut splices = Vec::new();
+            let named = sources.iter().enumerate().filter(|(_, source)| source.attribute(&theirs, name).is_some());
+            for (index, _) in named {
+                let element = elements.get(index).ok_or_else(|| format!("lacks an element {path} that {file} has"))?;
+                let Some(found) = element.attribute(bytes, attribute) else { continue };
+                if element.attribute(bytes, name).is_some() {
+                    return Err(format!("has both {attribute} and {name} on {path}; one of them has to go first"));
+                }
+                splices.push((found.name.clone(), name.clone().into_bytes()));
+            }
+            Ok(splices)
+        }
     }
 }
 

@@ -345,3 +345,48 @@ fn packages_are_asked_for() {
     check(&mut bridge, "4", Probe::PackagesAbsent { manager, names: argv(&["dpkg"]) }).expect(Outcome::Failed).says("is installed");
     bridge.finish();
 }
+
+#[test]
+fn a_text_takes_the_place_of_another() {
+    let host = Host::new();
+    fs::create_dir_all(host.path("etc/conf.d")).unwrap();
+    let write = |name: &str, text: &[u8]| fs::write(host.path(name), text).unwrap();
+    let read = |name: &str| fs::read(host.path(name)).unwrap();
+    write("etc/envvars", b"# \xe9t\xe9\r\n. /opt/nl5/env.sh; . /opt/nl5/a/nl5/env.sh");
+    write("etc/other", b"nothing of it\n");
+    write("etc/conf.d/a.conf", b"Alias /opt/nl5/web\n");
+    fs::set_permissions(host.path("etc/envvars"), fs::Permissions::from_mode(0o640)).unwrap();
+    symlink("/opt/nl5/conf/apache.conf", host.path("etc/nlsrv.conf")).unwrap();
+    symlink("other", host.path("etc/harmless")).unwrap();
+    let files: Vec<String> = ["etc/envvars", "etc/other", "etc/nlsrv.conf", "etc/harmless", "etc/none", "etc/conf.d/*.conf"]
+        .map(|name| host.text(name))
+        .into();
+    let step_of = |id: &str, files: &[String], from: &str, to: &str| {
+        let (files, from, to) = (files.to_vec(), from.to_owned(), to.to_owned());
+        let probe = Probe::TextReplaced { files: files.clone(), from: from.clone(), to: to.clone() };
+        with_probe(step(&format!("a/a/a/a/{id}"), Action::ReplaceText { files, from, to }), probe)
+    };
+    let mut bridge = Bridge::attach(&host);
+    let gone = Probe::TextReplaced { files: files.clone(), from: "/nl5/".into(), to: "/nl6/".into() };
+    check(&mut bridge, "before", gone).expect(Outcome::Failed).says("expected no `/nl5/` in");
+    let before = (read("etc/envvars"), read("etc/conf.d/a.conf"));
+    bridge.perform(step_of("there", &files, "/nl5/", "/nl6/")).expect(Outcome::Ok);
+    assert_eq!(read("etc/envvars"), b"# \xe9t\xe9\r\n. /opt/nl6/env.sh; . /opt/nl6/a/nl6/env.sh".as_slice());
+    assert_eq!(fs::metadata(host.path("etc/envvars")).unwrap().mode() & 0o7777, 0o640);
+    assert_eq!(fs::read_link(host.path("etc/nlsrv.conf")).unwrap().to_str(), Some("/opt/nl6/conf/apache.conf"));
+    assert_eq!(fs::read_link(host.path("etc/harmless")).unwrap().to_str(), Some("other"));
+    bridge.perform(step_of("again", &files, "/nl5/", "/nl6/")).expect(Outcome::Ok).says("");
+    bridge.perform(step_of("back", &files, "/nl6/", "/nl5/")).expect(Outcome::Ok);
+    assert_eq!((read("etc/envvars"), read("etc/conf.d/a.conf")), before);
+
+    // What cannot be turned back, or leads elsewhere, is refused, and nothing else is written.
+    write("etc/both", b"/nl5/ /nl6/");
+    let with_both = [files.clone(), vec![host.text("etc/both")]].concat();
+    bridge.perform(step_of("both", &with_both, "/nl5/", "/nl6/")).expect(Outcome::Failed).says("could not be turned back");
+    symlink(host.path("etc/envvars"), host.path("etc/link")).unwrap();
+    let with_link = [files.clone(), vec![host.text("etc/link")]].concat();
+    bridge.perform(step_of("link", &with_link, "/nl5/", "/nl6/")).expect(Outcome::Failed).says("links are not followed");
+    assert_eq!((read("etc/envvars"), read("etc/conf.d/a.conf")), before);
+    bridge.perform(step_of("none", &[host.text("etc/none")], "/nl5/", "/nl6/")).expect(Outcome::Failed).says("seen none");
+    bridge.finish();
+}

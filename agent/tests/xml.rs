@@ -137,3 +137,26 @@ fn mistakes_are_named() {
     assert!(edit(b"<a><b></a>", &change(XmlChange::Set(String::new())), &mut no_other).unwrap_err().contains("not well-formed"));
     assert!(values(b"<a><b>", "a", "b").unwrap_err().contains("ends inside"));
 }
+
+/// A name that was changed for a while is changed back where it was changed, and nowhere else.
+#[test]
+fn a_name_goes_back_where_it_was() {
+    let before = b"<serverconf><mta autoStart=\"true\"/><mta _autoStart='true' x='1'/><mta/></serverconf>";
+    let held = edit(before, &change(XmlChange::Rename("_autoStart".to_owned())), &mut no_other).unwrap();
+    assert_eq!(read(&held, "_autoStart"), [Some("true".to_owned()), Some("true".to_owned()), None]);
+    let back = |bytes: &[u8], before: &[u8]| {
+        let change = change(XmlChange::NameAs { name: "autoStart".to_owned(), file: "before.xml".to_owned() }).remove(0);
+        let edits = [XmlEdit { attribute: "_autoStart".to_owned(), ..change }];
+        edit(bytes, &edits, &mut |file| {
+            assert_eq!(file, "before.xml");
+            Ok(before.to_vec())
+        })
+    };
+    let free = back(&held, before).unwrap();
+    assert_eq!(free, before, "what the site itself had set aside stays aside");
+    assert_eq!(back(&free, before).unwrap(), before, "twice is once");
+    let both = b"<serverconf><mta autoStart='a' _autoStart='b'/></serverconf>";
+    assert!(back(both, both).unwrap_err().contains("has both _autoStart and autoStart"));
+    let fewer = b"<serverconf/>";
+    assert!(back(fewer, before).unwrap_err().contains("lacks an element serverconf/mta that before.xml has"));
+}

@@ -233,6 +233,18 @@ pub enum Action {
         /// The edits, applied in order.
         edits: Vec<XmlEdit>,
     },
+    /// Puts one text in the place of another wherever it stands in these files, and keeps every other byte. Files that do not exist
+    /// are passed over. Of a symbolic link that names the text, it is where the link leads to that is changed; what a link leads to is
+    /// never written, and a link to a file that has the text is refused. So is a file that has both texts: it could not be turned back
+    /// by exchanging the two.
+    ReplaceText {
+        /// The files. The last path segment can be a pattern with `*`.
+        files: Vec<String>,
+        /// The text that goes.
+        from: String,
+        /// The text that comes.
+        to: String,
+    },
     /// Does nothing but prove its probe: for steps that only verify.
     Verify,
     /// Reads facts from the host (see [`crate::inspect`]). Carried out by the bridge; writes nothing.
@@ -271,6 +283,7 @@ impl Action {
             Self::PushFile { .. } => "push-file",
             Self::Download { .. } => "download",
             Self::XmlEdit { .. } => "xml-edit",
+            Self::ReplaceText { .. } => "replace-text",
             Self::Verify => "verify",
             Self::Inspect { .. } => "inspect",
             Self::Gate { .. } => "gate",
@@ -460,6 +473,14 @@ pub enum XmlChange {
     /// Give it the value that it has on the same element of another file of the host. The value is seen by nobody: this is how
     /// `internalPassword` comes along. Nothing happens where the other file has no such attribute.
     CopyFrom(String),
+    /// Give it the name that it has on the same element of another file of the host. Nothing happens where that element does not have
+    /// an attribute of this name: so a name that was changed for a while is changed back where it was changed, and nowhere else.
+    NameAs {
+        /// The name.
+        name: String,
+        /// The other file.
+        file: String,
+    },
 }
 
 /// How to see whether an effect is there.
@@ -548,6 +569,16 @@ pub enum Probe {
         element: String,
         /// The attribute.
         attribute: String,
+    },
+    /// A text stands in none of these files, and in the name of no place that a symbolic link among them leads to. Those that do not
+    /// exist are left out. A link to a file that has the text cannot be told about.
+    TextReplaced {
+        /// The files. The last path segment can be a pattern with `*`.
+        files: Vec<String>,
+        /// The text that must be gone.
+        from: String,
+        /// The text that came instead.
+        to: String,
     },
     /// The newest file that matches a pattern contains a text.
     NewestFileContains {

@@ -48,7 +48,7 @@ pub(crate) fn counterpart(other: &str, path: &Path) -> PathBuf {
 }
 
 /// Puts a file in the place of another, whole, with the same mode and owner.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let old = fs::metadata(path)?;
     let new = durable::beside(path, ".caravan-new");
     let _ = fs::remove_file(&new);

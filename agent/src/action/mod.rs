@@ -6,12 +6,14 @@ mod download;
 mod edit;
 mod gzip;
 mod push;
+mod replace;
 mod secret_file;
 mod stop;
 mod tree;
 
 pub(crate) use archive::checksum_file as archive_checksum_file;
 pub(crate) use edit::counterpart;
+pub(crate) use replace::{Place, places};
 pub(crate) use secret_file::{SecretFile, provide};
 pub(crate) use tree::select;
 
@@ -116,6 +118,7 @@ pub(crate) fn perform(action: &Action, context: &mut Context<'_>) -> Result {
         }
         Action::Download { url, sha256, dest } => download::run(url, sha256, dest, context),
         Action::XmlEdit { file, edits } => edit::run(file, edits, context),
+        Action::ReplaceText { files, from, to } => replace::run(files, from, to, context),
         Action::Verify => Ok(Done::default()),
         Action::Inspect { .. } => Err("reading facts is not a step of a run: the bridge answers Inspect itself".to_owned().into()),
         Action::Gate { .. } => Err("a gate waits for a person at the controller; no host can carry it out".to_owned().into()),

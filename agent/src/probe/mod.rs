@@ -2,7 +2,7 @@
 
 mod http;
 
-use crate::action::{archive_checksum_file, counterpart, select};
+use crate::action::{Place, archive_checksum_file, counterpart, places, select};
 use crate::inspect::installed_version;
 use crate::program::{Program, capture};
 use crate::{digest, pattern, processes, xml};
@@ -68,6 +68,7 @@ pub(crate) fn look(probe: &Probe) -> Seen {
         Probe::TreeCopied { from, to, include } => tree_copied(Path::new(from), Path::new(to), include),
         Probe::Xml { file, element, attribute, equals } => xml_attribute(file, element, attribute, equals.as_deref()),
         Probe::XmlSame { file, other, element, attribute } => xml_same(file, other, element, attribute),
+        Probe::TextReplaced { files, from, to } => text_replaced(files, from, to),
         Probe::NewestFileContains { file, contains } => newest(file, contains),
         Probe::Http { url, contains } => match http::get(url) {
             Ok((200, body)) => missing_text(contains, &body, url),
@@ -282,6 +283,24 @@ fn xml_same(file: &str, other: &str, element: &str, attribute: &str) -> Seen {
         Ok(())
     };
     check().err().unwrap_or(There)
+}
+
+fn text_replaced(files: &[String], from: &str, to: &str) -> Seen {
+    let found = match places(files, from, to) {
+        Ok(found) => found,
+        Err(why) => return CannotTell(why),
+    };
+    for (path, place) in found {
+        match place {
+            Place::Done => {}
+            Place::File(_) | Place::Link(_) => {
+                return NotThere(format!("expected no `{from}` in {}, but it is there", path.display()));
+            }
+            Place::Both => return NotThere(format!("{} has both `{from}` and `{to}`", path.display())),
+            Place::Elsewhere(link) => return CannotTell(format!("{} is a link to {link}, which is not looked at", path.display())),
+        }
+    }
+    There
 }
 
 fn newest(file: &str, contains: &str) -> Seen {

@@ -26,11 +26,15 @@ pub(super) fn action(action: &Action) -> Vec<String> {
                 match &edit.change {
                     XmlChange::Set(value) => format!("sets {place} to \"{value}\" in {file}"),
                     XmlChange::Rename(name) => format!("renames {place} to {name} in {file}"),
+                    XmlChange::NameAs { name, file: other } => {
+                        format!("renames {place} to {name} in {file} where {other} has {name}")
+                    }
                     XmlChange::CopyFrom(other) => format!("copies {place} from {other} to {file}; nobody sees the value"),
                 }
             };
             edits.iter().map(edit).collect()
         }
+        Action::ReplaceText { files, from, to } => vec![format!("puts `{to}` in the place of `{from}` in {}", files.join(", "))],
         Action::Verify => vec!["changes nothing: only the proof below".to_owned()],
         Action::Inspect { queries } => queries.iter().map(query).collect(),
         Action::Gate { gate, ask, commands } => {
@@ -92,6 +96,7 @@ pub(super) fn probe(probe: &Probe) -> Vec<String> {
         Probe::XmlSame { file, other, element, attribute } => {
             format!("{attribute} of <{element}> is the same in {file} and {other}")
         }
+        Probe::TextReplaced { files, from, .. } => format!("`{from}` stands in none of {}", files.join(", ")),
         Probe::NewestFileContains { file, contains } => {
             format!("the newest {file} says {}", quoted(std::slice::from_ref(contains)))
         }
