@@ -168,6 +168,10 @@ pub struct Instance {
     pub database: Option<Database>,
     /// Its time zone, which postupgrade needs from v5.
     pub timezone: Option<String>,
+    /// Whether its database shall keep several time zones from now on (`-usetimestamptz:1`). Only with an engine that can: see
+    /// [`Engine::keeps_time_zones`].
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub timestamptz: bool,
 }
 
 /// What an instance does.
@@ -213,6 +217,13 @@ pub enum Engine {
     Mssql,
     /// MySQL.
     Mysql,
+}
+
+impl Engine {
+    /// Whether it has a type for points in time with their time zone. With another one `-usetimestamptz:1` corrupts the database.
+    pub fn keeps_time_zones(self) -> bool {
+        !matches!(self, Self::Mysql)
+    }
 }
 
 /// How a database is backed up.
@@ -295,6 +306,9 @@ pub struct Web {
     pub address: String,
     /// Its service name (`apache2` on Debian, `httpd` on RHEL), where the inventory gives one.
     pub service: Option<String>,
+    /// The directory of its configuration (`/etc/apache2` on Debian, `/etc/httpd` on RHEL), where the inventory gives one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
 }
 
 /// A web server.
@@ -369,7 +383,7 @@ pub struct Campaign {
 /// The version that is installed before the migration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Source {
-    /// `5.11`, `6.02`, `6.1`.
+    /// `5.11`, `6.02`, `6.1`; `7` for an upgrade to a later build of v7.
     pub version: SourceVersion,
     /// The latest build of that version, which must be installed before migrating (prerequisite 1).
     pub latest_build: Option<u32>,
@@ -389,6 +403,9 @@ pub enum SourceVersion {
     /// v6.1.
     #[serde(rename = "6.1")]
     V6_1,
+    /// v7: an upgrade to a later build of it.
+    #[serde(rename = "7")]
+    V7,
 }
 
 impl SourceVersion {
@@ -398,7 +415,13 @@ impl SourceVersion {
             Self::V5_11 => "5.11",
             Self::V6_02 => "6.02",
             Self::V6_1 => "6.1",
+            Self::V7 => "7",
         }
+    }
+
+    /// The directory of an installation below `campaign.home`: v5 lives in `nl5`, every other version in `nl6`.
+    pub fn tree(self) -> &'static str {
+        if self == Self::V5_11 { "nl5" } else { "nl6" }
     }
 }
 
@@ -411,6 +434,9 @@ pub struct Target {
     pub build: u32,
     /// Its packages, one or more for each OS of the fleet.
     pub packages: Vec<Package>,
+    /// The setup program of the client console, which application servers offer to their users.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<Package>,
 }
 
 /// A package file.

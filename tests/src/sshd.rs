@@ -173,7 +173,7 @@ pub fn host(name: &str, address: SocketAddrV4, identity: &Path, known_hosts: &Pa
         address: address.ip().to_string(),
         os: None,
         roles: vec![Role::Marketing],
-        web: Web { server: WebServer::Apache, address: "localhost:80".to_owned(), service: None },
+        web: Web { server: WebServer::Apache, address: "localhost:80".to_owned(), service: None, config: None },
         init: None,
         init_scripts: "/etc/init.d".to_owned(),
         ssh: Ssh {
@@ -190,7 +190,7 @@ pub fn host(name: &str, address: SocketAddrV4, identity: &Path, known_hosts: &Pa
         campaign: Campaign { home: "/usr/local/neolane".to_owned(), user: "neolane".to_owned() },
         host_state: state.display().to_string(),
         source: Source { version: SourceVersion::V6_1, latest_build: None, packages: Vec::new() },
-        target: Target { version: "7.4.1".to_owned(), build: 9383, packages: Vec::new() },
+        target: Target { version: "7.4.1".to_owned(), build: 9383, packages: Vec::new(), client: None },
         origins: std::collections::BTreeMap::new(),
         place: "1:1".to_owned(),
     }

@@ -177,7 +177,7 @@ impl World {
             address: self.address.ip().to_string(),
             os: None,
             roles: vec![Role::Marketing],
-            web: Web { server: WebServer::Apache, address: String::new(), service: None },
+            web: Web { server: WebServer::Apache, address: String::new(), service: None, config: None },
             init: None,
             init_scripts: String::new(),
             ssh: Ssh {
@@ -194,7 +194,7 @@ impl World {
             campaign: Campaign { home: String::new(), user: String::new() },
             host_state: text("state"),
             source: Source { version: SourceVersion::V6_1, latest_build: None, packages: Vec::new() },
-            target: Version { version: String::new(), build: 0, packages: Vec::new() },
+            target: Version { version: String::new(), build: 0, packages: Vec::new(), client: None },
             origins: std::collections::BTreeMap::new(),
             place: String::new(),
         };

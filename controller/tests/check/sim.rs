@@ -35,6 +35,7 @@ pub(crate) fn platform(name: &str, topology: Topology, hosts: &[(&str, &[Role])]
         app,
         database: Some(database.clone()),
         timezone: None,
+        timestamptz: false,
     };
     Platform {
         name: name.to_owned(),
@@ -55,7 +56,7 @@ pub(crate) fn host(name: &str, roles: &[Role]) -> Host {
         address: name.to_owned(),
         os: Some("debian-11".to_owned()),
         roles: roles.to_vec(),
-        web: Web { server: WebServer::Apache, address: "localhost:80".to_owned(), service: None },
+        web: Web { server: WebServer::Apache, address: "localhost:80".to_owned(), service: None, config: None },
         init: Some(InitSystem::Sysv),
         init_scripts: "/etc/init.d".to_owned(),
         ssh: Ssh {
@@ -72,7 +73,7 @@ pub(crate) fn host(name: &str, roles: &[Role]) -> Host {
         campaign: Campaign { home: HOME.to_owned(), user: "neolane".to_owned() },
         host_state: "/var/lib/caravan".to_owned(),
         source: Source { version: SourceVersion::V6_1, latest_build: Some(OLD), packages: Vec::new() },
-        target: Target { version: "7.4.1".to_owned(), build: NEW, packages: Vec::new() },
+        target: Target { version: "7.4.1".to_owned(), build: NEW, packages: Vec::new(), client: None },
         origins: BTreeMap::new(),
         place: String::new(),
     }

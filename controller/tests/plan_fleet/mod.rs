@@ -36,7 +36,7 @@ pub(crate) fn host(name: &str, roles: &[Role]) -> Host {
         address: name.into(),
         os: Some("debian-11".into()),
         roles: roles.to_vec(),
-        web: Web { server: WebServer::Apache, address: "localhost:80".into(), service: None },
+        web: Web { server: WebServer::Apache, address: "localhost:80".into(), service: None, config: None },
         init: Some(InitSystem::Systemd),
         init_scripts: "/etc/init.d".into(),
         ssh: Ssh {
@@ -74,6 +74,7 @@ pub(crate) fn host(name: &str, roles: &[Role]) -> Host {
                     &[],
                 ),
             ],
+            client: None,
         },
         origins: BTreeMap::new(),
         place: String::new(),
@@ -114,7 +115,14 @@ pub(crate) fn on(host: &str) -> Backup {
 }
 
 pub(crate) fn instance(name: &str, kind: InstanceKind, app: &str, backup: Backup) -> Instance {
-    Instance { name: name.into(), kind, app: app.into(), database: Some(database(name, backup)), timezone: None }
+    Instance {
+        name: name.into(),
+        kind,
+        app: app.into(),
+        database: Some(database(name, backup)),
+        timezone: None,
+        timestamptz: false,
+    }
 }
 
 pub(crate) fn platform(name: &str, topology: Topology, hosts: Vec<Host>, instances: Vec<Instance>) -> Platform {

@@ -163,8 +163,8 @@ kinds! {
     BadHostKey => "bad-host-key",
     /// A setting without effect (warning).
     WithoutEffect => "without-effect",
-    /// A source version that this version of Caravan reads and cannot plan (warning).
-    SourceNotPlanned => "source-not-planned",
+    /// Several time zones with an engine that cannot keep them.
+    TimestamptzEngine => "timestamptz-engine",
     /// A setting that does not go with the host's OS.
     NotOnThisOs => "not-on-this-os",
     /// Not a time zone.

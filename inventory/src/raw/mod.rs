@@ -138,6 +138,9 @@ layer! {
         web_address: Text,
         /// The web server's service name, if it is neither `apache2` (Debian) nor `httpd` (RHEL).
         web_service: Text,
+        /// The directory of its configuration, if it is neither `/etc/apache2` (Debian) nor `/etc/httpd` (RHEL); `{host}` and
+        /// `{platform}` stand for the names.
+        web_config: Text,
         /// Its init system; asked from the host when left out.
         init: InitSystem,
         /// Reserved.
@@ -194,7 +197,7 @@ map! {
     /// The version that is installed before the migration.
     Source as "`source`" {
         ;
-        /// 5.11, 6.02 or 6.1.
+        /// 5.11, 6.02 or 6.1; 7 for an upgrade to a later build of v7.
         version: SourceVersion,
         /// The latest build of that version: it must be installed before migrating.
         latest_build: u64,
@@ -213,6 +216,8 @@ map! {
         build: u64,
         /// Its packages, one or more for each OS of the fleet.
         packages: Vec<Spanned<Package>>,
+        /// The setup program of the client console (`setup-client-7.0.XXXX.exe`), which application servers offer to their users.
+        client: ClientSetup,
     }
 }
 
@@ -230,6 +235,19 @@ map! {
         url: Text,
         /// Names of the packages that the file installs.
         names: Vec<Spanned<Text>>,
+    }
+}
+
+map! {
+    /// The setup program of the client console: its place is a path of the workstation or a URL.
+    ClientSetup as "`client`" {
+        /// SHA-256 of the file, 64 hex digits.
+        sha256: Text,
+        ;
+        /// Path on the workstation; relative paths start at the inventory's directory.
+        path: Text,
+        /// URL that each application server downloads from.
+        url: Text,
     }
 }
 
@@ -289,6 +307,8 @@ map! {
         database: Database,
         /// Its time zone (`Europe/Paris`), which postupgrade needs from v5.
         timezone: Text,
+        /// Whether its database shall keep several time zones from now on (false).
+        timestamptz: bool,
     }
 }
 
@@ -339,7 +359,7 @@ pub(crate) fn elsewhere(key: &str) -> Option<&'static str> {
         "latest_build" => "in `source: { ... }`",
         "build" => "in `target: { ... }`",
         "engine" | "server" | "unicode" | "backup" => "in `database: { ... }`",
-        "roles" | "address" | "os" | "web_server" | "web_address" | "web_service" | "init" => "on a host",
+        "roles" | "address" | "os" | "web_server" | "web_address" | "web_service" | "web_config" | "init" => "on a host",
         "topology" | "instances" | "overrides" | "order" | "restart_order" | "rehearsal" | "hosts" => "on a platform",
         "ssh" | "become" | "campaign" | "host_state" | "source" | "target" | "init_scripts" => {
             "in `defaults`, on a platform or on a host"

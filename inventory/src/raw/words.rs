@@ -51,5 +51,6 @@ impl Word for BackupBy {
 impl Word for SourceVersion {
     const KIND: Kind = Kind::SourceVersion;
     const WHAT: &'static str = "source version";
-    const ALL: &'static [(&'static str, Self)] = &[("5.11", Self::V5_11), ("6.02", Self::V6_02), ("6.1", Self::V6_1)];
+    const ALL: &'static [(&'static str, Self)] =
+        &[("5.11", Self::V5_11), ("6.02", Self::V6_02), ("6.1", Self::V6_1), ("7", Self::V7)];
 }

@@ -193,6 +193,7 @@ fn host(
     let home = directory(campaign.home.as_ref(), "/usr/local/neolane");
     let state = directory(host_state.as_ref(), "/var/lib/caravan");
     let scripts = directory(init_scripts.as_ref(), "/etc/init.d");
+    let web_config = raw.web_config.as_ref().map(|config| directory(Some(config), ""));
     if [6, 5].iter().any(|major| format!("{state}/").starts_with(&format!("{home}/nl{major}"))) {
         let span = host_state.as_ref().map_or(&at.span, |text| &text.span);
         report
@@ -216,7 +217,7 @@ fn host(
     }
     let host = Host {
         address,
-        web: web(raw, windows, report),
+        web: Web { config: web_config, ..web(raw, windows, report) },
         init: raw.init.as_ref().map(|init| init.value),
         init_scripts: scripts,
         ssh: self::ssh(&ssh, report),
@@ -266,6 +267,7 @@ fn web(raw: &raw::Host, windows: bool, report: &mut Report) -> Web {
         server: server.unwrap_or(if windows { WebServer::Iis } else { WebServer::Apache }),
         address: raw.web_address.as_ref().map_or_else(|| "localhost:80".to_owned(), |text| text.value.0.clone()),
         service: raw.web_service.as_ref().map(|text| text.value.0.clone()),
+        config: None,
     }
 }
 
@@ -317,16 +319,6 @@ fn campaign_user(raw: &raw::Campaign, report: &mut Report) -> String {
 }
 
 fn source(raw: &raw::Source, report: &mut Report) -> Source {
-    if let Some(version) = raw.version.as_ref().filter(|version| version.value != SourceVersion::V6_1) {
-        report
-            .warning(
-                Kind::SourceNotPlanned,
-                &version.span,
-                format!("a migration from v{} cannot be planned yet", version.value.as_str()),
-            )
-            .label("this version of Caravan plans migrations from v6.1")
-            .help("the inventory can be checked; `caravan plan` and `caravan migrate` refuse the platform");
-    }
     Source {
         version: raw.version.as_ref().map_or(SourceVersion::V6_1, |version| version.value),
         latest_build: raw.latest_build.as_ref().map(|build| self::build(build, "`latest_build`", report)),
@@ -348,7 +340,16 @@ fn target(raw: &raw::Target, report: &mut Report) -> Target {
         version: raw.version.as_ref().map_or_else(String::new, |version| version.value.0.clone()),
         build: raw.build.as_ref().map_or(0, |build| self::build(build, "`build`", report)),
         packages: packages(raw.packages.as_ref(), report),
+        client: raw.client.as_ref().and_then(|client| self::client(client, report)),
     }
+}
+
+/// The setup program of the client console runs on Windows, whatever the servers run on.
+fn client(raw: &Spanned<raw::ClientSetup>, report: &mut Report) -> Option<Package> {
+    let raw::ClientSetup { sha256, path, url } = &raw.value;
+    let sha256 = sha256.as_ref().map(|digest| value::sha256(digest, report)).unwrap_or_default();
+    let location = location(path.as_ref(), url.as_ref(), &raw.span, report)?;
+    Some(Package { os: "windows".to_owned(), location, sha256, names: Vec::new() })
 }
 
 fn build(number: &Spanned<u64>, what: &str, report: &mut Report) -> u32 {
@@ -364,28 +365,7 @@ fn packages(raw: Option<&Spanned<Vec<Spanned<raw::Package>>>>, report: &mut Repo
             value::os(os, report);
         }
         let sha256 = package.sha256.as_ref().map(|digest| value::sha256(digest, report)).unwrap_or_default();
-        let location = match (&package.path, &package.url) {
-            (Some(path), None) => Location::Path(path.value.0.clone()),
-            (None, Some(url)) => {
-                value::url(url, report);
-                Location::Url(url.value.0.clone())
-            }
-            (Some(path), Some(url)) => {
-                report
-                    .error(Kind::PackagePlace, &url.span, "a package has both `path` and `url`")
-                    .label("remove one of them")
-                    .also(&path.span, "its path");
-                continue;
-            }
-            (None, None) => {
-                let at = report.head(at);
-                report
-                    .error(Kind::PackagePlace, &at, "a package has neither `path` nor `url`")
-                    .label("where is the file?")
-                    .help("`path:` is a file of the workstation that Caravan pushes, `url:` is downloaded by each host");
-                continue;
-            }
-        };
+        let Some(location) = location(package.path.as_ref(), package.url.as_ref(), at, report) else { continue };
         packages.push(Package {
             os: package.os.as_ref().map_or_else(String::new, |os| os.value.0.clone()),
             location,
@@ -394,6 +374,32 @@ fn packages(raw: Option<&Spanned<Vec<Spanned<raw::Package>>>>, report: &mut Repo
         });
     }
     packages
+}
+
+/// Where a file is: at exactly one place.
+fn location(path: Option<&Spanned<Text>>, url: Option<&Spanned<Text>>, at: &Span, report: &mut Report) -> Option<Location> {
+    match (path, url) {
+        (Some(path), None) => Some(Location::Path(path.value.0.clone())),
+        (None, Some(url)) => {
+            value::url(url, report);
+            Some(Location::Url(url.value.0.clone()))
+        }
+        (Some(path), Some(url)) => {
+            report
+                .error(Kind::PackagePlace, &url.span, "a package has both `path` and `url`")
+                .label("remove one of them")
+                .also(&path.span, "its path");
+            None
+        }
+        (None, None) => {
+            let at = report.head(at);
+            report
+                .error(Kind::PackagePlace, &at, "a package has neither `path` nor `url`")
+                .label("where is the file?")
+                .help("`path:` is a file of the workstation that Caravan pushes, `url:` is downloaded by each host");
+            None
+        }
+    }
 }
 
 /// Checks that there is something to install on each host, and something to go back to.

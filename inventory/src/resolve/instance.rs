@@ -84,7 +84,17 @@ fn instance(site: &Site<'_>, raw: &raw::Instance, name: &str, span: &Span, hosts
             .help(format!("write `{{ name: {name}, timezone: Europe/Paris }}`"));
     }
     let database = database(site, raw, name, span, version, hosts, report);
-    Instance { name: name.to_owned(), kind, app, database, timezone: raw.timezone.as_ref().map(|zone| zone.value.0.clone()) }
+    let timestamptz = raw.timestamptz.as_ref().filter(|wanted| wanted.value);
+    if let Some(wanted) = timestamptz
+        && !database.as_ref().is_some_and(|database| database.engine.keeps_time_zones())
+    {
+        report
+            .error(Kind::TimestamptzEngine, &wanted.span, format!("the database of {} cannot keep several time zones", quote(name)))
+            .label("with an engine that does not support it, this corrupts the database")
+            .help("`timestamptz: true` goes with postgresql, oracle and mssql only, and the inventory has to name the engine");
+    }
+    let timezone = raw.timezone.as_ref().map(|zone| zone.value.0.clone());
+    Instance { name: name.to_owned(), kind, app, database, timezone, timestamptz: timestamptz.is_some() }
 }
 
 fn app(raw: &raw::Instance, kind: InstanceKind, name: &str, span: &Span, hosts: Hosts<'_>, report: &mut Report) -> Option<String> {

@@ -9,7 +9,7 @@ mod overrides;
 mod topology;
 mod value;
 
-use crate::model::{Fleet, Host, Parallel, Platform, Role, Topology};
+use crate::model::{Fleet, Host, Parallel, Platform, Role, SourceVersion, Topology};
 use crate::problem::{Kind, Report, Span, quote};
 use crate::range::MAX_HOSTS;
 use crate::raw;
@@ -198,7 +198,9 @@ fn platform(site: &Site<'_>, known: &mut Known, steps: Option<&[&str]>, report: 
     let mut present: Vec<Role> = placed.iter().flat_map(|placed| placed.host.roles.iter().copied()).collect();
     present.sort();
     present.dedup();
-    let mut order = |which, words: Option<&_>| words.map(|words| topology::order(which, words, site.topology, &present, report));
+    let build_upgrade = placed.iter().any(|placed| placed.host.has_campaign() && placed.host.source.version == SourceVersion::V7);
+    let mut order =
+        |which, words: Option<&_>| words.map(|words| topology::order(which, words, site.topology, &present, build_upgrade, report));
     Platform {
         name: site.name.to_owned(),
         topology: site.topology.unwrap_or(Topology::Standard),

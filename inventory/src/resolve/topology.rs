@@ -91,9 +91,11 @@ pub(super) fn servers(topology: Topology, at: &Span, count: impl Fn(Role) -> usi
 }
 
 /// The documented order of `migrate`: each role before the next one. Roles that are not named are not placed by the vendor.
-fn migrate_rule(topology: Topology) -> &'static [Role] {
+/// An upgrade of the build begins with redirection and tracking whatever the topology is.
+fn migrate_rule(topology: Topology, build_upgrade: bool) -> &'static [Role] {
     match topology {
         Topology::Standalone => &[],
+        Topology::Standard | Topology::CloudMessaging if build_upgrade => &[Role::Tracking, Role::Marketing],
         Topology::Standard | Topology::CloudMessaging => &[Role::Marketing, Role::Mta, Role::Tracking],
         Topology::PowerBooster => &[Role::Tracking, Role::PowerBooster, Role::Marketing],
         Topology::PowerCluster => &[Role::Tracking, Role::PowerCluster, Role::Marketing],
@@ -102,6 +104,8 @@ fn migrate_rule(topology: Topology) -> &'static [Role] {
 
 /// The documented order of restarting services.
 const RESTART_RULE: [Role; 3] = [Role::Tracking, Role::MidSourcing, Role::Marketing];
+/// The same after an upgrade of the build: application server, redirection, delivery.
+const BUILD_UPGRADE_RESTART_RULE: [Role; 3] = [Role::Marketing, Role::Tracking, Role::Mta];
 
 /// Which of the two orders of a platform.
 #[derive(Debug, Clone, Copy)]
@@ -110,12 +114,14 @@ pub(super) enum Order {
     Restart,
 }
 
-/// Checks a site's own order against the vendor's. `present` are the roles of the platform's hosts.
+/// Checks a site's own order against the vendor's. `present` are the roles of the platform's hosts; `build_upgrade` says whether they run
+/// v7 already.
 pub(super) fn order(
     which: Order,
     words: &Spanned<Vec<Spanned<RoleWord>>>,
     topology: Option<Topology>,
     present: &[Role],
+    build_upgrade: bool,
     report: &mut Report,
 ) -> Vec<Role> {
     let key = match which {
@@ -147,7 +153,8 @@ pub(super) fn order(
         return roles;
     }
     let rule = match which {
-        Order::Migrate => migrate_rule(topology),
+        Order::Migrate => migrate_rule(topology, build_upgrade),
+        Order::Restart if build_upgrade => &BUILD_UPGRADE_RESTART_RULE,
         Order::Restart => &RESTART_RULE,
     };
     let verb = match which {
