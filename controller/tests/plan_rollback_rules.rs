@@ -16,7 +16,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 const RUN: &str = "2026-11-22-x7k";
 /// The steps of the way back on one host, in the order in which they have to stand.
-const ON_A_HOST: [&str; 12] = [
+const ON_A_HOST: [&str; 14] = [
     "back.packages-there",
     "back.remove-packages",
     "back.set-aside",
@@ -26,6 +26,8 @@ const ON_A_HOST: [&str; 12] = [
     "back.tree",
     "back.remove-unpacked",
     "back.verify",
+    "back.bashrc",
+    "back.apache",
     "start.web-server",
     "back.start-service",
     "back.verify-build",
@@ -169,7 +171,7 @@ impl<'a> Way<'a> {
             let there = |step: &str| self.on(step, name).is_some();
             let (moved, removed, installed) = (
                 self.granted("backup.move-tree", name),
-                self.granted("remove.packages", name),
+                self.granted("remove.packages", name) || self.granted("restore.tree", name),
                 self.granted("install.packages", name),
             );
             assert_eq!(there("back.tree"), moved, "{name}");
@@ -178,6 +180,8 @@ impl<'a> Way<'a> {
             }
             assert_eq!(there("back.by-hand"), removed && !moved, "{name}");
             assert_eq!(there("back.remove-packages"), moved && installed, "{name}");
+            assert_eq!(there("back.bashrc"), self.granted("conf.bashrc", name), "{name}");
+            assert_eq!(there("back.apache"), self.granted("conf.apache", name), "{name}");
             let by_hand = self.granted("windows.backup", name) || self.granted("windows.migrate", name);
             assert_eq!(there("windows.back"), by_hand, "{name}");
             if host.is_windows() {
@@ -190,7 +194,7 @@ impl<'a> Way<'a> {
 
     /// Host by host in reverse: who was migrated last goes back first; on a host, the tree comes after the packages.
     fn reverse(&self) {
-        let rank = |host: &Host| host.roles.iter().filter_map(|role| migrate_rank(self.platform.topology, *role)).min();
+        let rank = |host: &Host| host.roles.iter().filter_map(|role| migrate_rank(self.platform, *role)).min();
         let back =
             |host: &Host| self.on("back.tree", &host.name).or(self.on("windows.back", &host.name)).map(|placed| placed.place);
         for one in &self.platform.hosts {
@@ -210,7 +214,7 @@ impl<'a> Way<'a> {
         let services: Vec<_> = self.named(&["back.start-service", "windows.start-service"]).collect();
         let last = |step: &PlannedStep| {
             let roles = &self.platform.host(&step.host).unwrap().roles;
-            roles.iter().filter_map(|role| restart_rank(*role)).max()
+            roles.iter().filter_map(|role| restart_rank(self.platform, *role)).max()
         };
         for one in &services {
             for other in &services {
@@ -219,19 +223,23 @@ impl<'a> Way<'a> {
         }
     }
 
-    /// Only with proof that the old tree is not in its place is anything done to what is called `nl6`.
+    /// Only with proof that the old tree is not in its place is anything done to what is called `nl6` (or `nl5`).
     fn guarded(&self) {
+        let home = "/usr/local/neolane";
+        let tree = if version_of(self.platform) == inventory::SourceVersion::V5_11 { "nl5" } else { "nl6" };
+        let (old, kept) = (format!("{home}/{tree}"), format!("{home}/{tree}.back"));
         for placed in self.steps.iter().filter(|placed| placed.step.name.starts_with("back.")) {
             let step = placed.step;
             if ["back.remove-packages", "back.set-aside", "back.install-packages", "back.set-aside-unpacked"]
                 .contains(&step.name.as_str())
             {
                 let guard = serde_json::to_string(&step.spec.only_if).unwrap();
-                assert!(guard.contains(r#"{"exists":"/usr/local/neolane/nl6.back"}"#), "{}: {guard}", step.id);
+                assert!(guard.contains(&format!(r#"{{"exists":"{kept}"}}"#)), "{}: {guard}", step.id);
             }
             if let Action::MoveTree { from, to } = &step.spec.action {
-                let old = from == "/usr/local/neolane/nl6.back" && to == "/usr/local/neolane/nl6";
-                assert!(old || from == "/usr/local/neolane/nl6" && to.ends_with("-{run}"), "{from} {to}");
+                let back = *from == kept && *to == old;
+                let aside = [&old, &format!("{home}/nl6")].contains(&from) && to.ends_with("-{run}");
+                assert!(back || aside, "{from} {to}");
             }
         }
     }

@@ -5,7 +5,7 @@ mod plan_fleet;
 mod plan_random;
 
 use controller::plan::{Phase, Plan};
-use inventory::{BecomeMethod, Host, InstanceKind, Platform, Role, Topology};
+use inventory::{BecomeMethod, Host, InstanceKind, Platform, Role, SourceVersion, Topology};
 use plan_fleet::*;
 use plan_random::*;
 use proptest::prelude::*;
@@ -34,7 +34,7 @@ impl Check<'_> {
     }
 
     fn first_rank(&self, host: &Host) -> Option<usize> {
-        host.roles.iter().filter_map(|role| migrate_rank(self.platform.topology, *role)).min()
+        host.roles.iter().filter_map(|role| migrate_rank(self.platform, *role)).min()
     }
 
     fn campaign_hosts(&self) -> impl Iterator<Item = &Host> {
@@ -64,22 +64,12 @@ impl Check<'_> {
             let once = if host.is_windows() {
                 vec!["windows.preflight", "windows.stop", "windows.backup", "windows.migrate", "windows.service", "windows.verify"]
             } else {
-                vec![
-                    "stop.nlserver",
-                    "stop.processes",
-                    "backup.move-tree",
-                    "backup.archive",
-                    "remove.packages",
-                    "install.packages",
-                    "restore.conf",
-                    "restore.customers",
-                    "restore.var",
-                    "carry.internal-password",
-                    "conf.reload",
-                    "start.service",
-                    "verify.build",
-                    "verify.modules",
+                [
+                    &["stop.nlserver", "stop.processes", "backup.move-tree", "backup.archive"],
+                    self.of_version(),
+                    &["conf.reload", "start.service", "verify.build", "verify.modules"],
                 ]
+                .concat()
             };
             let mut before: Option<&Placed<'_>> = None;
             for name in once {
@@ -100,23 +90,73 @@ impl Check<'_> {
                 );
             }
             if host.roles.contains(&Role::Tracking) && !host.is_windows() {
-                for name in [
-                    "stop.web-server",
-                    "carry.redirection",
-                    "conf.trackinglogd",
-                    "start.web-server",
-                    "start.trackinglogd",
-                    "verify.redirection",
-                ] {
+                for name in ["stop.web-server", "start.web-server", "start.trackinglogd", "verify.redirection"] {
                     assert_eq!(self.on(&host.name, &[name]).len(), 1, "{name} on {}", host.name);
                 }
+                let version = version_of(self.platform);
+                for name in ["carry.redirection", "conf.trackinglogd"] {
+                    let times = usize::from(version != SourceVersion::V7);
+                    assert_eq!(self.on(&host.name, &[name]).len(), times, "{name} on {}", host.name);
+                }
+                let times = usize::from(version == SourceVersion::V5_11);
+                assert_eq!(self.on(&host.name, &["conf.apache"]).len(), times, "conf.apache on {}", host.name);
             }
+        }
+    }
+
+    /// What happens on a host between the backup of its installation and the reload of its configuration, by the version that it had.
+    fn of_version(&self) -> &'static [&'static str] {
+        match version_of(self.platform) {
+            SourceVersion::V5_11 => &[
+                "remove.packages",
+                "install.packages",
+                "install.first-start",
+                "install.first-stop",
+                "install.first-down",
+                "conf.bashrc",
+                "restore.customers",
+                "restore.var",
+                "carry.internal-password",
+            ],
+            SourceVersion::V6_02 | SourceVersion::V6_1 => &[
+                "remove.packages",
+                "install.packages",
+                "restore.conf",
+                "restore.customers",
+                "restore.var",
+                "carry.internal-password",
+            ],
+            SourceVersion::V7 => &["restore.tree", "install.packages"],
+        }
+    }
+
+    /// Modules of instances are set aside on every host before anything else is done there with the new version, and come back when
+    /// everything is migrated and before anything starts: from v5.11 and v6.02 alone.
+    fn modules_held(&self) {
+        let holds = matches!(version_of(self.platform), SourceVersion::V5_11 | SourceVersion::V6_02);
+        let wanted = |host: &Host| if holds && !host.is_windows() { self.platform.instances.len() } else { 0 };
+        for host in self.campaign_hosts() {
+            let (held, back) = (self.on(&host.name, &["conf.hold-modules"]), self.on(&host.name, &["conf.release-modules"]));
+            assert_eq!((held.len(), back.len()), (wanted(host), wanted(host)), "{}", host.name);
+            let reload = self.on(&host.name, &["conf.reload"]);
+            for one in &held {
+                assert!((one.place, one.at) < (reload[0].place, reload[0].at), "{}", one.step.id);
+            }
+            for one in &back {
+                assert_eq!(one.phase, Phase::Restart);
+                let first = self.steps.iter().filter(|placed| placed.step.name.starts_with("start.")).map(|placed| placed.place);
+                assert!(first.min().is_none_or(|first| one.place < first), "{}", one.step.id);
+            }
+        }
+        // From v5, config-default.xml never comes along.
+        for placed in self.named(&["restore.conf"]) {
+            let text = serde_json::to_string(&placed.step.spec.action).unwrap();
+            assert_eq!(text.contains("config*.xml"), version_of(self.platform) != SourceVersion::V5_11, "{text}");
         }
     }
 
     /// Servers of an earlier stage are installed before a server of a later one is touched; those of one stage go together.
     fn migration_order(&self, warnings: &[String]) {
-        let topology = self.platform.topology;
         for one in self.campaign_hosts() {
             for other in self.campaign_hosts() {
                 let (first, later) = (self.first_rank(one), self.first_rank(other));
@@ -124,7 +164,7 @@ impl Check<'_> {
                 assert_eq!(first.cmp(&later), a.cmp(&b), "{} and {}", one.name, other.name);
                 // A later role of `one` that came with its first stage, ahead of `other`: said aloud.
                 let overtakes = |role: &Role| {
-                    migrate_rank(topology, *role).is_some_and(|rank| later.is_some_and(|later| rank > later) && first < later)
+                    migrate_rank(self.platform, *role).is_some_and(|rank| later.is_some_and(|later| rank > later) && first < later)
                 };
                 if one.roles.iter().any(overtakes) {
                     assert!(
@@ -137,7 +177,7 @@ impl Check<'_> {
             // What a tracking server alone needs happens in the tracking stage.
             for placed in self.on(&one.name, &["conf.trackinglogd", "carry.redirection"]) {
                 for other in self.campaign_hosts() {
-                    if self.first_rank(other) < migrate_rank(topology, Role::Tracking) {
+                    if self.first_rank(other) < migrate_rank(self.platform, Role::Tracking) {
                         assert!(self.install(other) < placed.place, "{}", placed.step.id);
                     }
                 }
@@ -153,7 +193,7 @@ impl Check<'_> {
             assert_eq!(found.len(), 1, "{}", instance.name);
             let upgrade = found[0];
             assert_eq!(upgrade.step.host, instance.app);
-            let rank = migrate_rank(self.platform.topology, role_of(instance.kind, self.platform.topology));
+            let rank = migrate_rank(self.platform, role_of(instance.kind, self.platform.topology));
             for host in self.campaign_hosts() {
                 let install = self.install(host);
                 if self.first_rank(host) <= rank {
@@ -166,10 +206,11 @@ impl Check<'_> {
                 let checks = self.on(&instance.app, &["postupgrade.check"]);
                 let check = checks.iter().find(|placed| placed.step.instance == upgrade.step.instance).unwrap();
                 assert!((check.place, check.at) < (upgrade.place, upgrade.at));
-                assert_eq!(
-                    upgrade.step.command.as_ref().unwrap()[1..],
-                    ["config".to_owned(), "-postupgrade".to_owned(), format!("-instance:{}", instance.name)]
-                );
+                let mut argv = vec!["config".to_owned(), "-postupgrade".to_owned(), format!("-instance:{}", instance.name)];
+                if version_of(self.platform) == SourceVersion::V5_11 {
+                    argv.push("-timezone:Europe/Paris".to_owned());
+                }
+                assert_eq!(upgrade.step.command.as_ref().unwrap()[1..], argv);
             }
             let backups =
                 self.named(&["backup.database", "backup-by-dba"]).filter(|placed| placed.step.instance == upgrade.step.instance);
@@ -186,9 +227,13 @@ impl Check<'_> {
         assert_eq!(upgrades.count() + windows, self.platform.instances.len());
     }
 
-    /// Nothing is started before restart; there it is tracking, delivery, marketing, and the whole service last, in the same order.
+    /// Nothing is started before restart, but for the bare new installation from v5; there it goes by the documented order, and the
+    /// whole service last, in the same order.
     fn restart_order(&self) {
         let starts = |placed: &&Placed<'_>| {
+            if placed.step.name == "install.first-start" {
+                return false;
+            }
             placed.step.command.as_ref().is_some_and(|argv| argv.iter().any(|argument| argument == "start"))
                 || placed.step.name.starts_with("windows.start")
                 || placed.step.name == "windows.service"
@@ -198,13 +243,16 @@ impl Check<'_> {
         for placed in self.steps.iter().filter(starts) {
             let kind =
                 |name: &str| self.platform.instances.iter().find(|instance| instance.name == name).map(|instance| instance.kind);
-            let rank = match placed.step.name.as_str() {
-                "start.web-server" | "start.trackinglogd" => 0,
-                "start.mta" | "start.stat" | "start.inMail" => 1,
-                "start.wfserver" if placed.step.instance.as_deref().and_then(kind) == Some(InstanceKind::Marketing) => 2,
-                "start.wfserver" => 1,
+            let role = match placed.step.name.as_str() {
+                "start.web-server" | "start.trackinglogd" => Role::Tracking,
+                "start.mta" | "start.stat" | "start.inMail" => Role::Mta,
+                "start.wfserver" if placed.step.instance.as_deref().and_then(kind) == Some(InstanceKind::Marketing) => {
+                    Role::Marketing
+                }
+                "start.wfserver" => Role::MidSourcing,
                 _ => continue,
             };
+            let rank = restart_rank(self.platform, role).unwrap();
             modules.entry(rank).or_default().push(placed.place);
         }
         let ordered: Vec<Vec<Place>> = modules.into_values().collect();
@@ -219,7 +267,8 @@ impl Check<'_> {
             .filter(|placed| !whole.contains(&placed.step.name.as_str()))
             .map(|placed| placed.place)
             .max();
-        let rank = |name: &str| self.platform.host(name).unwrap().roles.iter().filter_map(|role| restart_rank(*role)).max();
+        let rank =
+            |name: &str| self.platform.host(name).unwrap().roles.iter().filter_map(|role| restart_rank(self.platform, *role)).max();
         for one in self.named(&whole) {
             assert!(last.is_none_or(|last| last < one.place), "{}", one.step.id);
             for other in self.named(&whole) {
@@ -323,6 +372,7 @@ proptest! {
             check.everything_on_every_host();
             check.migration_order(&plan.warnings);
             check.postupgrade();
+            check.modules_held();
             check.restart_order();
             check.stop_order();
             check.gates();

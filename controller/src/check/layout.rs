@@ -25,10 +25,8 @@ pub(super) struct Layout<'a> {
 
 impl<'a> Layout<'a> {
     pub(super) fn new(host: &'a Host, when: Point) -> Self {
-        let tree = match (when, host.source.version) {
-            (Point::Preflight, SourceVersion::V5_11) => "nl5",
-            _ => "nl6",
-        };
+        let version = if when == Point::Preflight { host.source.version } else { SourceVersion::V7 };
+        let tree = version.tree();
         Self { host, tree }
     }
 
@@ -111,12 +109,12 @@ impl<'a> Layout<'a> {
         if !named.is_empty() {
             return named;
         }
-        match self.host.source.version {
-            SourceVersion::V5_11 => ["nlserver5", "nlthirdparty5"],
-            SourceVersion::V6_02 | SourceVersion::V6_1 => ["nlserver6", "nlthirdparty6"],
-        }
-        .map(str::to_owned)
-        .to_vec()
+        let names: &[&str] = match self.host.source.version {
+            SourceVersion::V5_11 => &["nlserver5", "nlthirdparty5"],
+            SourceVersion::V6_02 | SourceVersion::V6_1 => &["nlserver6", "nlthirdparty6"],
+            SourceVersion::V7 => &[NEW_PACKAGE],
+        };
+        names.iter().map(ToString::to_string).collect()
     }
 
     /// The packages that the procedure installs (domain: procedure step 4).

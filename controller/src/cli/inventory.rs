@@ -57,7 +57,7 @@ pub fn load_fleet(context: &Context) -> Result<Fleet, Failure> {
 /// Reads the inventory against the steps that the runbooks have.
 fn load(context: &Context) -> Result<Result<Loaded, Problems>, Failure> {
     let mut runbooks = Vec::new();
-    for version in [SourceVersion::V5_11, SourceVersion::V6_02, SourceVersion::V6_1] {
+    for version in [SourceVersion::V5_11, SourceVersion::V6_02, SourceVersion::V6_1, SourceVersion::V7] {
         for runbook in [Runbook::for_source(version), Runbook::back_to(version)] {
             runbooks.extend(runbook.map_err(|error| Failure::new(Exit::Internal, format!("error: {error}")))?);
         }

@@ -1,24 +1,50 @@
 //! Why a fleet cannot be planned. All reasons are reported at once.
 
 use super::template::TemplateError;
-use inventory::SourceVersion;
 use std::fmt;
 
 /// One reason why a fleet cannot be planned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// No runbook starts from this version.
-    #[error(
-        "{hosts} of `{platform}`: source.version is {}, and this release of caravan plans migrations from 6.1 only; v5.11 and v6.02 need steps of their own, which a later release brings",
-        version.as_str()
-    )]
-    Source {
+    /// The hosts of a platform come from different versions.
+    #[error("platform `{platform}` has more than one source version ({versions}); all servers of a platform run the same version")]
+    Sources {
+        /// The platform.
+        platform: String,
+        /// The versions, for people.
+        versions: String,
+    },
+    /// A build upgrade that is none.
+    #[error("platform `{platform}`: {hosts}: the target build {build} is not later than source.latest_build {latest}")]
+    NotLater {
         /// The platform.
         platform: String,
         /// Its hosts, folded.
         hosts: String,
-        /// Their version.
-        version: SourceVersion,
+        /// The target's build.
+        build: u32,
+        /// The build in use.
+        latest: u32,
+    },
+    /// Several time zones with an engine that cannot keep them.
+    #[error(
+        "instance `{instance}` of `{platform}`: `timestamptz` with an engine that does not support it corrupts the database; remove it, or name the engine if it is postgresql, oracle or mssql"
+    )]
+    Timestamptz {
+        /// The platform.
+        platform: String,
+        /// The instance.
+        instance: String,
+    },
+    /// postupgrade from v5 needs a time zone.
+    #[error(
+        "instance `{instance}` of `{platform}` comes from v5.11 and needs its time zone: add `timezone: Europe/Paris` (or what it is)"
+    )]
+    Timezone {
+        /// The platform.
+        platform: String,
+        /// The instance.
+        instance: String,
     },
     /// The OS of hosts is neither given nor clear from the packages.
     #[error(

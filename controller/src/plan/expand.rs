@@ -154,6 +154,9 @@ impl<'a> Expansion<'a> {
                 Some(Each::OldPackage) => sites
                     .flat_map(|site| site.old.iter().map(move |package| Subject { package: Some(package), ..plain(site) }))
                     .collect(),
+                Some(Each::Client) => {
+                    sites.filter_map(|site| Some(Subject { package: Some(site.client?), ..plain(site) })).collect()
+                }
                 _ if template.at == Some(At::Role) => sites
                     .flat_map(|site| roles(site.host).into_iter().map(move |role| Subject { role: Some(role), ..plain(site) }))
                     .collect(),
@@ -165,6 +168,12 @@ impl<'a> Expansion<'a> {
                     let by_dba = backup_by(self.platform, instance) == BackupBy::Dba;
                     if by_dba { Some(instance.app.as_str()) } else { backup_host(instance) }
                 }),
+                On::Everywhere => sites
+                    .filter(|site| site.host.has_campaign())
+                    .flat_map(|site| {
+                        self.platform.instances.iter().map(move |instance| Subject { instance: Some(instance), ..plain(site) })
+                    })
+                    .collect(),
                 On::Carriers => sites
                     .flat_map(|site| roles(site.host).into_iter().map(move |role| (site, role)))
                     .flat_map(|(site, role)| {
@@ -214,6 +223,7 @@ impl<'a> Expansion<'a> {
             None => site.family != Family::Windows,
         };
         family
+            && among(when.source.as_ref(), |version| *version == site.host.source.version)
             && among(when.init.as_ref(), |init| *init == site.init)
             && among(when.role.as_ref(), |role| site.host.roles.contains(role))
             && when.campaign.is_none_or(|campaign| campaign == site.host.has_campaign())

@@ -25,7 +25,7 @@ impl Files {
         let mut files = BTreeMap::new();
         let hosts =
             fleet.platforms.iter().flat_map(|platform| &platform.hosts).filter(|host| host.has_campaign() && !host.is_windows());
-        for package in hosts.flat_map(|host| host.target.packages.iter().chain(&host.source.packages)) {
+        for package in hosts.flat_map(|host| host.target.packages.iter().chain(&host.source.packages).chain(&host.target.client)) {
             let Location::Path(path) = &package.location else { continue };
             if files.contains_key(path) {
                 continue;

@@ -34,7 +34,7 @@ pub(crate) use values::pgpass;
 
 use expand::{ASKING, Expansion};
 use files::Files;
-use inventory::{Engine, Fleet, InstanceKind, Platform, Role, Topology};
+use inventory::{Engine, Fleet, InstanceKind, Platform, Role, SourceVersion, Topology};
 use runbook::{BackupBy, Runbook};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -98,6 +98,7 @@ fn plan_platform(
     let (migrate, restart) = (stages(order::migrate(platform)), stages(order::restart(platform)));
     let way_back = way_back_of(platform, errors);
     overrides::check(platform, &runbook, way_back.as_ref(), errors);
+    check_sources(platform, errors);
     check_targets(platform, errors);
     check_instances(platform, errors);
     let (migrate, restart) = (migrate?, restart?);
@@ -143,34 +144,50 @@ fn plan_platform(
     Some(plan)
 }
 
+/// The version that a platform's servers run, by the first of them that has one: that all run the same is checked.
+fn source_version(platform: &Platform) -> Option<SourceVersion> {
+    Some(platform.hosts.iter().find(|host| host.has_campaign())?.source.version)
+}
+
 /// The runbook that leads back to a platform's source version: a site can override its steps beforehand.
 fn way_back_of(platform: &Platform, errors: &mut Vec<PlanError>) -> Option<Runbook> {
-    let version = platform.hosts.iter().find(|host| host.has_campaign())?.source.version;
     let defect = |problem: String| PlanError::Runbook { step: "all".to_owned(), problem };
-    Runbook::back_to(version).map_err(|error| errors.push(defect(error.to_string()))).ok().flatten()
+    Runbook::back_to(source_version(platform)?).map_err(|error| errors.push(defect(error.to_string()))).ok().flatten()
 }
 
 /// The runbook for a platform's source version.
 fn runbook_of(platform: &Platform, errors: &mut Vec<PlanError>) -> Option<Runbook> {
-    let mut versions: Vec<inventory::SourceVersion> = Vec::new();
-    for host in platform.hosts.iter().filter(|host| host.has_campaign()) {
-        if !versions.contains(&host.source.version) {
-            versions.push(host.source.version);
+    let version = source_version(platform)?;
+    let found = match Runbook::for_source(version) {
+        Ok(Some(runbook)) => return Some(runbook),
+        Ok(None) => format!("no runbook starts from v{}", version.as_str()),
+        Err(error) => error.to_string(),
+    };
+    errors.push(PlanError::Runbook { step: "all".to_owned(), problem: found });
+    None
+}
+
+/// All servers of a platform come from the same version; and a later build of v7 is a later one.
+fn check_sources(platform: &Platform, errors: &mut Vec<PlanError>) {
+    let hosts = || platform.hosts.iter().filter(|host| host.has_campaign());
+    let mut versions: Vec<&str> = Vec::new();
+    for host in hosts() {
+        if !versions.contains(&host.source.version.as_str()) {
+            versions.push(host.source.version.as_str());
         }
     }
-    let mut found = None;
-    for version in versions {
-        match Runbook::for_source(version) {
-            Ok(Some(runbook)) => found = Some(runbook),
-            Ok(None) => {
-                let hosts = platform.hosts.iter().filter(|host| host.has_campaign() && host.source.version == version);
-                let hosts: Vec<String> = hosts.map(|host| host.name.clone()).collect();
-                errors.push(PlanError::Source { platform: platform.name.clone(), hosts: fold(&hosts), version });
-            }
-            Err(error) => errors.push(PlanError::Runbook { step: "all".to_owned(), problem: error.to_string() }),
+    if versions.len() > 1 {
+        errors.push(PlanError::Sources { platform: platform.name.clone(), versions: versions.join(", ") });
+    }
+    let mut earlier: BTreeMap<(u32, u32), Vec<String>> = BTreeMap::new();
+    for host in hosts().filter(|host| host.source.version == SourceVersion::V7) {
+        if let Some(latest) = host.source.latest_build.filter(|latest| *latest >= host.target.build) {
+            earlier.entry((host.target.build, latest)).or_default().push(host.name.clone());
         }
     }
-    found
+    for ((build, latest), hosts) in earlier {
+        errors.push(PlanError::NotLater { platform: platform.name.clone(), hosts: fold(&hosts), build, latest });
+    }
 }
 
 /// All servers of a platform get the same build.
@@ -209,6 +226,14 @@ fn check_instances(platform: &Platform, errors: &mut Vec<PlanError>) {
                 errors.push(app(format!("does not have the role {role}"), "give it that role or name another host as `app`"));
             }
             Some(_) => {}
+        }
+        let (name, of) = (platform.name.clone(), instance.name.clone());
+        if instance.timestamptz && !instance.database.as_ref().is_some_and(|database| database.engine.keeps_time_zones()) {
+            errors.push(PlanError::Timestamptz { platform: name.clone(), instance: of.clone() });
+        }
+        let from = platform.host(&instance.app).map(|host| host.source.version);
+        if instance.timezone.is_none() && from == Some(SourceVersion::V5_11) {
+            errors.push(PlanError::Timezone { platform: name, instance: of });
         }
         let backup = |seen: String, next: &str| PlanError::Backup {
             platform: platform.name.clone(),

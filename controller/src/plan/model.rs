@@ -1,7 +1,7 @@
 //! What a plan is. Its JSON form is a contract: `plan --format json` and `plan.json` of a run are the same.
 
 use inventory::Role;
-use proto::{RunAs, StepId, StepSpec};
+use proto::{Action, RunAs, StepId, StepSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -59,6 +59,15 @@ impl PlatformPlan {
     /// All its steps, in the order of phases and stages.
     pub fn steps(&self) -> impl Iterator<Item = &PlannedStep> {
         self.phases.iter().flat_map(|phase| &phase.stages).flat_map(|stage| &stage.steps)
+    }
+
+    /// The name under which the old installation is kept: `nl6.back`, or `nl5.back` from v5.
+    pub(crate) fn back_tree(&self) -> &str {
+        let place = self.steps().find_map(|step| match &step.spec.action {
+            Action::MoveTree { from, to } => [from, to].into_iter().find(|path| path.ends_with(".back")),
+            _ => None,
+        });
+        place.and_then(|path| path.rsplit('/').next()).unwrap_or("nl6.back")
     }
 }
 

@@ -1,7 +1,7 @@
 //! The mandated order: which roles migrate and restart together, and which before which (domain: the mandated order).
 
 use super::error::PlanError;
-use inventory::{Host, Platform, Role, Topology};
+use inventory::{Host, Platform, Role, SourceVersion, Topology};
 
 /// The stages of a phase that goes by roles.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +48,9 @@ type Rule = (Role, Role);
 
 /// The order of `migrate`. Marketing, mail and tracking for the standard topologies; tracking, execution servers and marketing for
 /// Power Booster and Power Cluster. Where the vendor does not place mid-sourcing and mta, our reading does, and a site's `order` can.
+///
+/// A build upgrade migrates redirection and tracking first, then Power Booster and Power Cluster, then marketing, whatever the topology
+/// is; mid-sourcing and mail servers, which are not named, go with the execution servers here too.
 pub(super) fn migrate(platform: &Platform) -> Result<Stages, PlanError> {
     use Role::{Marketing, MidSourcing, Mta, PowerBooster, PowerCluster, Tracking};
     let execution = if platform.topology == Topology::PowerCluster { PowerCluster } else { PowerBooster };
@@ -56,6 +59,9 @@ pub(super) fn migrate(platform: &Platform) -> Result<Stages, PlanError> {
             let roles = platform.topology.roles().iter().copied();
             let roles = roles.filter(|role| *role != Role::Database && platform.with_role(*role).next().is_some()).collect();
             return Ok(Stages { list: vec![("machine".to_owned(), roles)] });
+        }
+        Topology::Standard | Topology::CloudMessaging if is_build_upgrade(platform) => {
+            (vec![vec![Tracking], vec![MidSourcing, Mta], vec![Marketing]], vec![(Tracking, Marketing)])
         }
         Topology::Standard | Topology::CloudMessaging => (
             vec![vec![Marketing], vec![MidSourcing], vec![Mta], vec![Tracking]],
@@ -74,16 +80,26 @@ pub(super) fn migrate(platform: &Platform) -> Result<Stages, PlanError> {
 
 /// The order of `restart`: redirection and tracking, mid-sourcing, marketing. Mail and execution servers are not named by the vendor;
 /// as delivery servers they restart with the mid-sourcing ones, and a site's `restart_order` can place them elsewhere.
+///
+/// After a build upgrade: application server, redirection, delivery.
 pub(super) fn restart(platform: &Platform) -> Result<Stages, PlanError> {
     use Role::{Marketing, MidSourcing, Mta, PowerBooster, PowerCluster, Tracking};
+    let delivery = vec![MidSourcing, Mta, PowerBooster, PowerCluster];
     match &platform.restart_order {
+        Some(order) if is_build_upgrade(platform) => {
+            site(platform, "restart_order", order, &[(Marketing, Tracking), (Tracking, Mta), (Marketing, Mta)])
+        }
+        None if is_build_upgrade(platform) => Ok(Stages::grouped(platform, &[vec![Marketing], vec![Tracking], delivery])),
         Some(order) => {
             site(platform, "restart_order", order, &[(Tracking, MidSourcing), (MidSourcing, Marketing), (Tracking, Marketing)])
         }
-        None => {
-            Ok(Stages::grouped(platform, &[vec![Tracking], vec![MidSourcing, Mta, PowerBooster, PowerCluster], vec![Marketing]]))
-        }
+        None => Ok(Stages::grouped(platform, &[vec![Tracking], delivery, vec![Marketing]])),
     }
+}
+
+/// Whether a platform runs v7 already and gets a later build of it.
+fn is_build_upgrade(platform: &Platform) -> bool {
+    platform.hosts.iter().any(|host| host.has_campaign() && host.source.version == SourceVersion::V7)
 }
 
 /// A site's own order: one stage a role, within the vendor's rules.

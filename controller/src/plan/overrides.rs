@@ -5,7 +5,7 @@ use super::model::{PlannedStep, Reversibility};
 use super::runbook::{Runbook, Template};
 use super::template::{Values, fill_text};
 use inventory::{Platform, SiteCommand, SiteStep};
-use proto::step::{Command, Limits, Repeat};
+use proto::step::{Command, Limits, LineRule, Repeat};
 use proto::{Action, RunAs, StepId, StepSpec};
 
 /// Names that are similar enough to be meant.
@@ -106,9 +106,26 @@ fn replace(step: &mut PlannedStep, command: &SiteCommand, argv: Vec<String>) {
     };
     // Only the vendor's command is known to bear being started again.
     step.spec.repeat = Repeat::Ask;
-    step.spec.action = Action::Command(Command { argv: argv.clone(), ok: vec![0], starts_service, ..Command::default() });
+    let fail_on = if runs_yum(&argv) { vec![yum_removes()] } else { Vec::new() };
+    step.spec.action = Action::Command(Command { argv: argv.clone(), ok: vec![0], starts_service, fail_on, ..Command::default() });
     step.action = step.spec.action.kind().to_owned();
     step.command = Some(argv);
+}
+
+/// Whether a command is yum or dnf, or a shell's text that has one of them.
+fn runs_yum(argv: &[String]) -> bool {
+    let yum = |word: &str| matches!(word.rsplit('/').next(), Some("yum" | "dnf"));
+    let text: &[String] = match argv {
+        [shell, flag, text, ..] if shell == "/bin/sh" && flag == "-c" => std::slice::from_ref(text),
+        [program, ..] => std::slice::from_ref(program),
+        [] => &[],
+    };
+    text.iter().flat_map(|text| text.split(|c: char| c.is_whitespace() || ";&|()".contains(c))).any(yum)
+}
+
+/// With `yum update`, the vendor says: if it says `Removing:` instead of `Upgrading:`, stop (procedure, step 4).
+fn yum_removes() -> LineRule {
+    LineRule { starts_with: "Removing:".to_owned(), means: "yum removes packages instead of upgrading them".to_owned() }
 }
 
 /// A step that the site adds. It is where the step it goes with is, runs as that one does, and applies where that one does.

@@ -214,7 +214,7 @@ fn notes(platform: &PlatformPlan, width: usize, paint: Paint) -> String {
         let text = if back {
             format!("{number} puts a backup in the place of the database: what was written since is lost.")
         } else {
-            format!("from {number} on the way back is the backup of the database and nl6.back.")
+            format!("from {number} on the way back is the backup of the database and {}.", platform.back_tree())
         };
         out.push_str(&hang(&format!("{} ", paint.yellow(ONE_WAY)), 2, &text, width));
     }

@@ -9,18 +9,22 @@ use inventory::{Engine, InitSystem, Role, SourceVersion, Topology};
 use proto::step::{Limits, Repeat};
 use serde::Deserialize;
 use serde_json::Value;
+use std::sync::LazyLock;
 
-/// The runbooks that this binary carries.
-const EMBEDDED: &[&str] = &[include_str!("runbooks/v6.1-to-v7.yaml")];
+/// A runbook that this binary carries, read once.
+type Embedded = LazyLock<Result<Runbook, RunbookError>>;
 
-/// Their ways back.
-const WAYS_BACK: &[&str] = &[include_str!("runbooks/rollback-v7-to-v6.1.yaml")];
+/// The way to v7.
+static THERE: Embedded = LazyLock::new(|| Runbook::parse(include_str!("runbooks/to-v7.yaml")));
+
+/// The way back from it.
+static BACK: Embedded = LazyLock::new(|| Runbook::parse(include_str!("runbooks/rollback-from-v7.yaml")));
 
 /// A migration procedure.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Runbook {
-    /// Its name (`v6.1-to-v7`).
+    /// Its name (`to-v7`).
     pub name: String,
     /// The versions that it starts from; of a way back, those that it leads to.
     pub source_versions: Vec<SourceVersion>,
@@ -117,6 +121,8 @@ pub enum On {
     BackupHost,
     /// On every host that runs modules of the instance, for each of its roles.
     Carriers,
+    /// On every host with a Campaign installation: which instances it carries is looked at there.
+    Everywhere,
 }
 
 /// Things of a host that a step is done once for.
@@ -127,6 +133,8 @@ pub enum Each {
     Package,
     /// Package files of the source.
     OldPackage,
+    /// The setup program of the client console, where the inventory names one.
+    Client,
     /// Stages of its roles: a host with several roles has the step in each of them. Otherwise it has it in the first.
     Stage,
 }
@@ -174,6 +182,9 @@ pub struct When {
     /// The host's family is one of these. Left out: any but Windows.
     #[serde(default)]
     pub family: Option<Vec<Family>>,
+    /// The version in use is one of these.
+    #[serde(default)]
+    pub source: Option<Vec<SourceVersion>>,
     /// The host's init system is one of these.
     #[serde(default)]
     pub init: Option<Vec<InitSystem>>,
@@ -207,7 +218,7 @@ pub struct When {
     /// In a rollback: the run changed something on the host. Then the step is for the host whichever of `undoes` was granted there.
     #[serde(default)]
     pub touched: Option<bool>,
-    /// In a rollback: the host's `nl6.back` is the installation as the run moved it.
+    /// In a rollback: the host's `nl6.back` (from v5 `nl5.back`) is the installation as the run moved it.
     #[serde(default)]
     pub tree: Option<bool>,
     /// The inventory says which packages the host had before, or how the site installs them again.
@@ -281,7 +292,7 @@ impl Runbook {
     /// # Errors
     /// An embedded runbook cannot be read.
     pub fn for_source(version: SourceVersion) -> Result<Option<Self>, RunbookError> {
-        Self::among(EMBEDDED, version)
+        Self::starting(&THERE, version)
     }
 
     /// The runbook that leads back to a version, if this binary has one.
@@ -289,17 +300,12 @@ impl Runbook {
     /// # Errors
     /// An embedded runbook cannot be read.
     pub fn back_to(version: SourceVersion) -> Result<Option<Self>, RunbookError> {
-        Self::among(WAYS_BACK, version)
+        Self::starting(&BACK, version)
     }
 
-    fn among(texts: &[&str], version: SourceVersion) -> Result<Option<Self>, RunbookError> {
-        for text in texts {
-            let runbook = Self::parse(text)?;
-            if runbook.source_versions.contains(&version) {
-                return Ok(Some(runbook));
-            }
-        }
-        Ok(None)
+    fn starting(embedded: &Embedded, version: SourceVersion) -> Result<Option<Self>, RunbookError> {
+        let runbook = embedded.as_ref().map_err(Clone::clone)?;
+        Ok(runbook.source_versions.contains(&version).then(|| runbook.clone()))
     }
 
     /// The names of its steps, each once, in order.

@@ -14,6 +14,8 @@ pub(super) struct Site<'a> {
     pub(super) init: InitSystem,
     pub(super) target: Vec<&'a Package>,
     pub(super) old: Vec<&'a Package>,
+    /// The setup program of the client console.
+    pub(super) client: Option<&'a Package>,
 }
 
 /// Messages that are the same but for the host, with their hosts, so that each is said once.
@@ -37,7 +39,7 @@ pub(super) fn settle<'a>(platform: &'a Platform, errors: &mut Vec<PlanError>, wa
         if host.is_windows() || !host.has_campaign() {
             // Nothing is installed there by us: neither family nor init system decides anything.
             let family = if host.is_windows() { Family::Windows } else { Family::Debian };
-            sites.push(Site { host, family, init: InitSystem::Systemd, target: Vec::new(), old: Vec::new() });
+            sites.push(Site { host, family, init: InitSystem::Systemd, target: Vec::new(), old: Vec::new(), client: None });
             continue;
         }
         let os = match &host.os {
@@ -72,7 +74,7 @@ pub(super) fn settle<'a>(platform: &'a Platform, errors: &mut Vec<PlanError>, wa
             init
         });
         let old = host.source.packages.iter().filter(|package| package.os == os).collect();
-        sites.push(Site { host, family, init, target, old });
+        sites.push(Site { host, family, init, target, old, client: host.target.client.as_ref() });
     }
     for (seen, hosts) in unclear.0 {
         errors.push(PlanError::OsUnknown { platform: name(), hosts: fold(&hosts), seen });

@@ -4,14 +4,68 @@ use super::files::Files;
 use super::runbook::{BackupBy, Family};
 use super::site::Site;
 use super::template::Values;
-use inventory::{Backup, Database, Host, InitSystem, Instance, InstanceKind, Package, Platform, Role};
+use inventory::{Backup, Database, Host, InitSystem, Instance, InstanceKind, Package, Platform, Role, SourceVersion};
 use proto::step::{PackageManager, ServiceManager};
 use serde_json::{Value, json};
 
-/// The packages of v6.1, where the inventory does not name them.
-const OLD_NAMES: &[&str] = &["nlserver6", "nlthirdparty6"];
 /// The package of v7, where the inventory does not name it.
 const NEW_NAMES: &[&str] = &["nlserver6-v7"];
+
+/// The packages of a version, where the inventory does not name them.
+fn vendor_names(version: SourceVersion) -> &'static [&'static str] {
+    match version {
+        SourceVersion::V5_11 => &["nlserver5", "nlthirdparty5"],
+        SourceVersion::V6_02 | SourceVersion::V6_1 => &["nlserver6", "nlthirdparty6"],
+        SourceVersion::V7 => NEW_NAMES,
+    }
+}
+
+/// The service of a version on Linux. The v7 package keeps the name of the init script; its unit has a name of its own.
+fn service(version: SourceVersion, init: InitSystem) -> &'static str {
+    match (version, init) {
+        (SourceVersion::V5_11, _) => "nlserver5",
+        (SourceVersion::V7, InitSystem::Systemd) => "nlserver",
+        _ => "nlserver6",
+    }
+}
+
+/// Service and directory of a version on Windows, and what of its `conf` comes along to v7.
+fn on_windows(version: SourceVersion) -> [(&'static str, Value); 3] {
+    let (service, directory, conf) = match version {
+        SourceVersion::V5_11 => (
+            "nlserver5",
+            "Neolane v5",
+            "conf (config-<instance>.xml alone, never config-default.xml, and with autoStart renamed to _autoStart)",
+        ),
+        SourceVersion::V6_02 => ("nlserver6", "Neolane v6", "conf (with autoStart renamed to _autoStart in config-<instance>.xml)"),
+        SourceVersion::V6_1 => ("nlserver6", "Adobe Campaign v6", "conf"),
+        SourceVersion::V7 => ("nlserver6-v7", "Adobe Campaign v7", "conf"),
+    };
+    [("windows.service", json!(service)), ("windows.directory", json!(directory)), ("windows.conf", json!(conf))]
+}
+
+/// The files of a web server that name the installation (procedure, step 8). Those that a host does not have are passed over.
+fn web_files(host: &Host, family: Family) -> Vec<String> {
+    let rhel = family == Family::Rhel;
+    let dir = host.web.config.as_deref().unwrap_or(if rhel { "/etc/httpd" } else { "/etc/apache2" });
+    let below: &[&str] = if rhel {
+        &["conf/httpd.conf", "conf.d/*.conf", "conf.modules.d/*.conf"]
+    } else {
+        &["envvars", "mods-available/nlsrv.load", "mods-available/nlsrv.conf", "mods-available/alias.conf", "conf.d/*.conf"]
+    };
+    let mut files: Vec<String> = below.iter().map(|file| format!("{dir}/{file}")).collect();
+    // What `envvars` is on Debian.
+    files.extend(dir.rsplit_once('/').filter(|_| rhel).map(|(etc, name)| format!("{etc}/sysconfig/{name}")));
+    files
+}
+
+/// What postupgrade is told beside the instance: from v5 its time zone; several time zones where the inventory wants them.
+fn postupgrade_options(site: &Site<'_>, instance: &Instance) -> Vec<String> {
+    let zone = instance.timezone.as_ref().filter(|_| site.host.source.version == SourceVersion::V5_11);
+    let mut options: Vec<String> = zone.iter().map(|zone| format!("-timezone:{zone}")).collect();
+    options.extend(instance.timestamptz.then(|| "-usetimestamptz:1".to_owned()));
+    options
+}
 
 /// What one step is about.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +83,9 @@ pub(super) fn values(platform: &Platform, subject: Subject<'_>, files: &Files) -
     let mut values = host_values(platform, site);
     if let Some(instance) = instance {
         values.insert("instance", json!(instance.name));
+        let options = postupgrade_options(site, instance);
+        values.insert("postupgrade.suffix", json!(options.iter().map(|option| format!(" {option}")).collect::<String>()));
+        values.insert("postupgrade.options", json!(options));
         let several = platform.instances.iter().filter(|instance| backup_by(platform, instance) == BackupBy::Dba).count() > 1;
         let gate = if several { format!("backup-by-dba.{}", instance.name) } else { "backup-by-dba".to_owned() };
         values.insert("gate.backup", json!(gate));
@@ -67,7 +124,8 @@ fn host_values(platform: &Platform, site: &Site<'_>) -> Values {
     let packages = if rhel { PackageManager::Rpm } else { PackageManager::Dpkg };
     let web_service = host.web.service.as_deref().unwrap_or(if rhel { "httpd" } else { "apache2" });
     let files = |packages: &[&Package]| packages.iter().map(|package| landing_place(host, package)).collect::<Vec<_>>();
-    Values::from([
+    let version = host.source.version;
+    let mut values = Values::from([
         ("platform", json!(platform.name)),
         ("host", json!(host.name)),
         ("home", json!(host.campaign.home)),
@@ -76,15 +134,21 @@ fn host_values(platform: &Platform, site: &Site<'_>) -> Values {
         ("package_manager", to_value(&packages)),
         ("web.service", json!(web_service)),
         ("web.address", json!(host.web.address)),
-        ("source.version", json!(host.source.version.as_str())),
-        ("source.names", json!(names(&site.old, OLD_NAMES))),
+        ("web.files", json!(web_files(host, site.family))),
+        ("source.version", json!(version.as_str())),
+        ("source.tree", json!(version.tree())),
+        ("source.service", json!(service(version, site.init))),
+        ("source.names", json!(names(&site.old, vendor_names(version)))),
         ("source.files", json!(files(&site.old))),
         ("windows.stop_modules", json!(stop_modules(platform, host))),
+        ("target.service", json!(service(SourceVersion::V7, site.init))),
         ("target.build", json!(host.target.build)),
         ("target.build_text", json!(host.target.build.to_string())),
         ("target.files", json!(files(&site.target))),
         ("target.names", json!(names(&site.target, NEW_NAMES))),
-    ])
+    ]);
+    values.extend(on_windows(version));
+    values
 }
 
 fn to_value<T: serde::Serialize>(value: &T) -> Value {

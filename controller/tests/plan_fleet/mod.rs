@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 pub(crate) const OLD_SHA: &str = "1111111111111111111111111111111111111111111111111111111111111111";
 pub(crate) const DEB_SHA: &str = "2222222222222222222222222222222222222222222222222222222222222222";
 pub(crate) const RPM_SHA: &str = "3333333333333333333333333333333333333333333333333333333333333333";
+pub(crate) const CLIENT_SHA: &str = "4444444444444444444444444444444444444444444444444444444444444444";
 
 /// What preflight asks in these tests.
 pub(crate) fn queries(_: &Platform, host: &Host, _: plan::Phase) -> Vec<Query> {
@@ -219,6 +220,40 @@ pub(crate) fn several_roles() -> Platform {
         host("front2", &[Role::Mta, Role::Tracking]),
     ];
     platform("mixed", Topology::Standard, hosts, vec![instance("mixed_prod", InstanceKind::Marketing, "all1", on("all1"))])
+}
+
+/// A platform as it would be if it came from another version.
+pub(crate) fn coming_from(version: SourceVersion, platform: Platform) -> Platform {
+    let name = format!("{}-{}", platform.name, version.as_str());
+    Platform { name, ..from_version(version, platform) }
+}
+
+/// As [`coming_from`], under the same name.
+pub(crate) fn from_version(version: SourceVersion, mut platform: Platform) -> Platform {
+    let names: &[&str] = match version {
+        SourceVersion::V5_11 => &["nlserver5", "nlthirdparty5"],
+        SourceVersion::V6_02 | SourceVersion::V6_1 => &["nlserver6", "nlthirdparty6"],
+        SourceVersion::V7 => &["nlserver6-v7"],
+    };
+    for host in &mut platform.hosts {
+        host.source.version = version;
+        for package in &mut host.source.packages {
+            package.names = names.iter().map(ToString::to_string).collect();
+        }
+    }
+    for instance in &mut platform.instances {
+        instance.timezone = (version == SourceVersion::V5_11).then(|| "Europe/Paris".to_owned());
+    }
+    platform
+}
+
+/// With the setup of the client console.
+pub(crate) fn with_client(location: Location, mut platform: Platform) -> Platform {
+    for host in &mut platform.hosts {
+        let location = location.clone();
+        host.target.client = Some(Package { os: "windows".into(), location, sha256: CLIENT_SHA.into(), names: vec![] });
+    }
+    platform
 }
 
 pub(crate) fn command(argv: &[&str]) -> SiteCommand {

@@ -3,7 +3,7 @@
 
 use crate::plan_fleet::*;
 use controller::plan::{Phase, PlannedStep, PlatformPlan};
-use inventory::{Backup, BecomeMethod, Host, InitSystem, InstanceKind, Platform, Role, SecretRef, Topology};
+use inventory::{Backup, BecomeMethod, Host, InitSystem, InstanceKind, Platform, Role, SecretRef, SourceVersion, Topology};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
@@ -73,6 +73,16 @@ pub(crate) fn platforms(index: usize) -> impl Strategy<Value = Platform> {
             let instances = make_instances(index, topology, &hosts, &dice);
             platform(&format!("p{index}"), topology, shuffled, instances)
         })
+        .prop_flat_map(|platform| versions().prop_map(move |version| from_version(version, platform.clone())))
+}
+
+pub(crate) fn versions() -> impl Strategy<Value = SourceVersion> {
+    use SourceVersion::{V5_11, V6_1, V6_02, V7};
+    prop_oneof![3 => Just(V6_1), 1 => Just(V6_02), 2 => Just(V5_11), 2 => Just(V7)]
+}
+
+pub(crate) fn version_of(platform: &Platform) -> SourceVersion {
+    platform.hosts.iter().find(|host| host.has_campaign()).unwrap().source.version
 }
 
 pub(crate) fn make_host(index: usize, at: usize, roles: &[Role], dice: &HostDice) -> Host {
@@ -139,12 +149,18 @@ pub(crate) fn placed(plan: &PlatformPlan) -> Vec<Placed<'_>> {
     all
 }
 
-/// The table "order of stages" of the vendor, with our reading of what it does not place.
-pub(crate) fn migrate_rank(topology: Topology, role: Role) -> Option<usize> {
+/// The table "order of stages" of the vendor, with our reading of what it does not place. A build upgrade has tracking, execution
+/// servers, marketing everywhere.
+pub(crate) fn migrate_rank(platform: &Platform, role: Role) -> Option<usize> {
     use Role::*;
-    match (topology, role) {
+    match (platform.topology, role) {
         (_, Database) => None,
         (Topology::Standalone, _) => Some(0),
+        (Topology::Standard | Topology::CloudMessaging, _) if version_of(platform) == SourceVersion::V7 => match role {
+            Tracking => Some(1),
+            Marketing => Some(3),
+            _ => Some(2),
+        },
         (Topology::Standard | Topology::CloudMessaging, Marketing) => Some(1),
         (Topology::Standard | Topology::CloudMessaging, MidSourcing) => Some(2),
         (Topology::Standard | Topology::CloudMessaging, Mta) => Some(3),
@@ -155,12 +171,14 @@ pub(crate) fn migrate_rank(topology: Topology, role: Role) -> Option<usize> {
     }
 }
 
-/// The documented restart order: tracking, mid-sourcing (and the other delivery servers), marketing.
-pub(crate) fn restart_rank(role: Role) -> Option<usize> {
+/// The documented restart order: tracking, mid-sourcing (and the other delivery servers), marketing. After a build upgrade: marketing,
+/// tracking, delivery.
+pub(crate) fn restart_rank(platform: &Platform, role: Role) -> Option<usize> {
+    let order = if version_of(platform) == SourceVersion::V7 { [1, 2, 0] } else { [0, 1, 2] };
     match role {
-        Role::Tracking => Some(0),
-        Role::MidSourcing | Role::Mta | Role::PowerBooster | Role::PowerCluster => Some(1),
-        Role::Marketing => Some(2),
+        Role::Tracking => Some(order[0]),
+        Role::MidSourcing | Role::Mta | Role::PowerBooster | Role::PowerCluster => Some(order[1]),
+        Role::Marketing => Some(order[2]),
         Role::Database => None,
     }
 }

@@ -54,9 +54,13 @@ async fn on_host<H: Hosts>(hosts: &H, order: &Order, removed: &mut Vec<String>) 
     agent.release(order).await?;
     for tree in left.trees.iter().filter(|_| *trees) {
         let (home, _) = tree.rsplit_once('/').unwrap_or_default();
-        if agent.exists(tree).await? && !agent.exists(&format!("{home}/nl6")).await? {
+        let mut installed = false;
+        for name in ["nl6", "nl5"] {
+            installed = installed || agent.exists(&format!("{home}/{name}")).await?;
+        }
+        if agent.exists(tree).await? && !installed {
             return Err(Ended::Failed(format!(
-                "there is no {home}/nl6 beside {tree}, which is all that is left of Campaign; it stays"
+                "there is no installation in {home} beside {tree}, which is all that is left of Campaign; it stays"
             )));
         }
         agent.remove(tree, removed).await?;

@@ -129,7 +129,7 @@ fn takes_part(events: &[Event], platform: &str) -> bool {
     })
 }
 
-/// The trees that steps of the run moved away beside the installation: `nl6.back`, and a rollback's `nl6.v7-RUN`.
+/// The trees that steps of the run moved away beside the installation: `nl6.back` (from v5 `nl5.back`), and a rollback's `nl6.v7-RUN`.
 fn trees(host: &Host, steps: &[(Phase, &PlannedStep)], granted: &BTreeSet<StepId>) -> Vec<String> {
     let moved = steps.iter().filter(|(_, step)| granted.contains(&step.id)).filter_map(|(_, step)| match &step.spec.action {
         Action::MoveTree { to, .. } => Some(to.clone()),
@@ -137,7 +137,7 @@ fn trees(host: &Host, steps: &[(Phase, &PlannedStep)], granted: &BTreeSet<StepId
     });
     let beside = |to: &String| {
         let name = to.strip_prefix(&format!("{}/", host.campaign.home));
-        name.is_some_and(|name| !name.contains('/') && (name == "nl6.back" || name.starts_with("nl6.v7-")))
+        name.is_some_and(|name| !name.contains('/') && (name == "nl6.back" || name == "nl5.back" || name.starts_with("nl6.v7-")))
     };
     moved.filter(beside).collect()
 }

@@ -27,8 +27,11 @@ pub struct PlatformNotes {
     pub one_way: Vec<OneWay>,
     /// Whether services of v7 were started: then deliveries were made, and recipients tracked.
     pub restarted: bool,
-    /// Hosts whose `nl6.back` takes its place again.
+    /// Hosts whose `nl6.back` (from v5 `nl5.back`) takes its place again.
     pub trees: Vec<String>,
+    /// The name of that tree.
+    #[serde(skip)]
+    tree: String,
     /// Hosts whose installation of v7 is kept beside it.
     pub set_aside: Vec<String>,
     /// Archives of these trees, as `HOST: FILE`: the second way back, by hand.
@@ -129,6 +132,7 @@ impl PlatformNotes {
             one_way,
             restarted: undone.acts().any(|(phase, _)| phase == Phase::Restart),
             trees: hosts(&mut named("back.tree")),
+            tree: plan.back_tree().to_owned(),
             set_aside: hosts(&mut named("back.set-aside")),
             archives: undone.acts().filter_map(archive).collect(),
             stay_stopped: hosts(&mut stay),
@@ -159,7 +163,8 @@ impl PlatformNotes {
             line("·", "no service of v7 was started by the run: nothing was delivered or tracked since.");
         }
         if !self.trees.is_empty() {
-            line("·", &format!("nl6.back becomes nl6 again on {}.", fold(&self.trees)));
+            let name = self.tree.trim_end_matches(".back");
+            line("·", &format!("{} becomes {name} again on {}.", self.tree, fold(&self.trees)));
         }
         if !self.set_aside.is_empty() {
             let text =
@@ -169,7 +174,7 @@ impl PlatformNotes {
         if !self.archives.is_empty() {
             let hosts: Vec<&str> = self.archives.iter().filter_map(|archive| archive.split(": ").next()).collect();
             let file = self.archives.first().and_then(|archive| archive.rsplit('/').next()).unwrap_or_default();
-            line("·", &format!("should nl6.back be gone, its archive {file} is on {}.", inventory::fold_names(&hosts)));
+            line("·", &format!("should {} be gone, its archive {file} is on {}.", self.tree, inventory::fold_names(&hosts)));
         }
         if !self.stay_stopped.is_empty() {
             let text = format!(

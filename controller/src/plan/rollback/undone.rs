@@ -115,7 +115,7 @@ impl<'a> Undone<'a> {
         custom.then_some((backup.host.as_str(), file))
     }
 
-    /// Whether `nl6.back` of a host is the tree that the run moved: it moved it, and nobody went on without the proof.
+    /// Whether `nl6.back` (from v5 `nl5.back`) of a host is the tree that the run moved: it moved it, and nobody went on without the proof.
     fn has_tree(&self, host: &Host) -> bool {
         let move_tree = ("backup.move-tree", host.name.as_str());
         self.on_host.contains(&move_tree) && !self.accepted.contains(&move_tree)
