@@ -27,9 +27,11 @@ pub struct Snapshot {
 /// What is on one host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Found {
-    /// Everything in `nl6`, by its path: kind, mode, owner, time and content.
+    /// Everything in `nl6` (`nl5`), by its path: kind, mode, owner, time and content.
     files: BTreeMap<String, String>,
-    /// What lies beside `nl6`.
+    /// The files outside of it that name it, by their paths: kind, mode, owner and content.
+    around: BTreeMap<String, String>,
+    /// What lies beside it.
     beside: BTreeSet<String>,
     /// Service scripts.
     scripts: BTreeSet<String>,
@@ -82,14 +84,21 @@ impl Snapshot {
 
 impl Found {
     fn on(host: &Host, known: &mut Known) -> io::Result<Self> {
-        let mut files = BTreeMap::new();
+        let (mut files, mut around) = (BTreeMap::new(), BTreeMap::new());
         walk(&host.nl6(), "", known, &mut files)?;
+        walk(&host.home().join(".bashrc"), ".bashrc", known, &mut around)?;
+        walk(&host.dir.join("etc"), "etc", known, &mut around)?;
+        // They are written anew when they are changed: their times are not what they were, and nobody relies on them.
+        for what in around.values_mut() {
+            what.truncate(what.find(" of ").unwrap_or(what.len()));
+        }
         let redirect = host.is(Role::Tracking).then(|| redirect_build(host).ok()).flatten();
         let packages = state::packages(host)?.into_iter();
         let running = processes::running(host)?.into_iter();
         Ok(Self {
             files,
-            beside: names(&host.home())?.into_iter().filter(|name| name != "nl6" && !is_kept(name)).collect(),
+            around,
+            beside: names(&host.home())?.into_iter().filter(|name| name != host.source.tree() && !is_kept(name)).collect(),
             scripts: names(&host.init_scripts())?,
             packages: packages.map(|p| format!("{} {} whole: {}", p.name, p.release.package_version(), p.whole)).collect(),
             running: running.map(|entry| format!("{} of build {}", entry.name, entry.build)).collect(),
@@ -98,11 +107,10 @@ impl Found {
     }
 
     fn compare(&self, host: &str, after: &Self, lines: &mut Vec<String>) {
-        let paths: BTreeSet<&String> = self.files.keys().chain(after.files.keys()).collect();
-        for path in paths {
-            let (was, is) = (self.files.get(path), after.files.get(path));
-            if was != is {
-                lines.push(format!("{host} nl6/{path} was {}, and is {}", shown(was), shown(is)));
+        for (below, was, is) in [("nl6/", &self.files, &after.files), ("", &self.around, &after.around)] {
+            let paths: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
+            for path in paths.into_iter().filter(|path| was.get(*path) != is.get(*path)) {
+                lines.push(format!("{host} {below}{path} was {}, and is {}", shown(was.get(path)), shown(is.get(path))));
             }
         }
         let mut sets = |what: &str, was: &BTreeSet<String>, is: &BTreeSet<String>| {
@@ -129,7 +137,8 @@ fn shown(what: Option<&String>) -> &str {
 
 /// Whether a way back may leave this beside `nl6`.
 fn is_kept(name: &str) -> bool {
-    name.starts_with("nl6.v7-") || (name.starts_with("nl6.back-") && name.contains(".tar.gz"))
+    let archive = name.starts_with("nl6.back-") || name.starts_with("nl5.back-");
+    name.starts_with("nl6.v7-") || (archive && name.contains(".tar.gz"))
 }
 
 fn names(dir: &Path) -> io::Result<BTreeSet<String>> {

@@ -1,7 +1,7 @@
 //! The configuration files of an installation: written by packages and by the lab, read by stand-ins.
 
 use crate::layout::Host;
-use crate::spec::Role;
+use crate::spec::{Release, Role};
 use quick_xml::Reader;
 use quick_xml::events::Event;
 use std::io;
@@ -79,6 +79,9 @@ pub(crate) fn set_internal_password(host: &Host, stored: &str) -> io::Result<()>
 /// The modules that shall run on a host: `autoStart="true"` in `config-default.xml` and in each `config-<instance>.xml`.
 pub(crate) fn auto_start(host: &Host) -> io::Result<Vec<String>> {
     let mut modules = Vec::new();
+    if !host.nl6().join("conf").exists() {
+        return Ok(modules);
+    }
     let mut files: Vec<_> = std::fs::read_dir(host.nl6().join("conf"))?.collect::<io::Result<Vec<_>>>()?;
     files.sort_by_key(std::fs::DirEntry::file_name);
     for file in files {
@@ -120,12 +123,16 @@ pub(crate) fn server_conf(internal_password: &str, tracking_password: &str, data
     )
 }
 
+/// What `config-default.xml` of v5 has in it, and no later one.
+pub(crate) const DEFAULT_OF_V5: &str = "<shared schema=\"nl5\"/>";
+
 /// `config-default.xml`.
-pub(crate) fn config_default(web: bool, tracking: bool) -> String {
+pub(crate) fn config_default(release: &Release, web: bool, tracking: bool) -> String {
+    let shared = if release.is_v5() { DEFAULT_OF_V5 } else { "<shared/>" };
     format!(
         r#"<?xml version='1.0'?>
 <serverconf>
-  <shared/>
+  {shared}
   <web autoStart="{web}"/>
   <syslogd autoStart="true"/>
   <trackinglogd autoStart="{tracking}"/>

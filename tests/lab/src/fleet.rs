@@ -1,6 +1,6 @@
 //! The inventory of a lab. It sets variables only and overrides no step: the runbook under test is the one that ships.
 
-use crate::furnish::{LOGIN, database_of, package_path};
+use crate::furnish::{LOGIN, client_path, database_of, package_path};
 use crate::layout::{Family, Host, Instance, Layout, Platform};
 use crate::package;
 use crate::spec::{Release, Role};
@@ -27,25 +27,19 @@ pub(crate) fn write(layout: &Layout, port: u16) -> io::Result<()> {
         ("identity", path(&dir.join("id_ed25519"))),
         ("known_hosts", path(&dir.join("known_hosts"))),
     ]);
-    let source = map([
-        ("version", layout.source.version.as_str().into()),
-        ("latest_build", layout.source.build.into()),
-        ("packages", packages(layout, package::OLD, &layout.source)?),
-    ]);
     let target = map([
         ("version", layout.target.version.as_str().into()),
         ("build", layout.target.build.into()),
-        ("packages", packages(layout, package::NEW, &layout.target)?),
+        ("packages", packages(layout, &layout.target)?),
     ]);
     let defaults = map([
         ("ssh", ssh),
         ("become", map([("method", "none".into())])),
         ("campaign", map([("home", path(&dir.join("hosts/{host}/usr/local/neolane"))), ("user", account().into())])),
         ("host_state", path(&dir.join("hosts/{host}/var/lib/caravan"))),
-        ("source", source),
         ("target", target),
     ]);
-    let platforms: Vec<Value> = layout.platforms.iter().map(|platform| platform_of(layout, platform)).collect();
+    let platforms = layout.platforms.iter().map(|platform| platform_of(layout, platform)).collect::<io::Result<Vec<Value>>>()?;
     let inventory = map([("version", 1.into()), ("defaults", defaults), ("platforms", platforms.into())]);
     let text = serde_yaml::to_string(&inventory).map_err(io::Error::other)?;
     std::fs::write(dir.join("fleet.yaml"), format!("# Written by `lab`. Everything in it lives below this directory.\n{text}"))
@@ -63,31 +57,48 @@ pub(crate) fn account() -> String {
     name.unwrap_or_else(|| "neolane".to_owned())
 }
 
-fn packages(layout: &Layout, names: &[&str], release: &Release) -> io::Result<Value> {
-    let systems: BTreeSet<&str> = layout.hosts().map(|host| host.os.as_str()).collect();
+fn packages(layout: &Layout, release: &Release) -> io::Result<Value> {
+    let hosts = layout.hosts().filter(|host| host.source == *release || layout.target == *release);
+    let systems: BTreeSet<&str> = hosts.map(|host| host.os.as_str()).collect();
     let packages = systems.into_iter().map(|os| {
-        let path = package_path(layout, Family::of(os), names, release.build);
+        let path = package_path(layout, Family::of(os), release);
         let digest = package::sha256(&std::fs::read(&path)?);
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         Ok(map([
             ("os", os.into()),
             ("path", format!("./packages/{file}").into()),
             ("sha256", digest.into()),
-            ("names", names.to_vec().into()),
+            ("names", package::names(release).to_vec().into()),
         ]))
     });
     Ok(packages.collect::<io::Result<Vec<Value>>>()?.into())
 }
 
-fn platform_of(layout: &Layout, platform: &Platform) -> Value {
+fn platform_of(layout: &Layout, platform: &Platform) -> io::Result<Value> {
     let instances: Vec<Value> = platform.instances.iter().map(|instance| instance_of(layout, platform, instance)).collect();
     let hosts: Vec<Value> = platform.hosts.iter().map(host_of).collect();
-    map([
+    let release = &platform.source;
+    let source = map([
+        // Of v7, the inventory names the version alone: which build it is, `latest_build` says.
+        ("version", if release.is_v7() { "7".into() } else { release.version.as_str().into() }),
+        ("latest_build", release.build.into()),
+        ("packages", packages(layout, release)?),
+    ]);
+    let mut value = map([
         ("name", platform.name.as_str().into()),
         ("topology", platform.topology.as_str().into()),
+        ("source", source),
         ("hosts", hosts.into()),
         ("instances", instances.into()),
-    ])
+    ]);
+    if let (true, Value::Mapping(entries)) = (platform.client, &mut value) {
+        let client = client_path(layout);
+        let digest = package::sha256(&std::fs::read(&client)?);
+        let file = client.file_name().unwrap_or_default().to_string_lossy();
+        let client = map([("path", format!("./packages/{file}").into()), ("sha256", digest.into())]);
+        entries.insert("target".into(), map([("client", client)]));
+    }
+    Ok(value)
 }
 
 fn instance_of(layout: &Layout, platform: &Platform, instance: &Instance) -> Value {
@@ -107,12 +118,16 @@ fn instance_of(layout: &Layout, platform: &Platform, instance: &Instance) -> Val
         ("unicode", true.into()),
         ("backup", backup),
     ]);
-    map([
+    let mut value = map([
         ("name", instance.name.as_str().into()),
         ("kind", kind.into()),
         ("app", instance.app.as_str().into()),
         ("database", database),
-    ])
+    ]);
+    if let (true, Value::Mapping(entries)) = (platform.source.is_v5(), &mut value) {
+        entries.insert("timezone".into(), "Europe/Berlin".into());
+    }
+    value
 }
 
 fn host_of(host: &Host) -> Value {
@@ -132,6 +147,7 @@ fn host_of(host: &Host) -> Value {
     if let (true, Value::Mapping(entries)) = (host.is(Role::Tracking), &mut value) {
         entries.insert("web_server".into(), "apache".into());
         entries.insert("web_address".into(), format!("{}:{}", host.address, host.web_port).into());
+        entries.insert("web_config".into(), path(&host.web_config()));
     }
     value
 }

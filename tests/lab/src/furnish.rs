@@ -4,7 +4,7 @@ use crate::conf;
 use crate::layout::{Family, Host, Instance, Layout, Platform, this_machine};
 use crate::openssh;
 use crate::package;
-use crate::spec::{PlatformSpec, Role, Spec};
+use crate::spec::{PlatformSpec, Release, Role, Spec};
 use crate::standins::{self, Unpack, database_server, place, stored, unpack};
 use crate::state::{self, Database, Package};
 use russh::keys::ssh_key::LineEnding;
@@ -104,13 +104,13 @@ pub(crate) fn furnish(spec: &Spec, dir: &Path, binary: &Path) -> io::Result<Furn
             let database = Database {
                 user: DATABASE_USER.to_owned(),
                 password_sha256: package::sha256(secrets.database_password.as_bytes()),
-                build: layout.source.build,
+                build: platform.source.build,
                 ..Database::default()
             };
             state::set_database(&layout, &instance.name, &database)?;
         }
         for host in &platform.hosts {
-            write_packages(&layout, host.family())?;
+            write_packages(&layout, platform, host.family())?;
             furnish_host(&layout, platform, host, &secrets)?;
         }
     }
@@ -153,6 +153,7 @@ fn lay_out(spec: &Spec, dir: &Path, listeners: &[TcpListener]) -> io::Result<Lay
     let mut platforms = Vec::new();
     for platform in &spec.platforms {
         let instances = instances(platform)?;
+        let source = platform.source.as_ref().unwrap_or(&spec.source);
         let os = platform.os.clone().or_else(this_machine).unwrap_or_else(|| "debian-12".to_owned());
         let mut hosts = Vec::new();
         for host in platform.resolve().map_err(io::Error::other)? {
@@ -173,6 +174,7 @@ fn lay_out(spec: &Spec, dir: &Path, listeners: &[TcpListener]) -> io::Result<Lay
                 instances: carried.map(|instance| instance.name.clone()).collect(),
                 disabled: platform.disabled.get(&host.name).cloned().unwrap_or_default(),
                 openssh: platform.openssh.contains(&host.name),
+                source: source.clone(),
                 dir: dir.join("hosts").join(&host.name),
                 name: host.name,
                 roles: host.roles,
@@ -182,7 +184,14 @@ fn lay_out(spec: &Spec, dir: &Path, listeners: &[TcpListener]) -> io::Result<Lay
                 address,
             });
         }
-        platforms.push(Platform { name: platform.name.clone(), topology: platform.topology, hosts, instances });
+        platforms.push(Platform {
+            name: platform.name.clone(),
+            topology: platform.topology,
+            hosts,
+            instances,
+            source: source.clone(),
+            client: platform.client,
+        });
     }
     Ok(Layout {
         dir: dir.to_owned(),
@@ -224,19 +233,29 @@ fn carries(host: &str, roles: &[Role], instance: &Instance) -> bool {
         }
 }
 
-fn write_packages(layout: &Layout, family: Family) -> io::Result<()> {
-    for (names, release) in [(package::OLD, &layout.source), (package::NEW, &layout.target)] {
-        let file = package_path(layout, family, names, release.build);
+fn write_packages(layout: &Layout, platform: &Platform, family: Family) -> io::Result<()> {
+    for release in [&platform.source, &layout.target] {
+        let file = package_path(layout, family, release);
         if !file.exists() {
-            fs::write(file, package::content(family, names, release)?)?;
+            fs::write(file, package::content(family, package::names(release), release)?)?;
         }
+    }
+    let client = client_path(layout);
+    if platform.client && !client.exists() {
+        fs::write(client, format!("MZ setup of the client console of build {}\n", layout.target.build))?;
     }
     Ok(())
 }
 
 /// Where a package file of a lab is.
-pub(crate) fn package_path(layout: &Layout, family: Family, names: &[&str], build: u32) -> PathBuf {
-    layout.dir.join("packages").join(package::file_name(family, names.first().unwrap_or(&"nlserver"), build))
+pub(crate) fn package_path(layout: &Layout, family: Family, release: &Release) -> PathBuf {
+    let name = package::names(release).first().copied().unwrap_or("nlserver");
+    layout.dir.join("packages").join(package::file_name(family, name, release.build))
+}
+
+/// Where the setup of the client console is.
+pub(crate) fn client_path(layout: &Layout) -> PathBuf {
+    layout.dir.join(format!("packages/setup-client-7.0.{}.exe", layout.target.build))
 }
 
 fn furnish_host(layout: &Layout, platform: &Platform, host: &Host, secrets: &Secrets) -> io::Result<()> {
@@ -255,8 +274,10 @@ fn furnish_host(layout: &Layout, platform: &Platform, host: &Host, secrets: &Sec
         place(&binary, &host.web_program())?;
         place(&binary, &host.init_scripts().join(host.family().web_service()))?;
     }
-    unpack(host, Unpack { release: &layout.source, binary: &binary })?;
-    let installed = package::OLD.iter().map(|name| Package { name: name.to_string(), release: layout.source.clone(), whole: true });
+    unpack(host, Unpack { release: &host.source, binary: &binary })?;
+    standins::make_conf(host, &host.source)?;
+    let names = package::names(&host.source).iter();
+    let installed = names.map(|name| Package { name: name.to_string(), release: host.source.clone(), whole: true });
     state::set_packages(host, &installed.collect::<Vec<_>>())?;
 
     let nl6 = host.nl6();
@@ -271,7 +292,8 @@ fn furnish_host(layout: &Layout, platform: &Platform, host: &Host, secrets: &Sec
     let text = conf::server_conf(&password, &secrets.tracking_password, "uFE80000000000000F1FA913DD7CC7C48004BA419F");
     fs::write(&server_conf, &text)?;
     let web = host.roles.iter().any(|role| !matches!(role, Role::Mta | Role::Tracking));
-    fs::write(nl6.join("conf/config-default.xml"), conf::config_default(web, host.is(Role::Tracking)))?;
+    fs::write(nl6.join("conf/config-default.xml"), conf::config_default(&host.source, web, host.is(Role::Tracking)))?;
+    surroundings(host)?;
     fs::write(nl6.join("customer.sh"), "# Variables of this site.\nTZ=Europe/Berlin\nexport TZ\n")?;
     fs::write(nl6.join("customers/site.js"), format!("// Code of {}.\n", platform.name))?;
     for instance in &host.instances {
@@ -292,6 +314,37 @@ fn furnish_host(layout: &Layout, platform: &Platform, host: &Host, secrets: &Sec
     Ok(())
 }
 
+/// What names the installation outside of it: the account's shell and the web server.
+fn surroundings(host: &Host) -> io::Result<()> {
+    let tree = host.old_tree();
+    let tree = tree.display();
+    let bashrc = format!("# ~/.bashrc of the Campaign account.\nHISTSIZE=1000\n. {tree}/env.sh\numask 027\n");
+    fs::write(host.home().join(".bashrc"), bashrc)?;
+    if !host.is(Role::Tracking) {
+        return Ok(());
+    }
+    let etc = host.web_config();
+    let write = |name: &str, text: String| {
+        let file = etc.join(name);
+        fs::create_dir_all(file.parent().unwrap_or(&etc))?;
+        fs::write(file, text)
+    };
+    let load = format!("LoadModule requesthandler22_module {tree}/lib/libnlsrvmod.so\n");
+    match host.family() {
+        Family::Debian => {
+            write("envvars", format!("export APACHE_RUN_USER=www-data\n. {tree}/env.sh\n"))?;
+            write("mods-available/nlsrv.load", load)?;
+            write("mods-available/alias.conf", format!("Alias /nl {tree}/web/\n"))?;
+            std::os::unix::fs::symlink(format!("{tree}/conf/apache_neolane.conf"), etc.join("mods-available/nlsrv.conf"))
+        }
+        Family::Rhel => {
+            write("conf.d/nlsrv.conf", format!("{load}Alias /nl {tree}/web/\n"))?;
+            write("conf/httpd.conf", "IncludeOptional conf.d/*.conf\n".to_owned())?;
+            write("../sysconfig/httpd", format!("LD_LIBRARY_PATH={tree}/lib\n"))
+        }
+    }
+}
+
 /// Starts what runs on a host before anybody touches it. Nothing of it is recorded: the story begins afterwards.
 pub(crate) fn start_host(layout: &Layout, host: &Host) -> io::Result<()> {
     let stubborn = layout.faults.fail.iter().any(|fault| fault.host == host.name && fault.step == "stop");
@@ -301,7 +354,7 @@ pub(crate) fn start_host(layout: &Layout, host: &Host) -> io::Result<()> {
         standins::launch(host, module, stubborn)?;
     }
     if host.is(Role::Tracking) {
-        standins::launch_web(host, layout.source.build)?;
+        standins::launch_web(host, host.source.build)?;
         expected.push(host.family().web_service().to_owned());
     }
     for name in &expected {

@@ -35,6 +35,10 @@ pub struct Platform {
     pub hosts: Vec<Host>,
     /// Its instances.
     pub instances: Vec<Instance>,
+    /// What is installed on its hosts at first.
+    pub source: Release,
+    /// Whether the target has a setup of the client console.
+    pub client: bool,
 }
 
 /// One host of a lab.
@@ -54,6 +58,8 @@ pub struct Host {
     pub instances: Vec<String>,
     /// Modules that the configuration of these instances keeps from starting.
     pub disabled: Vec<String>,
+    /// What is installed on it at first.
+    pub source: Release,
     /// Whether a real OpenSSH server answers its connections.
     pub openssh: bool,
     /// Its directory.
@@ -152,14 +158,28 @@ impl Host {
         self.dir.join("usr/local/neolane")
     }
 
-    /// The installation.
+    /// The installation: `nl6`, or `nl5` on a host of v5 that is not migrated.
     pub fn nl6(&self) -> PathBuf {
-        self.home().join("nl6")
+        let nl6 = self.home().join("nl6");
+        if self.source.is_v5() && !nl6.exists() { self.old_tree() } else { nl6 }
+    }
+
+    /// Where the installation is that the host had at first.
+    pub fn old_tree(&self) -> PathBuf {
+        self.home().join(self.source.tree())
     }
 
     /// The backup tree.
     pub fn backup(&self) -> PathBuf {
-        self.home().join("nl6.back")
+        self.home().join(format!("{}.back", self.source.tree()))
+    }
+
+    /// The directory of the web server's configuration.
+    pub fn web_config(&self) -> PathBuf {
+        self.dir.join(match self.family() {
+            Family::Debian => "etc/apache2",
+            Family::Rhel => "etc/httpd",
+        })
     }
 
     /// Where init scripts are.

@@ -66,11 +66,14 @@ pub(crate) fn read(path: &Path) -> Result<Manifest, String> {
     Ok(manifest)
 }
 
-/// The names of the old packages (domain, procedure step 3).
-pub(crate) const OLD: &[&str] = &["nlserver6", "nlthirdparty6"];
-
-/// The name of the new package.
-pub(crate) const NEW: &[&str] = &["nlserver6-v7"];
+/// The names of the packages of a version (domain, procedure steps 3 and 4).
+pub(crate) fn names(release: &Release) -> &'static [&'static str] {
+    match () {
+        () if release.is_v7() => &["nlserver6-v7"],
+        () if release.is_v5() => &["nlserver5", "nlthirdparty5"],
+        () => &["nlserver6", "nlthirdparty6"],
+    }
+}
 
 /// The file name of a package, as the vendor names them.
 pub(crate) fn file_name(family: Family, name: &str, build: u32) -> String {

@@ -116,6 +116,14 @@ pub enum Rule {
     RestoredFromAnother,
     /// v7 packages removed, or old ones installed, while a database of the platform was upgraded and not restored.
     BackBeforeRestore,
+    /// From v5: `config-default.xml` of v5 in a new installation.
+    DefaultConfigOfV5,
+    /// From v5.11 and v6.02: a module of an instance could start by itself while its platform was being migrated.
+    ModulesNotHeld,
+    /// From v5.11 and v6.02: something started while `autoStart` was not on the modules that had it before.
+    ModulesNotReleased,
+    /// From v5 and back to it: something started while the shell's or the web server's files lead to the installation that is not there.
+    LeadsToTheOther,
     /// On the way back: something started while a database was upgraded and not restored, while its own old installation was not
     /// wholly back, or while v7 still ran on the platform.
     StartedBeforeBack,

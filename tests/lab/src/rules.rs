@@ -1,5 +1,7 @@
 //! The rules that stand-ins judge by, each looked at in the state on disk at the moment of the event.
 
+mod versions;
+
 use crate::conf;
 use crate::layout::{Host, Instance, Layout, Platform};
 use crate::processes::{self, Running};
@@ -41,7 +43,7 @@ impl Site {
     /// old place again.
     pub(crate) fn notice_move(&self) -> io::Result<()> {
         let [seen, back] = [self.host.state().join("backup-seen"), put_back_file(&self.host)];
-        let is_back = || !self.host.backup().exists() && tree::unpacked(&self.host).is_ok_and(|found| found == self.layout.source);
+        let is_back = || !self.host.backup().exists() && tree::unpacked(&self.host).is_ok_and(|found| found == self.host.source);
         if seen.exists() {
             if !is_back() {
                 return Ok(());
@@ -49,7 +51,7 @@ impl Site {
             let mut writer = self.writer()?;
             if seen.exists() {
                 std::fs::rename(&seen, &back)?;
-                writer.append(Event::TreePutBack, "nl6.back", "")?;
+                writer.append(Event::TreePutBack, &back_name(&self.host), "")?;
             }
             return Ok(());
         }
@@ -62,11 +64,11 @@ impl Site {
         }
         std::fs::write(&seen, b"")?;
         let _ = std::fs::remove_file(&back);
-        writer.append(Event::TreeMoved, "nl6.back", "")?;
+        writer.append(Event::TreeMoved, &back_name(&self.host), "")?;
         let from_it = processes::running(&self.host)?;
         if !from_it.is_empty() {
-            let detail = format!("nl6 was moved while {} ran", names(&from_it));
-            writer.append(Event::Violation(Rule::MovedWhileRunning), "nl6.back", &detail)?;
+            let detail = format!("{} was moved while {} ran", self.host.source.tree(), names(&from_it));
+            writer.append(Event::Violation(Rule::MovedWhileRunning), &back_name(&self.host), &detail)?;
         }
         Ok(())
     }
@@ -89,7 +91,7 @@ impl Site {
         }
         let mut backup = Vec::new();
         if !self.host.backup().exists() {
-            backup.push("nl6.back does not exist".to_owned());
+            backup.push(format!("{} does not exist", back_name(&self.host)));
         }
         for instance in &self.platform.instances {
             if state::database(&self.layout, &instance.name)?.dumps == 0 {
@@ -137,7 +139,7 @@ impl Site {
         if !missing.is_empty() {
             writer.append(Event::Violation(Rule::PostupgradeEarly), subject, &missing.join(", "))?;
         }
-        Ok(())
+        self.judge_held(writer, subject)
     }
 
     /// Judges the restore of a database from a dump of `from`. `upgrading`: its postupgrade runs.
@@ -177,6 +179,7 @@ impl Site {
         if !wrong.is_empty() {
             writer.append(Event::Violation(Rule::StartedBeforeBack), what, &wrong.join(", "))?;
         }
+        self.judge_surroundings(writer, what)?;
         self.judge_tracking(writer, what)
     }
 
@@ -185,10 +188,15 @@ impl Site {
         if self.platform.hosts.iter().any(|host| put_back_file(host).exists()) {
             return self.judge_start_back(writer, what);
         }
+        if versions::is_bare_start(&self.layout, &self.host, what) {
+            return Ok(());
+        }
         let missing = state::between(&self.layout, &self.platform)?;
         if !missing.is_empty() {
             writer.append(Event::Violation(Rule::StartedEarly), what, &missing.join(", "))?;
         }
+        self.judge_released(writer, what)?;
+        self.judge_surroundings(writer, what)?;
         self.judge_tracking(writer, what)?;
         let Some(rank) = Self::restart_rank(&self.host, what) else { return Ok(()) };
         let migrated = self.platform.hosts.iter().map(|host| state::progress(&self.layout, host));
@@ -232,13 +240,18 @@ impl Site {
         }
     }
 
-    fn is_web(host: &Host, what: &str) -> bool {
+    pub(super) fn is_web(host: &Host, what: &str) -> bool {
         what == host.family().web_service()
     }
 
-    /// The place of a module on a host in the documented restart order: tracking, then mid-sourcing and delivery, then marketing
-    /// (domain, section 2). `None` for what no order is documented for.
+    /// The place of a module on a host in the documented restart order: tracking, then mid-sourcing and delivery, then marketing; after
+    /// a build upgrade marketing, tracking, delivery (domain, section 2). `None` for what no order is documented for.
     fn restart_rank(host: &Host, what: &str) -> Option<u32> {
+        let rank = Self::documented_rank(host, what)?;
+        Some(if host.source.is_v7() { (rank + 1) % 3 } else { rank })
+    }
+
+    fn documented_rank(host: &Host, what: &str) -> Option<u32> {
         let delivery = [Role::Mta, Role::MidSourcing, Role::PowerBooster, Role::PowerCluster].iter().any(|role| host.is(*role));
         let module = what.split('@').next().unwrap_or(what);
         match module {
@@ -256,7 +269,10 @@ impl Site {
     /// other modules a site runs says nothing about the order.
     fn must_run(host: &Host) -> Vec<String> {
         let mut needed = conf::auto_start(host).unwrap_or_default();
-        needed.retain(|module| module.starts_with("mta@") || module.starts_with("trackinglogd@"));
+        // Where marketing comes last, nothing waits for it.
+        let application = host.source.is_v7() && host.is(Role::Marketing);
+        let counts = |module: &String| module.starts_with("mta@") || module.starts_with("trackinglogd@");
+        needed.retain(|module| counts(module) || (application && module == "web@default"));
         if host.is(Role::Tracking) {
             needed.push(host.family().web_service().to_owned());
         }
@@ -267,6 +283,11 @@ impl Site {
 /// The file that says that a host's old installation was put back.
 fn put_back_file(host: &Host) -> std::path::PathBuf {
     host.state().join("put-back")
+}
+
+/// The name of a host's backup tree.
+fn back_name(host: &Host) -> String {
+    format!("{}.back", host.source.tree())
 }
 
 fn names(running: &[Running]) -> String {

@@ -25,7 +25,7 @@ pub struct Spec {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Release {
-    /// `6.1`, `7.4.1`.
+    /// `5.11`, `6.02`, `6.1`, `7.4.1`.
     pub version: String,
     /// The build number.
     pub build: u32,
@@ -40,6 +40,21 @@ impl Release {
     /// A v7 build.
     pub fn target() -> Self {
         Self { version: "7.4.1".into(), build: 9383 }
+    }
+
+    /// Whether it is v5, which lives in `nl5`.
+    pub fn is_v5(&self) -> bool {
+        self.version.starts_with("5.")
+    }
+
+    /// Whether it is a build of v7.
+    pub fn is_v7(&self) -> bool {
+        self.version.starts_with("7.")
+    }
+
+    /// The directory of its installation.
+    pub fn tree(&self) -> &'static str {
+        if self.is_v5() { "nl5" } else { "nl6" }
     }
 
     /// The version as package managers print it; the build number is a part of it.
@@ -75,6 +90,12 @@ pub struct PlatformSpec {
     /// Hosts whose connections a real OpenSSH server answers.
     #[serde(default)]
     pub openssh: Vec<String>,
+    /// What is installed on its hosts at first; what the whole fleet begins with when left out.
+    #[serde(default)]
+    pub source: Option<Release>,
+    /// Whether the target has a setup of the client console.
+    #[serde(default)]
+    pub client: bool,
     /// How many instances the marketing server carries.
     #[serde(default = "one")]
     pub instances: usize,
@@ -332,6 +353,8 @@ impl Spec {
                 disabled: BTreeMap::new(),
                 without: BTreeMap::new(),
                 openssh: Vec::new(),
+                source: None,
+                client: false,
                 instances: 1,
             }],
             faults: Faults::default(),
@@ -348,10 +371,14 @@ impl Spec {
         if self.platforms.is_empty() {
             return Err("the spec has no platform: write at least one under `platforms`".into());
         }
-        if self.source.version != "6.1" {
-            return Err(format!("source version `{}`: the lab's stand-ins behave as 6.1 only", self.source.version));
-        }
         for platform in &self.platforms {
+            let source = platform.source.as_ref().unwrap_or(&self.source);
+            if !["5.11", "6.02", "6.1"].contains(&source.version.as_str()) && !source.is_v7() {
+                return Err(format!("source version `{}`: the stand-ins know 5.11, 6.02, 6.1 and 7.X", source.version));
+            }
+            if source.is_v7() && source.build >= self.target.build {
+                return Err(format!("source build {}: an upgrade leads to a later build than {}", source.build, self.target.build));
+            }
             if !is_name(&platform.name) || !platforms.insert(&platform.name) {
                 return Err(format!("platform name `{}` is used twice or is not a name ([A-Za-z0-9._-])", platform.name));
             }

@@ -57,7 +57,7 @@ pub fn progress(layout: &Layout, host: &Host) -> io::Result<Progress> {
     let has = |release: &Release| packages.iter().any(|package| package.whole && package.release == *release);
     Ok(match () {
         () if has(&layout.target) && configuration_is_back(host) => Progress::New,
-        () if has(&layout.source) && host.nl6().join("bin/nlserver").exists() => Progress::Old,
+        () if has(&host.source) && host.old_tree().join("bin/nlserver").exists() => Progress::Old,
         () => Progress::Between,
     })
 }
@@ -98,8 +98,8 @@ pub struct Database {
 
 impl Database {
     /// Whether postupgrade began on it, whether or not it ended: the old version refuses it.
-    pub(crate) fn is_upgraded(&self, layout: &Layout) -> bool {
-        self.completed > 0 || self.build != layout.source.build
+    pub(crate) fn is_upgraded(&self, platform: &Platform) -> bool {
+        self.completed > 0 || self.build != platform.source.build
     }
 }
 
@@ -132,9 +132,15 @@ pub(crate) fn lock_database(layout: &Layout, instance: &str) -> io::Result<Optio
 
 /// The place of a role in the order in which servers migrate (domain, section 2; its reading for mid-sourcing, mail and
 /// execution servers). Written down here a second time on purpose: the lab judges Caravan's plans and must not share them.
-pub fn migration_rank(topology: Topology, role: Role) -> u32 {
-    match topology {
+/// A build upgrade begins with tracking everywhere.
+pub fn migration_rank(platform: &Platform, role: Role) -> u32 {
+    match platform.topology {
         Topology::Standalone => 0,
+        Topology::Standard | Topology::CloudMessaging if platform.source.is_v7() => match role {
+            Role::Tracking => 0,
+            Role::Marketing => 2,
+            _ => 1,
+        },
         Topology::Standard | Topology::CloudMessaging => match role {
             Role::Marketing => 0,
             Role::MidSourcing => 1,
@@ -151,12 +157,12 @@ pub fn migration_rank(topology: Topology, role: Role) -> u32 {
 
 /// The stage in which a host gets its packages: the earliest of its roles.
 pub(crate) fn host_rank(platform: &Platform, host: &Host) -> u32 {
-    host.roles.iter().map(|role| migration_rank(platform.topology, *role)).min().unwrap_or(0)
+    host.roles.iter().map(|role| migration_rank(platform, *role)).min().unwrap_or(0)
 }
 
 /// The stage in which an instance is upgraded: that of the servers it belongs to.
 pub(crate) fn instance_rank(platform: &Platform, instance: &Instance) -> u32 {
-    migration_rank(platform.topology, instance.of)
+    migration_rank(platform, instance.of)
 }
 
 /// Whether postupgrade of an instance has completed.
@@ -168,7 +174,7 @@ pub(crate) fn is_upgraded(layout: &Layout, instance: &str) -> io::Result<bool> {
 pub(crate) fn upgraded(layout: &Layout, platform: &Platform) -> io::Result<Vec<String>> {
     let mut found = Vec::new();
     for instance in &platform.instances {
-        if database(layout, &instance.name)?.is_upgraded(layout) {
+        if database(layout, &instance.name)?.is_upgraded(platform) {
             found.push(format!("the database of {} is not restored", instance.name));
         }
     }

@@ -29,7 +29,8 @@ fn whole(spec: Spec) {
         assert_ne!(before.digest(&host.name), migrated.digest(&host.name), "{}", host.name);
     }
     let differences = before.differences(&migrated).join("\n");
-    for expected in ["nl6/BUILD was file", "the database of", "nlserver6-v7", "beside nl6: nl6.back was not there"] {
+    let kept = format!("beside nl6: {}.back was not there", bench.platform().source.tree());
+    for expected in ["nl6/BUILD was", "the database of", "nlserver6-v7", &kept] {
         assert!(differences.contains(expected), "{differences}");
     }
 
@@ -50,9 +51,11 @@ fn whole(spec: Spec) {
         assert_eq!(before.digest(&host.name), after.digest(&host.name));
         let put_back = records.iter().filter(|record| record.host == host.name && record.event == Event::TreePutBack);
         assert_eq!(put_back.count(), 1, "{}", host.name);
-        assert!(bench.ok(&host.name, "nlserver", &["pdump"]).contains("Version 6.1 (build 8989)"));
+        let source = &host.source;
+        let banner = bench.ok(&host.name, "nlserver", &["pdump"]);
+        assert!(banner.contains(&source.version) && banner.contains(&format!("build {}", source.build)), "{banner}");
         if host.is(Role::Tracking) {
-            assert_eq!(redirect_build(host).unwrap(), "8989");
+            assert_eq!(redirect_build(host).unwrap(), source.build.to_string());
         }
     }
 }
@@ -71,6 +74,34 @@ fn a_power_cluster_on_rhel_goes_back() {
     );
     spec.platforms[0].os = Some("rhel-9".into());
     whole(spec);
+}
+
+/// A standard platform that comes from another version.
+fn coming_from(version: &str, build: u32, os: &str) -> Spec {
+    let mut spec = standard();
+    spec.platforms[0].source = Some(lab::Release { version: version.into(), build });
+    spec.platforms[0].os = Some(os.into());
+    spec
+}
+
+#[test]
+fn v5_goes_back() {
+    whole(coming_from("5.11", 8000, "debian-12"));
+}
+
+#[test]
+fn v5_on_rhel_goes_back() {
+    whole(coming_from("5.11", 8000, "rhel-9"));
+}
+
+#[test]
+fn v6_02_goes_back() {
+    whole(coming_from("6.02", 8500, "debian-12"));
+}
+
+#[test]
+fn a_build_upgrade_goes_back() {
+    whole(coming_from("7.3.5", 9368, "debian-12"));
 }
 
 /// After the way back, a migration is a migration again.

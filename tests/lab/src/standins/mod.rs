@@ -17,7 +17,7 @@ mod web;
 pub(crate) use modules::{launch, wait_for};
 pub(crate) use password::stored;
 pub(crate) use postgres::database_server;
-pub(crate) use tree::{Unpack, place, unpack};
+pub(crate) use tree::{Unpack, make_conf, place, unpack};
 pub(crate) use web::launch as launch_web;
 
 use crate::layout::{HOST_VARIABLE, Layout};
@@ -28,7 +28,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The names that this binary answers to as a stand-in.
-const NAMES: &[&str] = &["nlserver", "nlserver6", "apache2", "httpd", "dpkg", "dpkg-query", "rpm", "pg_dump", "pg_restore", "psql"];
+const NAMES: &[&str] =
+    &["nlserver", "nlserver5", "nlserver6", "apache2", "httpd", "dpkg", "dpkg-query", "rpm", "pg_dump", "pg_restore", "psql"];
 
 /// Runs as the stand-in that `argv[0]` names; `None` when it names none.
 pub fn run() -> Option<ExitCode> {
@@ -55,7 +56,7 @@ fn dispatch(site: &Site, name: &str, program: &Path, arguments: &[String]) -> io
     }
     match name {
         "nlserver" => nlserver::run(site, arguments),
-        "nlserver6" => services::nlserver(site, arguments),
+        "nlserver5" | "nlserver6" => services::nlserver(site, name, arguments),
         // The same name is the service script in `etc/init.d` and the server's program in `usr/sbin`.
         "apache2" | "httpd" if is_daemon(arguments) => web::serve(site, arguments),
         "apache2" | "httpd" => services::web(site, program, arguments),

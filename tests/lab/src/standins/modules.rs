@@ -81,13 +81,13 @@ pub(super) fn start(site: &Site, module: &str) -> io::Result<bool> {
 
 /// Why a module of the old version does not come up: a database that it works with belongs to a later build.
 fn refused_database(site: &Site, module: &str) -> io::Result<Option<String>> {
-    if tree::unpacked(&site.host)? != site.layout.source {
+    if tree::unpacked(&site.host)? != site.host.source {
         return Ok(None);
     }
     for instance in &site.host.instances {
         let works = module.ends_with(&format!("@{instance}")) || module == "web@default";
         let database = state::database(&site.layout, instance)?;
-        if works && database.is_upgraded(&site.layout) {
+        if works && database.is_upgraded(&site.platform) {
             return Ok(Some(format!("The database of instance '{instance}' belongs to a later build ({})", database.build)));
         }
     }

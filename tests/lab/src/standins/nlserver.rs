@@ -37,6 +37,7 @@ pub(super) fn run(site: &Site, arguments: &[String]) -> io::Result<u8> {
         ["config", "-reload"] => {
             say(&banner(site)?);
             conf::auto_start(&site.host)?;
+            site.judge_held(&mut site.writer()?, "nl6/conf")?;
             site.record(Event::ConfigReloaded, "nl6/conf", "")?;
             say(&format!("{} >   Configuration successfully reloaded", clock()));
             Ok(0)

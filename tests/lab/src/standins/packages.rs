@@ -1,11 +1,12 @@
 //! `dpkg`, `dpkg-query` and `rpm`.
 
-use super::tree::{Unpack, unpack};
+use super::tree::{Unpack, script, unpack};
 use super::{complain, say};
 use crate::layout::Family;
 use crate::package::{self, Manifest};
 use crate::records::Event;
 use crate::rules::Site;
+use crate::spec::Release;
 use crate::state::{self, Package};
 use std::fs;
 use std::io;
@@ -134,7 +135,10 @@ fn erase(site: &Site, names: &[&str]) -> io::Result<u8> {
 
 fn remove(site: &Site, names: &[&str]) -> io::Result<u8> {
     let subject = names.join(" ");
-    let old = names.iter().any(|name| package::OLD.contains(name));
+    let installed = state::packages(&site.host)?;
+    let going = |name: &str| installed.iter().find(|package| package.name == name).map(|package| package.release.clone());
+    let release = names.iter().find_map(|name| going(name)).unwrap_or_else(|| site.host.source.clone());
+    let old = release == site.host.source;
     if site.meet("remove")? {
         site.record(Event::PackageFailed, &subject, "removal")?;
         complain(&format!(
@@ -147,7 +151,7 @@ fn remove(site: &Site, names: &[&str]) -> io::Result<u8> {
     let mut packages = state::packages(&site.host)?;
     packages.retain(|package| !names.contains(&package.name.as_str()));
     if names.iter().any(|name| name.starts_with("nlserver")) {
-        remove_files(site)?;
+        remove_files(site, &release)?;
     }
     state::set_packages(&site.host, &packages)?;
     writer.append(Event::PackageRemoved, &subject, "")?;
@@ -159,13 +163,13 @@ fn remove(site: &Site, names: &[&str]) -> io::Result<u8> {
 }
 
 /// Removes what packages have put there, and no file of the site.
-fn remove_files(site: &Site) -> io::Result<()> {
-    let nl6 = site.host.nl6();
+fn remove_files(site: &Site, release: &Release) -> io::Result<()> {
+    let nl6 = site.host.home().join(release.tree());
     let gone = |result: io::Result<()>| match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     };
-    gone(fs::remove_file(site.host.init_scripts().join("nlserver6")))?;
+    gone(fs::remove_file(site.host.init_scripts().join(script(release))))?;
     for dir in ["bin", "lib", "datakit"] {
         gone(fs::remove_dir_all(nl6.join(dir)))?;
     }

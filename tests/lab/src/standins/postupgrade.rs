@@ -56,6 +56,13 @@ pub(super) fn run(site: &Site, options: &[&str]) -> io::Result<u8> {
         report.line(">>>", &format!("Unable to load the configuration of instance '{name}' (config-{name}.xml)"))?;
         return Ok(1);
     };
+    if !check
+        && site.host.source.is_v5()
+        && !options.iter().any(|option| option.strip_prefix("-timezone:").is_some_and(|zone| !zone.is_empty()))
+    {
+        report.line(">>>", "The time zone of the database is not known: -timezone:<zone> is missing")?;
+        return Ok(1);
+    }
     if check { verify(site, instance, report) } else { upgrade(site, instance, options.contains(&"-force"), report) }
 }
 

@@ -1,7 +1,7 @@
 //! The scripts in `etc/init.d`.
 
 use super::modules::PATIENCE;
-use super::{complain, modules, nlserver, say, web};
+use super::{complain, modules, nlserver, say, tree, web};
 use crate::layout::HOST_VARIABLE;
 use crate::processes;
 use crate::records::Event;
@@ -10,18 +10,18 @@ use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// `nlserver6 start|stop|restart|status`.
-pub(super) fn nlserver(site: &Site, arguments: &[String]) -> io::Result<u8> {
+/// `nlserver6 start|stop|restart|status`; of v5 it is `nlserver5`.
+pub(super) fn nlserver(site: &Site, script: &str, arguments: &[String]) -> io::Result<u8> {
     match arguments.first().map(String::as_str) {
-        Some("start") => start(site),
+        Some("start") => start(site, script),
         Some("stop") => {
             let code = nlserver::shutdown(site)?;
-            site.record(Event::ServiceStopped, "nlserver6", "")?;
+            site.record(Event::ServiceStopped, script, "")?;
             Ok(code)
         }
         Some("restart") => {
             nlserver::shutdown(site)?;
-            start(site)
+            start(site, script)
         }
         Some("status") => {
             let running = processes::find(&site.host, nlserver::WATCHDOG)?.is_some();
@@ -30,16 +30,17 @@ pub(super) fn nlserver(site: &Site, arguments: &[String]) -> io::Result<u8> {
             Ok(if running { 0 } else { 3 })
         }
         _ => {
-            complain("Usage: nlserver6 {start|stop|restart|status}");
+            complain(&format!("Usage: {script} {{start|stop|restart|status}}"));
             Ok(2)
         }
     }
 }
 
-fn start(site: &Site) -> io::Result<u8> {
-    let program = site.host.nl6().join("bin/nlserver");
+fn start(site: &Site, script: &str) -> io::Result<u8> {
+    let tree = if script == "nlserver5" { "nl5" } else { "nl6" };
+    let program = site.host.home().join(tree).join("bin/nlserver");
     if !program.exists() {
-        complain(&format!("nlserver6: {}: not found", program.display()));
+        complain(&format!("{script}: {}: not found", program.display()));
         return Ok(1);
     }
     if processes::find(&site.host, nlserver::WATCHDOG)?.is_some() {
@@ -48,9 +49,11 @@ fn start(site: &Site) -> io::Result<u8> {
     }
     {
         let mut writer = site.writer()?;
-        site.judge_start(&mut writer, "nlserver6")?;
-        writer.append(Event::ServiceStarted, "nlserver6", "")?;
+        site.judge_start(&mut writer, script)?;
+        writer.append(Event::ServiceStarted, script, "")?;
     }
+    // The first start of a bare installation makes what is missing.
+    tree::make_conf(&site.host, &tree::unpacked(&site.host)?)?;
     let mut command = Command::new(program);
     command.arg("watchdog").env(HOST_VARIABLE, &site.host.dir).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

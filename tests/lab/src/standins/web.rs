@@ -1,7 +1,7 @@
 //! The web server of a tracking server: answers `/r/test` with the build of the library that it loaded when it started.
 
 use super::{complain, modules, say, tree};
-use crate::layout::{HOST_VARIABLE, Host};
+use crate::layout::{Family, HOST_VARIABLE, Host};
 use crate::processes;
 use crate::records::Event;
 use crate::rules::Site;
@@ -16,6 +16,17 @@ pub(super) const FOREGROUND: &str = "-DFOREGROUND";
 /// The file that keeps the build of the library that was loaded last.
 fn loaded_file(host: &Host) -> std::path::PathBuf {
     host.state().join("library-loaded")
+}
+
+/// The library that the configuration loads.
+fn library(host: &Host) -> io::Result<std::path::PathBuf> {
+    let file = match host.family() {
+        Family::Debian => "mods-available/nlsrv.load",
+        Family::Rhel => "conf.d/nlsrv.conf",
+    };
+    let text = std::fs::read_to_string(host.web_config().join(file))?;
+    let path = text.lines().find_map(|line| line.strip_prefix("LoadModule ")?.split(' ').nth(1));
+    path.map(Into::into).ok_or_else(|| io::Error::other(format!("{file} loads no module")))
 }
 
 /// Spawns the server's process with a library of this build.
@@ -38,8 +49,8 @@ pub(super) fn start(site: &Site, name: &str) -> io::Result<u8> {
     let fails = site.meet("apache")?;
     let stale = site.meet("apache.library")?;
     site.judge_start(&mut site.writer()?, name)?;
-    let library = site.host.nl6().join("lib/libnlsrvmod.so");
-    let found = tree::library_build(&site.host);
+    let library = library(&site.host)?;
+    let found = tree::library_build(&library);
     let build = match (stale, found) {
         (true, found) => {
             let last = std::fs::read_to_string(loaded_file(&site.host)).ok().and_then(|text| text.parse().ok());

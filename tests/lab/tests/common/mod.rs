@@ -45,7 +45,7 @@ impl Bench {
         let host = self.host(host);
         let path = match program {
             "nlserver" => host.nl6().join("bin/nlserver"),
-            "nlserver6" | "apache2" | "httpd" => host.init_scripts().join(program),
+            "nlserver5" | "nlserver6" | "apache2" | "httpd" => host.init_scripts().join(program),
             other => host.dir.join("bin").join(other),
         };
         let mut command = Command::new(path);
@@ -81,14 +81,29 @@ impl Bench {
     }
 
     pub(crate) fn new_package(&self) -> String {
-        self.package("nlserver6-v7")
+        self.package(&format!("nlserver6-v7-{}", self.lab.layout().target.build))
+    }
+
+    /// The packages that a host had at first.
+    fn old_names(&self, host: &str) -> &'static [&'static str] {
+        let source = &self.host(host).source;
+        match () {
+            () if source.is_v5() => &["nlserver5", "nlthirdparty5"],
+            () if source.is_v7() => &["nlserver6-v7"],
+            () => &["nlserver6", "nlthirdparty6"],
+        }
     }
 
     pub(crate) fn stop(&self, host: &str) {
         if self.host(host).is(Role::Tracking) {
             self.ok(host, self.host(host).family().web_service(), &["stop"]);
         }
-        self.ok(host, "nlserver6", &["stop"]);
+        self.ok(host, self.script(host), &["stop"]);
+    }
+
+    /// The service script of what is installed on a host.
+    pub(crate) fn script(&self, host: &str) -> &'static str {
+        if self.host(host).nl6().ends_with("nl5") { "nlserver5" } else { "nlserver6" }
     }
 
     pub(crate) fn stop_all(&self) {
@@ -122,25 +137,25 @@ impl Bench {
         }
     }
 
-    /// Old packages out, new ones in.
+    /// Old packages out, new ones in. A build upgrade lays the new ones over the old.
     pub(crate) fn replace_packages(&self, host: &str) {
-        match self.host(host).family() {
-            lab::Family::Debian => {
-                self.ok(host, "dpkg", &["--purge", "nlserver6", "nlthirdparty6"]);
-                self.ok(host, "dpkg", &["-i", &self.new_package()]);
-            }
-            lab::Family::Rhel => {
-                self.ok(host, "rpm", &["-ev", "nlserver6", "nlthirdparty6"]);
-                self.ok(host, "rpm", &["-Uvh", &self.new_package()]);
-            }
+        let (remove, install) = match self.host(host).family() {
+            lab::Family::Debian => (["dpkg", "--purge"], ["dpkg", "-i"]),
+            lab::Family::Rhel => (["rpm", "-ev"], ["rpm", "-Uvh"]),
+        };
+        if !self.host(host).source.is_v7() {
+            self.ok(host, remove[0], &[&[remove[1]], self.old_names(host)].concat());
         }
+        self.ok(host, install[0], &[install[1], &self.new_package()]);
     }
 
     pub(crate) fn restore(&self, host: &str) {
         let host = self.host(host);
+        let v5 = host.source.is_v5();
         copy(&host.backup(), &host.nl6(), &|path| {
             let name = path.to_str().unwrap();
-            name == "customer.sh" || name.starts_with("customers") || name.starts_with("var") || name.starts_with("conf/config")
+            let conf = name.starts_with("conf/config") && !(v5 && name.ends_with("config-default.xml"));
+            name == "customer.sh" || name.starts_with("customers") || name.starts_with("var") || conf
         });
         let stored = fs::read_to_string(host.backup().join("conf/serverConf.xml")).unwrap();
         let stored = stored.split("internalPassword=\"").nth(1).unwrap().split('"').next().unwrap();
@@ -151,13 +166,62 @@ impl Bench {
 
     /// A host's packages and configuration.
     pub(crate) fn migrate_host(&self, host: &str) {
+        let source = self.host(host).source.clone();
+        if source.is_v7() {
+            copy(&self.host(host).backup(), &self.host(host).home().join("nl6"), &|_| true);
+        }
         self.replace_packages(host);
-        self.restore(host);
+        if source.is_v5() {
+            self.ok(host, "nlserver6", &["start"]);
+            self.ok(host, "nlserver6", &["stop"]);
+            self.lead(host, "nl5/", "nl6/");
+        }
+        if !source.is_v7() {
+            self.restore(host);
+        }
+        if source.is_v5() && self.host(host).is(Role::Tracking) {
+            self.in_conf(host, "config-default.xml", "trackinglogd autoStart=\"false\"", "trackinglogd autoStart=\"true\"");
+        }
+        self.set_modules(host, "autoStart", "_autoStart");
         self.ok(host, "nlserver", &["config", "-reload"]);
     }
 
+    fn in_conf(&self, host: &str, file: &str, from: &str, to: &str) {
+        let file = self.host(host).nl6().join("conf").join(file);
+        fs::write(&file, fs::read_to_string(&file).unwrap().replace(from, to)).unwrap();
+    }
+
+    /// Sets the modules of a host's instances aside, or back, where its version asks for it.
+    pub(crate) fn set_modules(&self, host: &str, from: &str, to: &str) {
+        if ["5.11", "6.02"].contains(&self.host(host).source.version.as_str()) {
+            for instance in &self.host(host).instances {
+                self.in_conf(host, &format!("config-{instance}.xml"), &format!(" {from}=\""), &format!(" {to}=\""));
+            }
+        }
+    }
+
+    /// Leads the shell and the web server of a host from one installation to the other.
+    pub(crate) fn lead(&self, host: &str, from: &str, to: &str) {
+        let host = self.host(host);
+        let etc = host.web_config();
+        let files = [host.home().join(".bashrc"), etc.join("envvars"), etc.join("mods-available/nlsrv.load")];
+        let more = [etc.join("mods-available/alias.conf"), etc.join("conf.d/nlsrv.conf"), etc.join("../sysconfig/httpd")];
+        for file in files.into_iter().chain(more).filter(|file| file.exists()) {
+            fs::write(&file, fs::read_to_string(&file).unwrap().replace(from, to)).unwrap();
+        }
+        let link = etc.join("mods-available/nlsrv.conf");
+        if let Ok(target) = fs::read_link(&link) {
+            fs::remove_file(&link).unwrap();
+            std::os::unix::fs::symlink(target.to_str().unwrap().replace(from, to), link).unwrap();
+        }
+    }
+
     pub(crate) fn postupgrade(&self, instance: &Instance) -> String {
-        self.ok(&instance.app, "nlserver", &["config", "-postupgrade", &format!("-instance:{}", instance.name)])
+        let mut arguments = vec!["config".to_owned(), "-postupgrade".to_owned(), format!("-instance:{}", instance.name)];
+        if self.host(&instance.app).source.is_v5() {
+            arguments.push("-timezone:Europe/Berlin".to_owned());
+        }
+        self.ok(&instance.app, "nlserver", &arguments.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// Restores an instance's database from its dump.
@@ -173,9 +237,9 @@ impl Bench {
     /// Puts the old version of a host back: v7 out, old packages in, the old tree in its place.
     pub(crate) fn back(&self, name: &str) {
         let host = self.host(name);
-        let old = self.package(&format!("nlserver6-{}", self.lab.layout().source.build));
+        let old = self.package(&format!("{}-{}", self.old_names(name)[0], host.source.build));
         let rhel = host.family() == lab::Family::Rhel;
-        if host.nl6().exists() {
+        if host.home().join("nl6").exists() {
             if rhel {
                 self.ok(name, "rpm", &["-ev", "nlserver6-v7"]);
             } else {
@@ -188,8 +252,11 @@ impl Bench {
         } else {
             self.ok(name, "dpkg", &["-i", &old]);
         }
-        fs::remove_dir_all(host.nl6()).unwrap();
-        fs::rename(host.backup(), host.nl6()).unwrap();
+        fs::remove_dir_all(host.old_tree()).unwrap();
+        fs::rename(host.backup(), host.old_tree()).unwrap();
+        if host.source.is_v5() {
+            self.lead(name, "nl6/", "nl5/");
+        }
         self.ok(name, "nlserver", &["pdump"]);
     }
 
@@ -199,7 +266,7 @@ impl Bench {
             if host.is(Role::Tracking) {
                 self.ok(&host.name, host.family().web_service(), &["start"]);
             }
-            self.ok(&host.name, "nlserver6", &["start"]);
+            self.ok(&host.name, self.script(&host.name), &["start"]);
         }
     }
 
@@ -207,11 +274,11 @@ impl Bench {
     pub(crate) fn migrate_in_order(&self) {
         let platform = self.platform();
         for rank in 0..4 {
-            let mine = |host: &&Host| host.roles.iter().map(|role| migration_rank(platform.topology, *role)).min() == Some(rank);
+            let mine = |host: &&Host| host.roles.iter().map(|role| migration_rank(platform, *role)).min() == Some(rank);
             for host in platform.hosts.iter().filter(mine) {
                 self.migrate_host(&host.name);
             }
-            for instance in platform.instances.iter().filter(|instance| migration_rank(platform.topology, instance.of) == rank) {
+            for instance in platform.instances.iter().filter(|instance| migration_rank(platform, instance.of) == rank) {
                 let output = self.postupgrade(instance);
                 assert!(
                     output.contains(&format!("{} instance, 1 warning(s) and 0 error(s) during the update.", instance.name)),
@@ -223,12 +290,21 @@ impl Bench {
 
     /// Restarts in the documented restart order.
     pub(crate) fn restart_in_order(&self) {
+        let hosts = &self.platform().hosts;
+        let upgrade = self.platform().source.is_v7();
+        for host in hosts {
+            self.set_modules(&host.name, "_autoStart", "autoStart");
+        }
+        for host in hosts.iter().filter(|host| upgrade && host.is(Role::Marketing)) {
+            self.ok(&host.name, "nlserver", &["start", "web@default"]);
+        }
         for host in self.platform().hosts.iter().filter(|host| host.is(Role::Tracking)) {
             self.ok(&host.name, "nlserver", &["start", "trackinglogd@default"]);
             self.ok(&host.name, host.family().web_service(), &["start"]);
         }
         let (last, first): (Vec<_>, Vec<_>) = self.platform().hosts.iter().partition(|host| host.is(Role::Marketing));
-        for host in first.into_iter().chain(last) {
+        let order = if upgrade { [last, first].concat() } else { [first, last].concat() };
+        for host in order {
             self.ok(&host.name, "nlserver6", &["start"]);
         }
     }
