@@ -62,9 +62,9 @@ fn every_condition() -> Vec<inventory::Platform> {
     }
     bare.hosts.push(windows(host("win-db", &[inventory::Role::Database])));
     platforms.push(bare);
-    let of_this_version = platforms.clone();
+    let with_all_families = [with_windows(), platforms.last().cloned().unwrap(), standard()];
     for version in [SourceVersion::V5_11, SourceVersion::V6_02, SourceVersion::V7] {
-        platforms.extend(of_this_version.iter().map(|platform| coming_from(version, platform.clone())));
+        platforms.extend(with_all_families.iter().map(|platform| coming_from(version, platform.clone())));
     }
     for (index, location) in [
         Location::Path("setup-client-7.0.9383.exe".into()),

@@ -9,6 +9,7 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod document;
 pub mod model;
 mod problem;
 mod range;
@@ -20,6 +21,7 @@ mod selector;
 mod template;
 mod yaml;
 
+pub use document::{Document, Fault};
 pub use model::*;
 pub use problem::{Kind, Problem, Problems, Severity};
 pub use range::{RangeError, expand, fold_names};

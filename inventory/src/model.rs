@@ -46,6 +46,9 @@ pub struct Platform {
     pub instances: Vec<Instance>,
     /// Its hosts, in the order of the file, ranges expanded.
     pub hosts: Vec<Host>,
+    /// The file of the site's own runbook, relative to the inventory's directory, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runbook: Option<String>,
     /// Changes to single steps of the runbook, by step name.
     pub overrides: BTreeMap<String, Override>,
     /// The site's own order of the `migrate` stages within the vendor's rules, where it gives one.

@@ -204,3 +204,48 @@ fn each_topology_has_an_inventory_to_start_from() {
         assert_eq!(fleet.platforms[0].overrides.len(), 3);
     }
 }
+
+/// What only some versions need: a runbook of the site's own, the console's setup, several time zones, the web server's directory.
+#[test]
+fn what_versions_need_is_read() {
+    let digest = "0".repeat(64);
+    let text = format!(
+        "version: 1
+defaults:
+  runbook: ./ours.yaml
+  source: {{ version: 7, latest_build: 9343, packages: [{{ os: debian-11, path: old.deb, sha256: {digest} }}] }}
+  target:
+    version: \"7.4.1\"
+    build: 9383
+    packages: [{{ os: debian-11, path: new.deb, sha256: {digest} }}]
+    client: {{ path: setup-client-7.0.9383.exe, sha256: {digest} }}
+platforms:
+  - name: emea
+    topology: standard
+    database: {{ engine: oracle, server: db1, name: c, user: c, backup: {{ by: dba }} }}
+    instances: [{{ name: emea_prod, timestamptz: true }}]
+    order: [tracking, mta, marketing]
+    restart_order: [marketing, tracking, mta]
+    hosts:
+      - {{ name: mkt1, roles: [marketing] }}
+      - {{ name: mta1, roles: [mta] }}
+      - {{ name: trk1, roles: [tracking], web_config: \"/opt/{{host}}/apache\" }}
+  - name: apac
+    topology: standalone
+    runbook: theirs.yaml
+    source: {{ version: \"5.11\" }}
+    database: {{ engine: oracle, server: db2, name: c, user: c, backup: {{ by: dba }} }}
+    instances: [{{ name: apac_prod, timezone: UTC }}]
+    hosts: [{{ name: solo, roles: [marketing] }}]
+"
+    );
+    let fleet = inventory::parse(&text, "fleet.yaml", Path::new("")).unwrap_or_else(|problems| panic!("{problems}")).fleet;
+    let [emea, apac] = fleet.platforms.as_slice() else { panic!() };
+    assert_eq!((emea.runbook.as_deref(), apac.runbook.as_deref()), (Some("./ours.yaml"), Some("theirs.yaml")));
+    assert_eq!((emea.hosts[0].source.version, apac.hosts[0].source.version), (SourceVersion::V7, SourceVersion::V5_11));
+    assert_eq!((emea.hosts[0].source.version.tree(), apac.hosts[0].source.version.tree()), ("nl6", "nl5"));
+    assert!(emea.instances[0].timestamptz && !apac.instances[0].timestamptz);
+    assert_eq!(emea.hosts[2].web.config.as_deref(), Some("/opt/trk1/apache"));
+    let client = emea.hosts[0].target.client.as_ref().unwrap();
+    assert_eq!((client.location.file_name(), client.os.as_str()), ("setup-client-7.0.9383.exe", "windows"));
+}

@@ -206,6 +206,7 @@ pub fn fleet(hosts: Vec<inventory::Host>) -> inventory::Fleet {
             name: "test".to_owned(),
             topology: inventory::Topology::Standard,
             rehearsal: false,
+            runbook: None,
             database: None,
             instances: Vec::new(),
             hosts,

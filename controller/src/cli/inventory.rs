@@ -7,6 +7,7 @@ use crate::plan::runbook::Runbook;
 use crate::view::text::{count, pad, sanitize, width};
 use inventory::{Fleet, Host, Loaded, Options, Platform, Problems, SourceVersion};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Looks at the inventory, offline.
 #[derive(Debug, Clone, clap::Args)]
@@ -60,6 +61,16 @@ fn load(context: &Context) -> Result<Result<Loaded, Problems>, Failure> {
     for version in [SourceVersion::V5_11, SourceVersion::V6_02, SourceVersion::V6_1, SourceVersion::V7] {
         for runbook in [Runbook::for_source(version), Runbook::back_to(version)] {
             runbooks.extend(runbook.map_err(|error| Failure::new(Exit::Internal, format!("error: {error}")))?);
+        }
+    }
+    // Which runbooks a site has of its own, the inventory says; what is wrong with it otherwise is told below.
+    if let Ok(loaded) = inventory::load(&context.inventory) {
+        let files: BTreeSet<&String> = loaded.fleet.platforms.iter().filter_map(|platform| platform.runbook.as_ref()).collect();
+        for file in files {
+            match Runbook::load(&loaded.fleet.base.join(file)) {
+                Ok(runbook) => runbooks.push(runbook),
+                Err(problems) => return Ok(Err(problems)),
+            }
         }
     }
     let steps: Vec<&str> = runbooks.iter().flat_map(Runbook::names).collect();
@@ -271,6 +282,32 @@ mod tests {
         let failure = load_fleet(&context(path, Format::Text, 0)).unwrap_err();
         assert!(failure.message.contains("the runbook has no step `stop.nlservr`"), "{failure}");
         assert!(failure.message.contains("did you mean `stop.nlserver`?"), "{failure}");
+    }
+
+    /// A site's own runbook is checked with the inventory, and its steps can be overridden.
+    #[test]
+    fn an_own_runbook_is_read_with_the_inventory() {
+        let text = inventory::init_template(inventory::Topology::Standard);
+        let text = text
+            .replace("    # overrides:", "    runbook: ./mine.yaml\n    overrides: { site.freeze: { skip: \"by hand\" } }\n    #");
+        let (directory, path) = written(&text);
+        let refused = |expected: &str| {
+            let failure = load_fleet(&context(path.clone(), Format::Text, 0)).unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage);
+            assert!(failure.message.contains(expected), "{failure}");
+        };
+        refused("cannot read");
+        let runbook = |own: &str| {
+            let embedded = include_str!("../plan/runbooks/to-v7.yaml").replace("name: stop.verify\n", &format!("name: {own}\n"));
+            std::fs::write(directory.path().join("mine.yaml"), embedded).unwrap();
+        };
+        runbook("site/freeze");
+        refused("mine.yaml:");
+        runbook("other.name");
+        refused("the runbook has no step `site.freeze`");
+        runbook("site.freeze");
+        let fleet = load_fleet(&context(path.clone(), Format::Text, -1)).unwrap();
+        assert_eq!(fleet.platforms[0].runbook.as_deref(), Some("./mine.yaml"));
     }
 
     #[test]

@@ -206,6 +206,24 @@ pub enum PlanError {
         /// What it was and what it would be now.
         seen: String,
     },
+    /// A site's own runbook cannot be used.
+    #[error("the runbook of `{platform}` cannot be used: {problem}")]
+    RunbookFile {
+        /// The platform.
+        platform: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A step of a site's own runbook cannot be planned.
+    #[error("{place}: step `{step}` of the runbook: {problem}")]
+    OwnStep {
+        /// Where it stands.
+        place: String,
+        /// The step.
+        step: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// The runbook itself is broken.
     #[error("step `{step}` of the runbook: {problem}. This is a defect of caravan")]
     Runbook {

@@ -76,7 +76,17 @@ impl<'a> Expansion<'a> {
                             stage.steps.extend(steps);
                         }
                     }
-                    Err(problem) => errors.push(PlanError::Runbook { step: template.name.clone(), problem }),
+                    Err(problem) => {
+                        let step = template.name.clone();
+                        let error = match template.place.clone() {
+                            Some(place) => PlanError::OwnStep { place, step, problem },
+                            None => PlanError::Runbook { step, problem },
+                        };
+                        // The same mistake is made on every host; it is said once.
+                        if !errors.contains(&error) {
+                            errors.push(error);
+                        }
+                    }
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! The plan: runbook x fleet, everything that will happen, in order.
 //!
-//! [`build`] is pure but for one thing: it looks at the package files that the workstation will send. It contacts nothing and
+//! [`build`] is pure but for two things: it looks at the package files that the workstation will send, and reads a site's own runbooks. It contacts nothing and
 //! resolves no secret. What it rests on: the order of stages ([`order`]), the runbook as data ([`runbook`]), what is known of the hosts
 //! beforehand ([`site`]), and what the site changes ([`overrides`]).
 
@@ -37,6 +37,7 @@ use files::Files;
 use inventory::{Engine, Fleet, InstanceKind, Platform, Role, SourceVersion, Topology};
 use runbook::{BackupBy, Runbook};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// What a migration needs and the plan does not do (procedure, step 5: local changes are carried over).
 const BY_HAND: &str = "by hand: local changes of serverConf.xml beyond internalPassword, databaseId and trackingPassword, security zones, \
@@ -63,7 +64,7 @@ pub fn build_with(fleet: &Fleet, queries: &Queries<'_>, check: FileCheck) -> Res
     let platforms: Vec<PlatformPlan> = fleet
         .platforms
         .iter()
-        .filter_map(|platform| plan_platform(platform, queries, &files, &mut errors, &mut warnings))
+        .filter_map(|platform| plan_platform(platform, &fleet.base, queries, &files, &mut errors, &mut warnings))
         .collect();
     let steps = || platforms.iter().flat_map(PlatformPlan::steps);
     let mut ids = BTreeSet::new();
@@ -86,13 +87,14 @@ pub fn build_with(fleet: &Fleet, queries: &Queries<'_>, check: FileCheck) -> Res
 
 fn plan_platform(
     platform: &Platform,
+    base: &Path,
     queries: &Queries<'_>,
     files: &Files,
     errors: &mut Vec<PlanError>,
     warnings: &mut Vec<String>,
 ) -> Option<PlatformPlan> {
     let before = errors.len();
-    let runbook = runbook_of(platform, errors)?;
+    let runbook = runbook_of(platform, base, errors)?;
     let sites = site::settle(platform, errors, warnings);
     let mut stages = |stages: Result<order::Stages, PlanError>| stages.map_err(|error| errors.push(error)).ok();
     let (migrate, restart) = (stages(order::migrate(platform)), stages(order::restart(platform)));
@@ -155,15 +157,22 @@ fn way_back_of(platform: &Platform, errors: &mut Vec<PlanError>) -> Option<Runbo
     Runbook::back_to(source_version(platform)?).map_err(|error| errors.push(defect(error.to_string()))).ok().flatten()
 }
 
-/// The runbook for a platform's source version.
-fn runbook_of(platform: &Platform, errors: &mut Vec<PlanError>) -> Option<Runbook> {
+/// The runbook for a platform's source version: the site's own one, where the inventory names it.
+fn runbook_of(platform: &Platform, base: &Path, errors: &mut Vec<PlanError>) -> Option<Runbook> {
     let version = source_version(platform)?;
-    let found = match Runbook::for_source(version) {
-        Ok(Some(runbook)) => return Some(runbook),
-        Ok(None) => format!("no runbook starts from v{}", version.as_str()),
-        Err(error) => error.to_string(),
+    let found = match &platform.runbook {
+        Some(file) => match Runbook::load(&base.join(file)) {
+            Ok(runbook) if runbook.source_versions.contains(&version) => return Some(runbook),
+            Ok(runbook) => format!("{} ({file}) does not start from v{}", runbook.name, version.as_str()),
+            Err(problems) => problems.render(false),
+        },
+        None => match Runbook::for_source(version) {
+            Ok(Some(runbook)) => return Some(runbook),
+            Ok(None) => format!("none starts from v{}", version.as_str()),
+            Err(error) => error.to_string(),
+        },
     };
-    errors.push(PlanError::Runbook { step: "all".to_owned(), problem: found });
+    errors.push(PlanError::RunbookFile { platform: platform.name.clone(), problem: found.trim_end().to_owned() });
     None
 }
 
@@ -264,6 +273,11 @@ fn check_instances(platform: &Platform, errors: &mut Vec<PlanError>) {
 /// What a person should know before starting.
 fn warn(platform: &Platform, plan: &PlatformPlan, migrate: &order::Stages, way_back: Option<&Runbook>, warnings: &mut Vec<String>) {
     let name = &platform.name;
+    if let Some(file) = &platform.runbook {
+        warnings.push(format!(
+            "{name}: planned with the site's own runbook {file}, not with the vendor's procedure as Caravan carries it."
+        ));
+    }
     let mut several: Vec<(Vec<Role>, Role, Vec<String>)> = Vec::new();
     for (host, role) in order::upside_down(platform, migrate) {
         match several.iter_mut().find(|(roles, late, _)| *roles == host.roles && *late == role) {

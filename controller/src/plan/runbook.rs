@@ -2,13 +2,18 @@
 //!
 //! A runbook is read in two passes. The first checks its shape ([`Runbook`]); actions and probes stay JSON values with
 //! placeholders in them. The second happens when a plan is made: the values go in, and what comes out is deserialised into
-//! [`proto::Action`] and [`proto::Probe`]. So a runbook can say nothing that an agent does not know.
+//! [`proto::Action`] and [`proto::Probe`]. So a runbook can say nothing that an agent does not know. A site's own runbook is read and
+//! checked in the same way, and its errors have places.
+
+mod check;
+mod read;
 
 use super::model::{Phase, Reversibility, StepScope};
-use inventory::{Engine, InitSystem, Role, SourceVersion, Topology};
+use inventory::{Document, Engine, InitSystem, Problems, Role, SourceVersion, Topology};
 use proto::step::{Limits, Repeat};
 use serde::Deserialize;
 use serde_json::Value;
+use std::path::Path;
 use std::sync::LazyLock;
 
 /// A runbook that this binary carries, read once.
@@ -96,6 +101,9 @@ pub struct Template {
     /// How it is undone; empty where there is nothing to undo.
     #[serde(default)]
     pub undo: String,
+    /// Where it stands in a site's own runbook (`my-runbook.yaml:12:5`).
+    #[serde(skip)]
+    pub place: Option<String>,
 }
 
 /// Which of a phase's stages by role a step belongs to.
@@ -260,31 +268,30 @@ pub enum PackageFrom {
 
 /// Why an embedded runbook cannot be used: a defect of this binary.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the embedded runbook cannot be read: {0}. This is a defect of caravan")]
+#[error("the runbook cannot be read: {0}. This is a defect of caravan")]
 pub struct RunbookError(String);
 
 impl Runbook {
-    /// Reads a runbook.
+    /// Reads a runbook from its text, with all the checks.
     ///
     /// # Errors
-    /// The text is not YAML, or its shape is not that of a runbook.
+    /// The text is not YAML, its shape is not that of a runbook, or it breaks a rule of runbooks.
     pub fn parse(text: &str) -> Result<Self, RunbookError> {
-        // Through a JSON value: actions are externally tagged enums, which serde_yaml itself would want as YAML tags.
-        let value: Value = serde_yaml::from_str(text).map_err(|error| RunbookError(error.to_string()))?;
-        let runbook: Self = serde_json::from_value(value).map_err(|error| RunbookError(error.to_string()))?;
-        if let Some(step) = runbook.steps.iter().find(|step| step.stage.is_some() == step.at.is_some()) {
-            return Err(RunbookError(format!("step `{}` must have either `stage` or `at`", step.name)));
+        let defect = |problems: Problems| RunbookError(problems.render(false).trim_end().to_owned());
+        read::read(&Document::parse(text, "runbook").map_err(defect)?).map_err(defect)
+    }
+
+    /// Reads a site's own runbook: the same shape and the same checks as those of the runbooks that this binary carries.
+    ///
+    /// # Errors
+    /// The file cannot be read, or everything that is wrong in it, at once and with its places.
+    pub fn load(path: &Path) -> Result<Self, Problems> {
+        let document = Document::load(path)?;
+        let mut runbook = read::read(&document)?;
+        for (index, step) in runbook.steps.iter_mut().enumerate() {
+            step.place = Some(document.place(&format!("/steps/{index}")));
         }
-        let differs = |step: &&Template| {
-            runbook
-                .steps
-                .iter()
-                .any(|other| (other.phase, &other.stage) == (step.phase, &step.stage) && other.tolerant != step.tolerant)
-        };
-        match runbook.steps.iter().find(differs) {
-            Some(step) => Err(RunbookError(format!("all steps of the stage of `{}` must say the same of `tolerant`", step.name))),
-            None => Ok(runbook),
-        }
+        Ok(runbook)
     }
 
     /// The runbook that starts from a version, if this binary has one.

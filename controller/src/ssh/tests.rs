@@ -202,6 +202,7 @@ impl World {
             name: "p".to_owned(),
             topology: Topology::Standard,
             rehearsal: false,
+            runbook: None,
             database: None,
             instances: Vec::new(),
             hosts: vec![host],

@@ -41,6 +41,7 @@ pub(crate) fn platform(name: &str, topology: Topology, hosts: &[(&str, &[Role])]
         name: name.to_owned(),
         topology,
         rehearsal: false,
+        runbook: None,
         database: Some(database),
         instances: vec![instance],
         hosts: hosts.iter().map(|(name, roles)| host(name, roles)).collect(),

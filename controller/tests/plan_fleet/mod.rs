@@ -131,6 +131,7 @@ pub(crate) fn platform(name: &str, topology: Topology, hosts: Vec<Host>, instanc
         name: name.into(),
         topology,
         rehearsal: false,
+        runbook: None,
         database: None,
         instances,
         hosts,

@@ -175,6 +175,8 @@ kinds! {
     BadStepName => "bad-step-name",
     /// A step that the runbook does not have.
     UnknownStep => "unknown-step",
+    /// Something wrong in a runbook of the site's own.
+    Runbook => "runbook",
     /// An override that changes nothing.
     OverrideEmpty => "override-empty",
     /// An override whose parts exclude each other.

@@ -92,7 +92,10 @@ map! {
 
 layer! {
     /// What holds for all hosts unless a platform or a host says otherwise.
-    Defaults as "`defaults`" {} ; {}
+    Defaults as "`defaults`" {} ; {
+        /// A runbook of the site's own, in place of the one that Caravan carries.
+        runbook: Text,
+    }
 }
 
 layer! {
@@ -111,6 +114,8 @@ layer! {
         rehearsal: bool,
         /// The database of its instances.
         database: Database,
+        /// A runbook of the site's own, in place of the one that Caravan carries.
+        runbook: Text,
         /// Changes to single steps of the runbook, by step name (`stop.nlserver`).
         overrides: Overrides,
         /// The site's own order of the roles in `migrate`, within the vendor's rules.
@@ -364,6 +369,7 @@ pub(crate) fn elsewhere(key: &str) -> Option<&'static str> {
         "ssh" | "become" | "campaign" | "host_state" | "source" | "target" | "init_scripts" => {
             "in `defaults`, on a platform or on a host"
         }
+        "runbook" => "in `defaults` or on a platform",
         "parallel" | "platforms" | "defaults" => "at the top of the file",
         _ => return None,
     })

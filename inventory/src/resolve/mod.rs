@@ -207,6 +207,10 @@ fn platform(site: &Site<'_>, known: &mut Known, steps: Option<&[&str]>, report: 
         rehearsal: site.raw.rehearsal.as_ref().is_some_and(|rehearsal| rehearsal.value),
         order: order(topology::Order::Migrate, site.raw.order.as_ref()),
         restart_order: order(topology::Order::Restart, site.raw.restart_order.as_ref()),
+        runbook: {
+            let of_defaults = || site.defaults.and_then(|defaults| defaults.value.runbook.as_ref());
+            site.raw.runbook.as_ref().or_else(of_defaults).map(|file| file.value.0.clone())
+        },
         database,
         instances,
         hosts: placed.into_iter().map(|placed| placed.host).collect(),
