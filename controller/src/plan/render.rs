@@ -111,11 +111,12 @@ fn phase_line(phase: &PhasePlan) -> String {
 
 fn restart_line(phase: &PhasePlan) -> String {
     let has = |name: &str| phase.stages.iter().any(|stage| stage.name == name);
-    let roles = phase.stages.iter().filter(|stage| !["zones", "service"].contains(&stage.name.as_str()));
+    let roles = phase.stages.iter().filter(|stage| !["zones", "configuration", "service"].contains(&stage.name.as_str()));
     let order = roles.map(|stage| stage.name.as_str()).collect::<Vec<_>>().join(" -> ");
     let first = if has("zones") { "security zones, then " } else { "" };
+    let modules = if has("configuration") { "autoStart back, then " } else { "" };
     let last = if has("service") { ", then the whole service everywhere" } else { "" };
-    format!("{first}{order}{last}")
+    format!("{first}{modules}{order}{last}")
 }
 
 /// One line for each stage; one for each group of its hosts where they do different things.
