@@ -19,6 +19,7 @@ mod channel;
 mod digest;
 mod durable;
 mod host_lock;
+mod http;
 mod inspect;
 pub mod mask;
 mod pattern;

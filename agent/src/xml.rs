@@ -253,7 +253,7 @@ fn quote(value: &str) -> Vec<u8> {
 }
 
 /// Resolves the five entities of XML and character references; anything else is kept as it is written.
-fn unescape(raw: &str) -> String {
+pub(crate) fn unescape(raw: &str) -> String {
     let mut out = String::with_capacity(raw.len());
     let mut rest = raw;
     while let Some(at) = rest.find('&') {

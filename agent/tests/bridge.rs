@@ -19,7 +19,7 @@ fn the_handshake_says_who_is_there() {
     let mut bridge = Bridge::silent();
     bridge.send(&hello(7, 1));
     let FromAgent::Hello { protocol, boot_id, euid, user, .. } = bridge.message() else { panic!("no greeting") };
-    assert_eq!(protocol, 1, "the newest that both speak");
+    assert_eq!(protocol, proto::PROTOCOL, "the newest that both speak");
     assert_eq!(boot_id.len(), 36);
     assert_eq!(euid, rustix::process::geteuid().as_raw());
     assert!(!user.is_empty());
@@ -31,7 +31,7 @@ fn the_handshake_says_who_is_there() {
 fn protocols_that_do_not_overlap_are_named_and_end_it() {
     let mut bridge = Bridge::silent();
     bridge.send(&hello(9, 8));
-    assert!(matches!(bridge.message(), FromAgent::Incompatible { protocol: 1, oldest: 1, .. }));
+    assert!(matches!(bridge.message(), FromAgent::Incompatible { protocol: proto::PROTOCOL, oldest: proto::PROTOCOL_OLDEST, .. }));
     assert_eq!(bridge.child.wait().unwrap().code(), Some(1));
 }
 

@@ -72,7 +72,7 @@ async fn ask(what: &str) -> Result<String, String> {
     let question = format!("{what}: ");
     let answer = tokio::task::spawn_blocking(move || rpassword::prompt_password(question)).await;
     answer.map_err(|error| error.to_string())?.map_err(|error| {
-        format!("there is no terminal to ask at ({error}); give it as env:NAME, file:PATH or command:PROGRAM in the inventory")
+        format!("there is no terminal to ask at ({error}); give it as env:NAME, file:PATH or command:PROGRAM instead")
     })
 }
 
@@ -108,6 +108,25 @@ async fn run(line: &str, base: &Path) -> Result<String, String> {
         return Err(format!("{program} printed nothing"));
     }
     Ok(text)
+}
+
+/// The first line of standard input, as a secret: for scripts that pipe it in.
+///
+/// # Errors
+/// A text: standard input is a terminal, which would show what is typed, or ends before a line, or is not UTF-8.
+pub fn read_line() -> Result<Secret, String> {
+    use std::io::{BufRead, IsTerminal};
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        return Err("it is a terminal; leave the option out to be asked without an echo".to_owned());
+    }
+    let mut line = String::new();
+    let read = stdin.lock().read_line(&mut line).map_err(|error| error.to_string())?;
+    if read == 0 {
+        return Err("it ended before a line came".to_owned());
+    }
+    trim_line_end(&mut line);
+    Ok(Secret::new(line))
 }
 
 fn trim_line_end(text: &mut String) {

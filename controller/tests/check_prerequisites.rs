@@ -6,6 +6,8 @@ mod agent;
 mod evaluate;
 #[path = "check/gather.rs"]
 mod gather;
+#[path = "check/logon.rs"]
+mod logon;
 #[path = "check/passwords.rs"]
 mod passwords;
 mod plan_fleet;

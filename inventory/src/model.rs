@@ -381,6 +381,13 @@ pub struct Campaign {
     pub home: String,
     /// The account that owns it (`neolane`).
     pub user: String,
+    /// Where the host's own server answers SOAP calls, as seen from the host ([`Campaign::SOAP`]).
+    pub soap: String,
+}
+
+impl Campaign {
+    /// The documented address of a server's own SOAP router.
+    pub const SOAP: &str = "http://localhost:8080/nl/jsp/soaprouter.jsp";
 }
 
 /// The version that is installed before the migration.

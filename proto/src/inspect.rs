@@ -64,6 +64,16 @@ pub enum Query {
         /// The directory.
         under: String,
     },
+    /// Whether the host's own Campaign server accepts the password that [`crate::ToAgent::Secrets`] brought under the name
+    /// [`LOGON_PASSWORD`]: one `xtk:session#Logon` over SOAP. It is sent to an address of the host itself and to no other; what a
+    /// session needs of the answer stays on the host. Only agents that speak [`LOGON_SINCE`] know this question: to an older one the
+    /// whole `Inspect` is a message that it cannot understand, and it ends.
+    Logon {
+        /// `http://HOST[:PORT]/PATH` of the host's own SOAP router.
+        url: String,
+        /// The account (`internal`).
+        account: String,
+    },
 }
 
 impl Query {
@@ -73,12 +83,17 @@ impl Query {
             Self::Output { secret_files, .. } => Some(secret_files.values()),
             _ => None,
         };
-        files.into_iter().flatten().flat_map(|content| crate::secret::names(content))
+        let password = matches!(self, Self::Logon { .. }).then_some(LOGON_PASSWORD);
+        files.into_iter().flatten().flat_map(|content| crate::secret::names(content)).chain(password)
     }
 }
 
 /// The name under which the key of the fingerprints is sent.
 pub const FINGERPRINT_KEY: &str = "fingerprint-key";
+/// The name under which the password for [`Query::Logon`] is sent.
+pub const LOGON_PASSWORD: &str = "logon-password";
+/// The first protocol with [`Query::Logon`].
+pub const LOGON_SINCE: u16 = 2;
 
 /// The answer to one [`Query`], or why there is none. In the order of the questions.
 pub type Reading = Result<Answer, ReadError>;
@@ -128,7 +143,22 @@ pub enum Answer {
     },
     /// To [`Query::Processes`]: process id and executable.
     Processes(Vec<(u32, String)>),
+    /// To [`Query::Logon`]. An endpoint that could not be asked is a [`ReadError`].
+    Logon(Logon),
 }
+
+/// What a Campaign server said to a logon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Logon {
+    /// It opened a session.
+    Accepted,
+    /// It answered with a SOAP fault; this is its text, without control characters, at most [`FAULT_LIMIT`] characters.
+    Refused(String),
+}
+
+/// The most characters of a fault's text.
+pub const FAULT_LIMIT: usize = 300;
 
 /// What a host is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

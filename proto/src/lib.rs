@@ -27,6 +27,6 @@ pub use secret::Secret;
 pub use step::{Action, Probe, RunAs, StepId, StepSpec};
 
 /// The newest protocol this build speaks. It also speaks [`PROTOCOL_OLDEST`] and everything between.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;
 /// The oldest protocol this build still speaks.
 pub const PROTOCOL_OLDEST: u16 = 1;

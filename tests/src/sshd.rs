@@ -187,7 +187,11 @@ pub fn host(name: &str, address: SocketAddrV4, identity: &Path, known_hosts: &Pa
             legacy: false,
         },
         become_: Become { method: BecomeMethod::None, password: None },
-        campaign: Campaign { home: "/usr/local/neolane".to_owned(), user: "neolane".to_owned() },
+        campaign: Campaign {
+            home: "/usr/local/neolane".to_owned(),
+            user: "neolane".to_owned(),
+            soap: inventory::Campaign::SOAP.to_owned(),
+        },
         host_state: state.display().to_string(),
         source: Source { version: SourceVersion::V6_1, latest_build: None, packages: Vec::new() },
         target: Target { version: "7.4.1".to_owned(), build: 9383, packages: Vec::new(), client: None },

@@ -1,5 +1,6 @@
 //! Answers questions about the host. Reads, and writes nothing.
 
+mod logon;
 mod system;
 
 pub(crate) use system::{boot_id, now_ms};
@@ -9,7 +10,7 @@ use crate::action::provide;
 use crate::mask::Mask;
 use crate::program::{Program, capture};
 use crate::{account, digest, pattern, processes, program, xml};
-use proto::inspect::{Answer, FINGERPRINT_KEY, Fingerprint, PathKind, ReadError, XmlValue};
+use proto::inspect::{Answer, FINGERPRINT_KEY, Fingerprint, LOGON_PASSWORD, PathKind, ReadError, XmlValue};
 use proto::step::PackageManager;
 use proto::{Query, Reading, RunAs, Secret};
 use std::collections::BTreeMap;
@@ -57,6 +58,7 @@ fn answer_one(
             let found = processes::under(under).map_err(|e| unreadable("/proc", &e))?;
             Ok(Answer::Processes(found.into_iter().map(|p| (p.pid, p.executable)).collect()))
         }
+        Query::Logon { url, account } => logon::attempt(url, account, secrets.get(LOGON_PASSWORD), mask).map(Answer::Logon),
     }
 }
 

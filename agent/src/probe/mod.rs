@@ -1,11 +1,9 @@
 //! Looking whether an effect is there. Changes nothing.
 
-mod http;
-
 use crate::action::{Place, archive_checksum_file, counterpart, places, select};
 use crate::inspect::installed_version;
 use crate::program::{Program, capture};
-use crate::{digest, pattern, processes, xml};
+use crate::{digest, http, pattern, processes, xml};
 use proto::Probe;
 use proto::inspect::ReadError;
 use proto::step::PackageManager;

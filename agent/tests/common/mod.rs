@@ -198,8 +198,8 @@ impl Bridge {
 
     pub fn greet(mut self) -> Self {
         let bridge = &mut self;
-        bridge.send(&ToAgent::Hello { protocol: 1, oldest: 1, version: "test".to_owned() });
-        assert!(matches!(bridge.message(), FromAgent::Hello { protocol: 1, .. }));
+        bridge.send(&ToAgent::Hello { protocol: proto::PROTOCOL, oldest: proto::PROTOCOL_OLDEST, version: "test".to_owned() });
+        assert!(matches!(bridge.message(), FromAgent::Hello { protocol: proto::PROTOCOL, .. }));
         self
     }
 

@@ -5,7 +5,7 @@ use super::{Point, facts, passwords, queries};
 use crate::hosts::{Hosts, Incoming, Link, Outgoing};
 use inventory::{BecomeMethod, Fleet, Host, Platform};
 use passwords::ProofKey;
-use proto::inspect::{FINGERPRINT_KEY, Query, Reading};
+use proto::inspect::{FINGERPRINT_KEY, LOGON_PASSWORD, LOGON_SINCE, Query, ReadError, Reading};
 use proto::{FromAgent, RunAs, Secret, ToAgent};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -83,17 +83,25 @@ impl From<Vec<Query>> for Asked {
     }
 }
 
-/// Asks every selected Campaign host for the fingerprint of its `internal` password and for nothing else. Otherwise as [`gather`].
+/// Asks every selected Campaign host for the fingerprint of its `internal` password and, on the platforms of `logons`, to try a logon
+/// with the platform's password; for nothing else. Otherwise as [`gather`].
 pub async fn gather_passwords<H: Hosts>(
     hosts: &Arc<H>,
     fleet: &Fleet,
     selected: &BTreeSet<String>,
     when: Point,
-    key: &ProofKey,
+    (key, logons): (&ProofKey, &BTreeMap<String, Secret>),
     limits: Limits,
 ) -> BTreeMap<String, HostState> {
-    ask_all(hosts, fleet, selected, |_, host| passwords::query(host, when).into_iter().collect::<Vec<_>>().into(), key, limits)
-        .await
+    let questions = |platform: &Platform, host: &Host| {
+        let mut asked = Asked::from(passwords::query(host, when).into_iter().collect::<Vec<_>>());
+        if let (Some(password), Some(query)) = (logons.get(&platform.name), passwords::logon::query(host)) {
+            asked.queries.push(query);
+            asked.secrets.insert(LOGON_PASSWORD.to_owned(), password.clone());
+        }
+        asked
+    };
+    ask_all(hosts, fleet, selected, questions, key, limits).await
 }
 
 /// Asks every selected host for the facts that a saved plan rests on, and for nothing else. Otherwise as [`gather`].
@@ -182,10 +190,16 @@ async fn ask<H: Hosts>(hosts: &H, question: Question, limits: Limits) -> HostSta
 
 /// Dropping the link at the end closes it.
 async fn inspect(mut link: Link, question: Question) -> HostState {
-    let Question { host, run_as, queries, secrets, .. } = question;
+    let Question { host, run_as, queries, secrets: mut values, .. } = question;
     let asked_ms = now_ms();
-    let secrets = ToAgent::Secrets { values: secrets };
-    let inspect = ToAgent::Inspect { id: INSPECT_ID, queries: queries.clone(), run_as };
+    // An older agent ends over a question that it does not know, and nothing of the host would be known.
+    let old = link.agent.protocol < LOGON_SINCE;
+    let unknown = |query: &Query| old && matches!(query, Query::Logon { .. });
+    if old {
+        values.remove(LOGON_PASSWORD);
+    }
+    let inspect = ToAgent::Inspect { id: INSPECT_ID, queries: queries.iter().filter(|q| !unknown(q)).cloned().collect(), run_as };
+    let secrets = ToAgent::Secrets { values };
     for message in [secrets, inspect] {
         // A link that takes nothing any more says why in what it still delivers.
         if link.to.send(Outgoing::Message(message)).await.is_err() {
@@ -193,9 +207,14 @@ async fn inspect(mut link: Link, question: Question) -> HostState {
         }
     }
     match answer(&mut link).await {
-        Ok(readings) => {
+        Ok(answers) => {
             let answered_ms = now_ms();
-            let (asked, answered) = (queries.len(), readings.len());
+            let (asked, answered) = (queries.iter().filter(|query| !unknown(query)).count(), answers.len());
+            let too_old = || ReadError::Failed(format!("the agent {} there cannot try a logon yet", link.agent.version));
+            let mut answers = answers.into_iter();
+            let mut readings: Vec<Reading> =
+                queries.iter().map_while(|query| if unknown(query) { Some(Err(too_old())) } else { answers.next() }).collect();
+            readings.extend(answers);
             match Readings::new(queries, readings) {
                 Some(readings) => HostState::Reached(Box::new(Reached { readings, asked_ms, answered_ms, agent: link.agent })),
                 None => agent_fault(&host, &format!("it answered {answered} of {asked} questions")),

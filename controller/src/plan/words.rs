@@ -67,6 +67,7 @@ fn query(query: &Query) -> String {
         Query::Path { path } => format!("looks whether {path} exists"),
         Query::Output { argv, .. } => format!("reads what `{}` prints", shell_words(argv)),
         Query::Processes { under } => format!("looks for processes under {under}"),
+        Query::Logon { url, account } => format!("tries a logon as {account} at {url}"),
     }
 }
 

@@ -191,7 +191,7 @@ impl World {
                 legacy: false,
             },
             become_: Become { method: BecomeMethod::Sudo, password: reference },
-            campaign: Campaign { home: String::new(), user: String::new() },
+            campaign: Campaign { home: String::new(), user: String::new(), soap: inventory::Campaign::SOAP.to_owned() },
             host_state: text("state"),
             source: Source { version: SourceVersion::V6_1, latest_build: None, packages: Vec::new() },
             target: Version { version: String::new(), build: 0, packages: Vec::new(), client: None },

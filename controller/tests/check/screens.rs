@@ -203,18 +203,6 @@ async fn passwords_of_a_windows_server_are_not_proven() {
     insta::assert_snapshot!(outcome.text);
 }
 
-#[tokio::test]
-async fn a_proof_that_this_version_does_not_have_contacts_nobody() {
-    let platforms = large();
-    let sim = Arc::new(Sim::new(&platforms));
-    let args = PasswordsCheckArgs { on: None, proof: ProofBy::Logon };
-    let selected = sim.hosts.keys().cloned().collect();
-    let failure = passwords::check(&context(Format::Text), &args, &fleet(platforms), &selected, &sim).await.unwrap_err();
-    assert_eq!(failure.exit, Exit::Usage);
-    assert!(sim.opened.lock().unwrap().is_empty());
-    insta::assert_snapshot!(failure.message);
-}
-
 #[derive(Debug, clap::Parser)]
 struct Line<T: clap::Args> {
     #[command(flatten)]

@@ -5,7 +5,9 @@ use controller::check::{History, HostState, Limits, Migrated, Point, gather};
 use controller::hosts::{AgentHello, Hosts, Incoming, Link, OpenError, Outgoing};
 use hmac::{Hmac, KeyInit, Mac};
 use inventory::*;
-use proto::inspect::{Answer, FINGERPRINT_KEY, Fingerprint, PathKind, Query, ReadError, Reading, System, XmlValue};
+use proto::inspect::{
+    Answer, FINGERPRINT_KEY, Fingerprint, LOGON_PASSWORD, LOGON_SINCE, Logon, PathKind, Query, ReadError, Reading, System, XmlValue,
+};
 use proto::{FromAgent, Secret, ToAgent};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +17,8 @@ use tokio::sync::mpsc;
 
 pub(crate) const OLD: u32 = 8989;
 pub(crate) const NEW: u32 = 9383;
+/// The `internal` password of a healthy host.
+pub(crate) const PASSWORD: &str = "typed-canary";
 pub(crate) const HOME: &str = "/usr/local/neolane";
 
 /// A platform with hosts of these roles; the first host is its application server.
@@ -71,7 +75,7 @@ pub(crate) fn host(name: &str, roles: &[Role]) -> Host {
             legacy: false,
         },
         become_: Become { method: BecomeMethod::Sudo, password: None },
-        campaign: Campaign { home: HOME.to_owned(), user: "neolane".to_owned() },
+        campaign: Campaign { home: HOME.to_owned(), user: "neolane".to_owned(), soap: inventory::Campaign::SOAP.to_owned() },
         host_state: "/var/lib/caravan".to_owned(),
         source: Source { version: SourceVersion::V6_1, latest_build: Some(OLD), packages: Vec::new() },
         target: Target { version: "7.4.1".to_owned(), build: NEW, packages: Vec::new(), client: None },
@@ -137,6 +141,10 @@ pub(crate) struct SimHost {
     pub(crate) version: String,
     /// `internalPassword`; empty means that none is set.
     pub(crate) password: String,
+    /// What its SOAP endpoint takes as the password; `None`: nothing listens there.
+    pub(crate) accepts: Option<String>,
+    /// The protocol that its agent speaks.
+    pub(crate) protocol: u16,
     pub(crate) euid: u32,
     pub(crate) host_key: String,
     /// The clock's difference to the controller's.
@@ -163,6 +171,8 @@ impl SimHost {
             build: OLD,
             version: "6.1".to_owned(),
             password: "stored-canary-equal".to_owned(),
+            accepts: Some(PASSWORD.to_owned()),
+            protocol: proto::PROTOCOL,
             euid: 0,
             host_key: format!("SHA256:{name}"),
             skew_ms: 0,
@@ -176,7 +186,7 @@ impl SimHost {
         self.answers.push((query, reading));
     }
 
-    fn reading(&self, query: &Query, platform: &Platform, key: Option<&Secret>) -> Reading {
+    fn reading(&self, query: &Query, platform: &Platform, secrets: &BTreeMap<String, Secret>) -> Reading {
         if let Some((_, reading)) = self.answers.iter().rev().find(|(asked, _)| asked == query) {
             return reading.clone();
         }
@@ -207,7 +217,7 @@ impl SimHost {
                 Ok(Answer::Xml(values))
             }
             Query::Xml { file, .. } => Ok(Answer::Xml(vec![XmlValue { file: file.clone(), value: Some("u6F2A".to_owned()) }])),
-            Query::Fingerprint { .. } => match (self.password.as_str(), key) {
+            Query::Fingerprint { .. } => match (self.password.as_str(), secrets.get(FINGERPRINT_KEY)) {
                 ("", _) => Ok(Answer::Fingerprint(Fingerprint::Unset)),
                 (_, None) => Err(ReadError::Failed("no key for fingerprints was sent".to_owned())),
                 (password, Some(key)) => {
@@ -236,6 +246,15 @@ impl SimHost {
                 Ok(Answer::Output { code: 0, text })
             }
             Query::Processes { .. } => Ok(Answer::Processes(Vec::new())),
+            Query::Logon { url, account } => {
+                assert_eq!(account, "internal");
+                let typed = secrets.get(LOGON_PASSWORD).expect("the password to try");
+                match &self.accepts {
+                    Some(password) if password == typed.expose() => Ok(Answer::Logon(Logon::Accepted)),
+                    Some(_) => Ok(Answer::Logon(Logon::Refused("Invalid login or password".to_owned()))),
+                    None => Err(ReadError::Failed(format!("{url}: Connection refused (os error 111)"))),
+                }
+            }
         }
     }
 }
@@ -318,7 +337,7 @@ impl Hosts for Sim {
         let (to, inbox) = mpsc::channel(1);
         let (outbox, from) = mpsc::channel(1);
         let agent = AgentHello {
-            protocol: proto::PROTOCOL,
+            protocol: sim.protocol,
             version: "0.1.0".to_owned(),
             boot_id: "boot".to_owned(),
             euid: sim.euid,
@@ -341,13 +360,16 @@ async fn serve(
     outbox: mpsc::Sender<Incoming>,
     received: Arc<Mutex<Vec<String>>>,
 ) {
-    let mut key = None;
+    let mut secrets = BTreeMap::new();
     while let Some(Outgoing::Message(message)) = inbox.recv().await {
         received.lock().unwrap().push(format!("{message:?}").chars().take_while(|c| c.is_alphanumeric()).collect());
         match message {
-            ToAgent::Secrets { mut values } => key = values.remove(FINGERPRINT_KEY),
+            ToAgent::Secrets { values } => secrets = values,
             ToAgent::Inspect { id, queries, .. } => {
-                let mut readings: Vec<Reading> = queries.iter().map(|query| sim.reading(query, &platform, key.as_ref())).collect();
+                let logon = queries.iter().any(|query| matches!(query, Query::Logon { .. }));
+                assert!(!logon || sim.protocol >= LOGON_SINCE, "an older agent was asked what it cannot know");
+                assert_eq!(secrets.contains_key(LOGON_PASSWORD), logon, "the password goes where it is tried, and nowhere else");
+                let mut readings: Vec<Reading> = queries.iter().map(|query| sim.reading(query, &platform, &secrets)).collect();
                 // A real link is not instant: it gives others the time to be open as well.
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 let answer = match sim.manner {

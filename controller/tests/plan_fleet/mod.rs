@@ -51,7 +51,11 @@ pub(crate) fn host(name: &str, roles: &[Role]) -> Host {
             legacy: false,
         },
         become_: Become { method: BecomeMethod::Sudo, password: Some(SecretRef::Prompt) },
-        campaign: Campaign { home: "/usr/local/neolane".into(), user: "neolane".into() },
+        campaign: Campaign {
+            home: "/usr/local/neolane".into(),
+            user: "neolane".into(),
+            soap: inventory::Campaign::SOAP.to_owned(),
+        },
         host_state: "/var/lib/caravan".into(),
         source: Source {
             version: SourceVersion::V6_1,

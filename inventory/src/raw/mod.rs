@@ -195,6 +195,9 @@ map! {
         home: Text,
         /// The account that owns it (neolane).
         user: Text,
+        /// Where the server itself answers SOAP calls, as seen from the host (`http://localhost:8080/nl/jsp/soaprouter.jsp`). A
+        /// password is tried there by `passwords check --proof logon`.
+        soap: Text,
     }
 }
 
@@ -360,7 +363,7 @@ pub(crate) fn elsewhere(key: &str) -> Option<&'static str> {
     Some(match key {
         "user" | "port" | "identity" | "jump" | "host_key" | "known_hosts" | "connect_timeout" | "legacy" => "in `ssh: { ... }`",
         "method" => "in `become: { ... }`",
-        "home" => "in `campaign: { ... }`",
+        "home" | "soap" => "in `campaign: { ... }`",
         "latest_build" => "in `source: { ... }`",
         "build" => "in `target: { ... }`",
         "engine" | "server" | "unicode" | "backup" => "in `database: { ... }`",

@@ -4,7 +4,8 @@ use super::{Host, Instance, Override};
 use crate::model::SecretRef;
 use crate::problem::{Kind, Report, quote};
 use crate::read::{Read, Spanned, Text, wrong_type};
-use crate::yaml::{Node, REFERENCES, Value};
+use crate::reference::{self, ReferenceError};
+use crate::yaml::{Node, Value};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use std::borrow::Cow;
 
@@ -177,9 +178,6 @@ impl JsonSchema for CommandLine {
 #[derive(Debug, Clone)]
 pub(crate) struct Secret(pub(crate) SecretRef);
 
-/// What can be written instead of a secret.
-const SECRET_HELP: &str = "write `prompt:` (asked at the terminal), `env:NAME`, `file:PATH` or `command:PROGRAM ARGS`";
-
 impl Read for Secret {
     fn read(node: &Node, report: &mut Report) -> Option<Self> {
         // No message here may show the value.
@@ -188,41 +186,22 @@ impl Read for Secret {
             wrong_type(node, "a reference to a secret", report);
             return None;
         };
-        let Some((prefix, rest)) = REFERENCES.iter().find_map(|prefix| Some((*prefix, text.strip_prefix(prefix)?.trim()))) else {
-            report.mask(&node.span);
-            report
+        let error = match text.parse() {
+            Ok(reference) => return Some(Self(reference)),
+            Err(error) => error,
+        };
+        report.mask(&node.span);
+        match error {
+            ReferenceError::Plain => report
                 .error(Kind::PlainSecret, &node.span, "a secret is written out in the inventory")
-                .label("a reference is expected here")
-                .help(SECRET_HELP);
-            return None;
-        };
-        let wrong = match prefix {
-            "prompt:" => (!rest.is_empty()).then_some("nothing stands behind `prompt:`"),
-            "env:" => (!is_variable(rest)).then_some("the name of an environment variable stands behind `env:`"),
-            "file:" => rest.is_empty().then_some("the path of a file stands behind `file:`"),
-            _ => rest.is_empty().then_some("a program and its arguments stand behind `command:`"),
-        };
-        if let Some(wrong) = wrong {
-            report.mask(&node.span);
-            report
-                .error(Kind::BadSecretReference, &node.span, "this reference to a secret cannot be used")
-                .label(wrong)
-                .help(SECRET_HELP);
-            return None;
+                .label("a reference is expected here"),
+            ReferenceError::Bad(wrong) => {
+                report.error(Kind::BadSecretReference, &node.span, "this reference to a secret cannot be used").label(wrong)
+            }
         }
-        Some(Self(match prefix {
-            "prompt:" => SecretRef::Prompt,
-            "env:" => SecretRef::Env(rest.to_owned()),
-            "file:" => SecretRef::File(rest.to_owned()),
-            _ => SecretRef::Command(rest.to_owned()),
-        }))
+        .help(reference::HELP);
+        None
     }
-}
-
-fn is_variable(name: &str) -> bool {
-    !name.is_empty()
-        && !name.starts_with(|first: char| first.is_ascii_digit())
-        && name.chars().all(|char| char.is_ascii_alphanumeric() || char == '_')
 }
 
 impl JsonSchema for Secret {

@@ -222,7 +222,7 @@ fn host(
         init_scripts: scripts,
         ssh: self::ssh(&ssh, report),
         become_: self::become_(&become_, report),
-        campaign: Campaign { home, user: campaign_user(&campaign, report) },
+        campaign: Campaign { home, user: campaign_user(&campaign, report), soap: value::soap(campaign.soap.as_ref(), report) },
         host_state: state,
         source: self::source(&source, report),
         target: self::target(&target, report),
@@ -242,8 +242,16 @@ fn host(
 }
 
 /// Values that hold when no layer gives them.
-const DEFAULTS: [&str; 7] =
-    ["ssh.port", "ssh.connect_timeout", "become.method", "campaign.home", "campaign.user", "host_state", "init_scripts"];
+const DEFAULTS: [&str; 8] = [
+    "ssh.port",
+    "ssh.connect_timeout",
+    "become.method",
+    "campaign.home",
+    "campaign.user",
+    "campaign.soap",
+    "host_state",
+    "init_scripts",
+];
 
 /// Origins as people read them.
 fn named(origins: Origins, report: &Report) -> BTreeMap<String, String> {

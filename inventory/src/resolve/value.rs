@@ -1,5 +1,6 @@
 //! What single values must look like. Each check reports at the value's place and says what is expected.
 
+use crate::model::Campaign;
 use crate::problem::{Kind, Report, Span, did_you_mean, quote};
 use crate::read::{Spanned, Text};
 
@@ -188,6 +189,20 @@ pub(super) fn host_port(text: &Spanned<Text>, report: &mut Report) {
             .error(Kind::BadAddress, &text.span, format!("{} is not `HOST:PORT`", quote(&text.value)))
             .label("for example `localhost:80`");
     }
+}
+
+/// The address of a host's own SOAP router: `http://HOST[:PORT]/PATH`.
+pub(super) fn soap(url: Option<&Spanned<Text>>, report: &mut Report) -> String {
+    let Some(url) = url else { return Campaign::SOAP.to_owned() };
+    let clean = !url.value.chars().any(|c| c.is_whitespace() || c.is_control());
+    let authority = url.value.strip_prefix("http://").and_then(|rest| rest.split_once('/'));
+    if !clean || !authority.is_some_and(|(authority, _)| is_host_port(authority, false)) {
+        report
+            .error(Kind::BadUrl, &url.span, "this is no address of a SOAP router")
+            .label(format!("`http://HOST[:PORT]/PATH` is expected here, for example {}", Campaign::SOAP))
+            .help("it is asked on the host itself, so that no password crosses the network: hence plain http");
+    }
+    url.value.0.clone()
 }
 
 /// Checks a jump host, or several separated by commas: `[USER@]HOST[:PORT]`.

@@ -3,14 +3,19 @@
 //! Proof (a), *stored value*: each host makes a keyed fingerprint of the value in its `serverConf.xml`; the controller compares the
 //! fingerprints. Equal stored values prove equal passwords. Different ones prove nothing, since the encoding may be salted.
 //! Only the grouping leaves this module: no value, no fingerprint.
+//!
+//! Proof (b), *logon*: see [`logon`].
+
+mod findings;
+pub mod logon;
+
+pub use findings::{findings, group_name, method};
 
 use super::Point;
-use super::finding::{NOT_REACHED, Subject, clean, fold};
 use super::layout::Layout;
 use super::readings::HostState;
 use inventory::{Host, Platform, Role, Topology};
 use proto::Secret;
-use proto::event::{Finding, Status};
 use proto::inspect::Query;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,6 +99,8 @@ impl PasswordReading {
 pub enum Proof {
     /// The stored values are equal.
     StoredValue,
+    /// The same password opens a session, or does not, at each server's own endpoint.
+    Logon,
 }
 
 /// What was proven for one platform. Its JSON form is a contract (`passwords check --format json`).
@@ -101,24 +108,25 @@ pub enum Proof {
 pub struct PlatformProof {
     /// The platform.
     pub name: String,
-    /// `true`: proven identical on all tracking servers. `None`: not proven. (`false` takes a logon.)
+    /// `true`: proven identical on all tracking servers. `false`: proven to differ, which takes a logon. `None`: not proven.
     pub identical: Option<bool>,
     /// How `identical` was proven.
     pub proof: Option<Proof>,
-    /// The tracking servers by stored value, the largest group first. See [`tracking`] for what counts as one.
+    /// The tracking servers by stored value, the largest group first; by logon those that accept the password, then those that refuse
+    /// it. See [`tracking`] for what counts as one.
     pub groups: Vec<Vec<String>>,
-    /// The platform's other Campaign servers by stored value, the largest group first.
+    /// The platform's other Campaign servers, grouped in the same way.
     pub others: Vec<Vec<String>>,
     /// Servers of either kind without a password.
     pub unset: Vec<String>,
-    /// Servers of either kind whose stored value could not be read.
+    /// Servers of either kind whose stored value could not be read, or whose endpoint could not be asked.
     pub unreadable: Vec<String>,
     /// Servers of either kind that were not reached.
     pub unreachable: Vec<String>,
     /// The servers whose passwords must be identical.
     #[serde(skip)]
     pub tracking: BTreeSet<String>,
-    /// Of `others`: those whose value is not the one of the largest group.
+    /// Of `others`: those whose value is not the one of the largest group, or that refuse the password which tracking servers accept.
     #[serde(skip)]
     pub differing: Vec<String>,
     /// Of `unreadable`: the Windows servers, which nobody can read from here. A person proves them, at a gate of the plan.
@@ -127,6 +135,9 @@ pub struct PlatformProof {
     /// Why a host of `unreadable` could not be read.
     #[serde(skip)]
     pub reasons: BTreeMap<String, String>,
+    /// What the servers said, where a logon was tried.
+    #[serde(skip)]
+    pub logon: Option<logon::Said>,
 }
 
 /// The servers whose `internal` passwords must be identical: the tracking servers. A standalone machine does the tracking itself,
@@ -201,145 +212,11 @@ pub fn prove(platform: &Platform, readings: &BTreeMap<String, PasswordReading>) 
         differing: differing.into_iter().collect(),
         by_hand,
         reasons,
+        logon: None,
     }
 }
 
 /// The order of groups: the larger first, then by name, so that it says nothing about the values.
 fn larger(a: &[String], b: &[String]) -> std::cmp::Ordering {
     b.len().cmp(&a.len()).then_with(|| a.cmp(b))
-}
-
-/// What a proof means for the migration: one finding about the tracking servers, and one about the platform's other servers where
-/// there are any.
-pub fn findings(platform: &Platform, proof: &PlatformProof) -> Vec<Finding> {
-    if proof.tracking.is_empty() && proof.others.is_empty() {
-        return Vec::new();
-    }
-    let mut findings = vec![of_tracking(platform, proof)];
-    if platform.hosts.iter().any(|host| host.has_campaign() && !proof.tracking.contains(&host.name)) {
-        findings.push(of_others(platform, proof));
-    }
-    findings
-}
-
-const SET: &str = "run `nlserver config -internalpassword` there as the Campaign account";
-
-fn of_tracking(platform: &Platform, proof: &PlatformProof) -> Finding {
-    let check = "internal-password";
-    let subject = Subject::platform(platform);
-    let only = |hosts: &[String]| hosts.iter().filter(|host| proof.tracking.contains(*host)).cloned().collect::<Vec<_>>();
-    let (unset, by_hand, unreachable) = (only(&proof.unset), only(&proof.by_hand), only(&proof.unreachable));
-    let unreadable: Vec<String> = only(&proof.unreadable).into_iter().filter(|host| !by_hand.contains(host)).collect();
-    if proof.identical == Some(true) {
-        let all = proof.groups.first().map(Vec::as_slice).unwrap_or_default();
-        let message = match all {
-            [one] => format!("set on {one}, the only server that it has to be the same on"),
-            _ => format!("identical on all {} tracking servers", all.len()),
-        };
-        return subject.ok(check, message, evidence(proof));
-    }
-    let (mut said, mut remedies) = (Vec::new(), Vec::new());
-    if proof.groups.len() > 1 {
-        said.push(format!("not proven identical: {}", difference(&proof.groups)));
-        remedies.push(format!(
-            "Set the same password on all of them: {SET}. Stored values can differ for equal passwords if they are salted."
-        ));
-    }
-    if !unset.is_empty() {
-        said.push(format!("not set on {}", fold(&unset)));
-        remedies.push(format!("Set it on {}: {SET}.", fold(&unset)));
-    }
-    if !unreadable.is_empty() {
-        said.push(format!("cannot be read on {}", fold(&unreadable)));
-        remedies.push("Let the agent become root, or compare it by hand and override this with the reason.".to_owned());
-    }
-    if !unreachable.is_empty() {
-        said.push(format!("not proven: {} not reached", fold(&unreachable)));
-    }
-    if !by_hand.is_empty() {
-        if let [one] = proof.groups.as_slice() {
-            said.push(format!("identical on the {} that can be seen from here", one.len()));
-        }
-        said.push(format!("{} (Windows): for a person, who confirms it at a gate of the plan", fold(&by_hand)));
-        remedies.push("Compare it there by hand.".to_owned());
-    }
-    let (mut status, mut evidence) = (Status::Failure, evidence(proof));
-    if unset.is_empty() && proof.groups.len() < 2 {
-        status = Status::Unknown;
-        match (unreadable.is_empty(), unreachable.is_empty()) {
-            // Nothing speaks against what can be seen from here, and a gate holds up until a person has confirmed the rest.
-            (true, true) => status = Status::Warning,
-            // Only the connection is missing: that host's own finding says what to do.
-            (true, false) => evidence = format!("{NOT_REACHED}{}; {evidence}", fold(&unreachable)),
-            (false, _) => {}
-        }
-    }
-    subject.finding(check, status, said.join("; "), evidence, remedies.join(" "))
-}
-
-/// Who differs from whom: the odd ones, where there is a majority to be odd against.
-fn difference(groups: &[Vec<String>]) -> String {
-    let lengths: Vec<usize> = groups.iter().map(Vec::len).collect();
-    match (groups, lengths.as_slice()) {
-        ([most, odd @ ..], [largest, second, ..]) if largest > second => {
-            let odd: Vec<&String> = odd.iter().flatten().collect();
-            format!("{} differ{} from the {} of {}", fold(&odd), if odd.len() == 1 { "s" } else { "" }, most.len(), group_name(0))
-        }
-        _ => groups.iter().map(|hosts| fold(hosts)).collect::<Vec<_>>().join(" differs from "),
-    }
-}
-
-fn of_others(platform: &Platform, proof: &PlatformProof) -> Finding {
-    let check = "internal-password-others";
-    let subject = Subject::platform(platform);
-    let only = |hosts: &[String]| hosts.iter().filter(|host| !proof.tracking.contains(*host)).cloned().collect::<Vec<_>>();
-    let (unset, unreadable) = (only(&proof.unset), only(&proof.unreadable));
-    let mut said = Vec::new();
-    if !unset.is_empty() {
-        said.push(format!("not set on {}", fold(&unset)));
-    }
-    if !proof.differing.is_empty() {
-        said.push(format!(
-            "{} differ{} from the tracking servers",
-            fold(&proof.differing),
-            if proof.differing.len() == 1 { "s" } else { "" }
-        ));
-    }
-    if !unreadable.is_empty() {
-        said.push(format!("cannot be read on {}", fold(&unreadable)));
-    }
-    if said.is_empty() {
-        return subject.ok(check, "the other servers have the same one as far as they were reached", evidence(proof));
-    }
-    // On an application server it is no matter of tracking: without it nobody can connect after the migration.
-    let applications: BTreeSet<&str> = platform.instances.iter().map(|instance| instance.app.as_str()).collect();
-    let locked_out = unset.iter().any(|host| applications.contains(host.as_str()));
-    let status = if locked_out { Status::Failure } else { Status::Warning };
-    let remedy = if unset.is_empty() { String::new() } else { format!("Set it: {SET}. v7 lets nobody connect without it.") };
-    subject.finding(check, status, said.join("; "), evidence(proof), remedy)
-}
-
-/// The grouping in one line: who is with whom, never what they have.
-fn evidence(proof: &PlatformProof) -> String {
-    let mut parts = vec!["compared: stored values, by keyed fingerprints of this check".to_owned()];
-    for (index, hosts) in proof.groups.iter().enumerate() {
-        parts.push(format!(
-            "{} {} host{} {}",
-            group_name(index),
-            hosts.len(),
-            if hosts.len() == 1 { "" } else { "s" },
-            fold(hosts)
-        ));
-    }
-    parts.extend(proof.others.iter().map(|hosts| format!("others: {}", fold(hosts))));
-    parts.extend(proof.reasons.iter().map(|(host, reason)| format!("{host}: {}", clean(reason))));
-    parts.join("; ")
-}
-
-/// `group A` to `group Z`, then by number.
-pub fn group_name(index: usize) -> String {
-    match u8::try_from(index) {
-        Ok(small) if small < 26 => format!("group {}", char::from(b'A' + small)),
-        _ => format!("group {}", index + 1),
-    }
 }
