@@ -1,6 +1,7 @@
 //! A planted secret is found nowhere but where it belongs.
 
 use harness::Site;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,11 +34,18 @@ fn planted_passwords_stay_in_their_place() {
     let site = Site::new(
         "
 platforms:
-  - { name: emea, topology: standard, hosts: { marketing: 1, mta: 1, tracking: 2 } }
+  - { name: emea, topology: standard, web: true, hosts: { marketing: 1, mta: 1, tracking: 2 } }
 ",
     );
     let secrets = site.lab.secrets().clone();
-    let values = [&secrets.internal_password, &secrets.internal_stored, &secrets.tracking_password, &secrets.database_password];
+    let session = lab::session_token();
+    let values =
+        [&secrets.internal_password, &secrets.internal_stored, &secrets.tracking_password, &secrets.database_password, &session];
+    // The operator's own file, for the logon.
+    let own = site.root().join("internal.pw");
+    std::fs::write(&own, &secrets.internal_password).unwrap();
+    std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let reference = format!("file:{}", own.display());
     let needles: Vec<String> = values.iter().map(ToString::to_string).collect();
 
     // Arguments and environments of all processes, sampled for as long as the run lasts.
@@ -67,6 +75,7 @@ platforms:
     for args in [
         &["check", "-vvv"] as &[&str],
         &["passwords", "check", "-vvv"],
+        &["passwords", "check", "-vvv", "--proof", "logon", "--password", &reference],
         &["migrate", "--yes", "-vvv"],
         &["report", "--format", "markdown"],
     ] {
@@ -88,6 +97,7 @@ platforms:
     let skip = move |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         path == lab_dir.join("db.pw")
+            || path == own
             || name.starts_with("nl6")
             || path.ends_with("var/lib/lab")
             || (path.parent() == Some(&lab_dir) && name != "hosts" && name != "fleet.yaml")

@@ -140,6 +140,10 @@ fn host_of(host: &Host) -> Value {
         ("init_scripts", path(&host.init_scripts())),
         ("roles", roles.into()),
     ]);
+    if let Value::Mapping(entries) = &mut value {
+        let url = format!("http://{}:{}{}", host.address, host.soap_port, crate::standins::soap::PATH);
+        entries.insert("campaign".into(), map([("soap", url.into())]));
+    }
     if let (true, Value::Mapping(entries)) = (host.openssh, &mut value) {
         // A real server lets in real accounts only.
         entries.insert("ssh".into(), map([("user", account().into())]));

@@ -75,7 +75,7 @@ pub(crate) fn furnish(spec: &Spec, dir: &Path, binary: &Path) -> io::Result<Furn
         tracking_password: format!("Trk-{}", random(9)?),
         database_password: format!("Db-{}", random(9)?),
     };
-    let secrets = Secrets { internal_stored: stored(&secrets.internal_password), ..secrets };
+    let secrets = Secrets { internal_stored: stored(&secrets.internal_password, ""), ..secrets };
 
     place(binary, &dir.join("lib/lab"))?;
     fs::create_dir_all(dir.join("databases"))?;
@@ -168,6 +168,8 @@ fn lay_out(spec: &Spec, dir: &Path, listeners: &[TcpListener]) -> io::Result<Lay
                     format!("`without` of {}: `{name}` is no instance, or {} is its application server", host.name, host.name);
                 return Err(io::Error::other(problem));
             }
+            // Both at once, so that they differ.
+            let (web, soap) = (TcpListener::bind((address, 0))?, TcpListener::bind((address, 0))?);
             let carried = instances.iter().filter(|instance| carries(&host.name, &host.roles, instance));
             let carried = carried.filter(|instance| !without.contains(&instance.name));
             hosts.push(Host {
@@ -180,7 +182,8 @@ fn lay_out(spec: &Spec, dir: &Path, listeners: &[TcpListener]) -> io::Result<Lay
                 roles: host.roles,
                 os: os.clone(),
                 // The address is the lab's own; its port is free unless another program guesses it.
-                web_port: TcpListener::bind((address, 0))?.local_addr()?.port(),
+                web_port: web.local_addr()?.port(),
+                soap_port: soap.local_addr()?.port(),
                 address,
             });
         }
@@ -191,6 +194,8 @@ fn lay_out(spec: &Spec, dir: &Path, listeners: &[TcpListener]) -> io::Result<Lay
             instances,
             source: source.clone(),
             client: platform.client,
+            salted: platform.salted,
+            web: platform.web,
         });
     }
     Ok(Layout {
@@ -283,15 +288,16 @@ fn furnish_host(layout: &Layout, platform: &Platform, host: &Host, secrets: &Sec
     let nl6 = host.nl6();
     let faults = &layout.faults;
     let has = |hosts: &[String]| hosts.contains(&host.name);
+    let salt = standins::salt(platform.salted)?;
     let password = match () {
         () if has(&faults.empty_password) => String::new(),
-        () if has(&faults.different_password) => stored(&format!("{} of {}", secrets.internal_password, host.name)),
-        () => secrets.internal_stored.clone(),
+        () if has(&faults.different_password) => stored(&format!("{} of {}", secrets.internal_password, host.name), &salt),
+        () => stored(&secrets.internal_password, &salt),
     };
     let server_conf = nl6.join("conf/serverConf.xml");
     let text = conf::server_conf(&password, &secrets.tracking_password, "uFE80000000000000F1FA913DD7CC7C48004BA419F");
     fs::write(&server_conf, &text)?;
-    let web = host.roles.iter().any(|role| !matches!(role, Role::Mta | Role::Tracking));
+    let web = platform.web || host.roles.iter().any(|role| !matches!(role, Role::Mta | Role::Tracking));
     fs::write(nl6.join("conf/config-default.xml"), conf::config_default(&host.source, web, host.is(Role::Tracking)))?;
     surroundings(host)?;
     fs::write(nl6.join("customer.sh"), "# Variables of this site.\nTZ=Europe/Berlin\nexport TZ\n")?;

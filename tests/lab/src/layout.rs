@@ -39,6 +39,12 @@ pub struct Platform {
     pub source: Release,
     /// Whether the target has a setup of the client console.
     pub client: bool,
+    /// Whether equal passwords are stored in different ways.
+    #[serde(default)]
+    pub salted: bool,
+    /// Whether every server runs the `web` module.
+    #[serde(default)]
+    pub web: bool,
 }
 
 /// One host of a lab.
@@ -54,6 +60,8 @@ pub struct Host {
     pub address: Ipv4Addr,
     /// The port of its web server.
     pub web_port: u16,
+    /// The port of its own server's SOAP router.
+    pub soap_port: u16,
     /// The instances that it carries.
     pub instances: Vec<String>,
     /// Modules that the configuration of these instances keeps from starting.

@@ -31,5 +31,5 @@ pub use processes::{Running, end_all, running};
 pub use records::{Event, Record, Rule, Violation, Writer, records, violations};
 pub use server::LabServer;
 pub use spec::{Cut, Failing, Faults, HostsSpec, PlatformSpec, Release, Role, STEPS, Slow, Spec, Topology, seconds};
-pub use standins::run as run_standin;
+pub use standins::{run as run_standin, session_token};
 pub use state::{Database, Progress, database, migration_rank, packages, progress};

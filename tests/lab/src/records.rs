@@ -58,6 +58,8 @@ pub enum Event {
     ConfigReloaded,
     /// The `internal` password was changed.
     PasswordChanged,
+    /// A logon over SOAP was answered.
+    Logon,
     /// `postupgrade -check` was run.
     PostupgradeChecked,
     /// postupgrade began, or went on where it had stopped.

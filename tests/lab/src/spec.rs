@@ -96,6 +96,12 @@ pub struct PlatformSpec {
     /// Whether the target has a setup of the client console.
     #[serde(default)]
     pub client: bool,
+    /// Whether a salt is stored with each `internal` password, so that equal ones are stored in different ways.
+    #[serde(default)]
+    pub salted: bool,
+    /// Whether every server runs the `web` module, mail and tracking servers too.
+    #[serde(default)]
+    pub web: bool,
     /// How many instances the marketing server carries.
     #[serde(default = "one")]
     pub instances: usize,
@@ -307,9 +313,24 @@ pub mod seconds {
 /// - `postupgrade.check`, `postupgrade`: a `>>>` line, and nothing was migrated
 /// - `apache`: the web server does not start
 /// - `apache.library`: it starts and goes on with the library of the version before
+/// - `password`: `nlserver config -internalpassword` fails after the last answer, and nothing was changed (fail), or asks late (slow)
+/// - `password.prompt` (fail only): it never asks
+/// - `logon`: the SOAP router is out of service
 /// - `module:NAME@INSTANCE` (fail only): the module does not come up
-pub const STEPS: &[&str] =
-    &["stop", "dump", "restore", "remove", "install", "postupgrade.check", "postupgrade", "apache", "apache.library"];
+pub const STEPS: &[&str] = &[
+    "stop",
+    "dump",
+    "restore",
+    "remove",
+    "install",
+    "postupgrade.check",
+    "postupgrade",
+    "apache",
+    "apache.library",
+    "password",
+    "password.prompt",
+    "logon",
+];
 
 /// A host of a lab, as the spec resolves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -355,6 +376,8 @@ impl Spec {
                 openssh: Vec::new(),
                 source: None,
                 client: false,
+                salted: false,
+                web: false,
                 instances: 1,
             }],
             faults: Faults::default(),

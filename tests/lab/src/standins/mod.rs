@@ -11,12 +11,14 @@ mod postgres;
 mod postupgrade;
 mod psql;
 mod services;
+pub(crate) mod soap;
 pub(crate) mod tree;
 mod web;
 
 pub(crate) use modules::{launch, wait_for};
-pub(crate) use password::stored;
+pub(crate) use password::{salt, stored};
 pub(crate) use postgres::database_server;
+pub use soap::session_token;
 pub(crate) use tree::{Unpack, make_conf, place, unpack};
 pub(crate) use web::launch as launch_web;
 

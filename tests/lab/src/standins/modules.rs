@@ -1,6 +1,6 @@
 //! Modules as real background processes.
 
-use super::{clock, complain, tree};
+use super::{clock, complain, soap, tree};
 use crate::layout::{HOST_VARIABLE, Host};
 use crate::processes;
 use crate::records::Event;
@@ -50,7 +50,11 @@ pub(crate) fn wait_for(host: &Host, module: &str) -> io::Result<bool> {
 pub(super) fn live(site: &Site, name: &str) -> io::Result<u8> {
     // Its own session, as a daemon's: what ends the session that started it does not end it.
     let _ = rustix::process::setsid();
+    let router = (name == "web@default").then(|| soap::listen(site)).transpose()?;
     processes::register(&site.host, name, tree::unpacked(&site.host)?.build)?;
+    if let Some(router) = router {
+        return soap::serve(site, &router);
+    }
     loop {
         std::thread::sleep(Duration::from_secs(3600));
     }
