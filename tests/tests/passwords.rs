@@ -104,3 +104,16 @@ fn nothing_is_asked_at_a_terminal_that_is_not_there() {
     assert!(ran.stderr.contains("never the secret itself") && !ran.stderr.contains("canary"), "{}", ran.stderr);
     assert_eq!(site.count(Event::Logon), 0);
 }
+
+#[test]
+fn a_tracking_server_without_a_tracking_password_holds_its_platform_up() {
+    let site = Site::new(&format!("{SALTED}faults: {{ empty_tracking_password: [emea-trk2] }}").replace("salted: true, ", ""));
+    let ran = site.caravan(&["--format", "json", "check"]).expect(1);
+    let json = ran.json();
+    let of = |id: &str| json["findings"].as_array().unwrap().iter().find(|f| f["id"] == id).cloned().unwrap_or(Value::Null);
+    assert_eq!(of("tracking-password@emea-trk2")["status"], "failure");
+    assert_eq!(of("tracking-password@emea-trk1")["status"], "ok");
+    assert!(!ran.stdout.contains(&site.lab.secrets().tracking_password));
+    site.migrate(&[]).expect(1);
+    assert_eq!(site.count(Event::ServiceStopped) + site.count(Event::WebStopped), 0, "nothing was touched");
+}

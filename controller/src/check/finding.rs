@@ -28,6 +28,7 @@ pub(super) const CHECKS: &[(&str, About)] = &[
     ("campaign-user", About::Host),
     ("clock", About::Host),
     ("security-zones", About::Host),
+    ("tracking-password", About::Host),
     ("dbms", About::Instance),
     ("unicode", About::Instance),
     ("database", About::Instance),

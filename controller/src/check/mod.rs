@@ -20,6 +20,7 @@ pub mod passwords;
 pub mod postupgrade;
 mod queries;
 mod readings;
+mod tracking;
 mod zones;
 
 pub use database::passwords as database_passwords;

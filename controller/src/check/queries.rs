@@ -1,15 +1,15 @@
 //! What is asked of a host: all of it in one round trip.
 
 use super::layout::{Layout, output};
-use super::{Point, database, zones};
+use super::{Point, database, tracking, zones};
 use crate::plan::Phase;
 use inventory::{Backup, Host, Platform, Role};
 use proto::inspect::Query;
 use std::collections::BTreeSet;
 
 /// Everything that the prerequisites need to know from one host, to be asked in one `Inspect`. Nothing for a Windows host, whose
-/// prerequisites are looked at by a person, and after the migration for a host without Campaign. The fingerprint of the `internal` password is not among them, since it needs a key:
-/// see [`super::passwords::query`].
+/// prerequisites are looked at by a person, and after the migration for a host without Campaign. The
+/// fingerprint of the `internal` password is not among them: see [`super::passwords::query`].
 pub fn queries(platform: &Platform, host: &Host, when: Point) -> Vec<Query> {
     if host.is_windows() || (when == Point::Verify && !host.has_campaign()) {
         return Vec::new();
@@ -59,6 +59,7 @@ fn campaign(host: &Host, when: Point) -> Vec<Query> {
     queries.extend(["provider", "server", "unicodeData", "NChar"].map(|attribute| layout.connection(attribute)));
     if host.roles.contains(&Role::Tracking) {
         queries.push(layout.database_id());
+        queries.extend(tracking::query(host));
     }
     queries
 }

@@ -681,3 +681,21 @@ fn nobody_is_let_in_by_a_file_without_security_zones() {
     // Nobody logs on to the others.
     assert_eq!(away.len(), 1, "{away:#?}");
 }
+
+#[test]
+fn a_tracking_server_needs_a_tracking_password() {
+    let password = || Query::Fingerprint {
+        file: format!("{HOME}/nl6/conf/serverConf.xml"),
+        element: "serverconf/redirection".to_owned(),
+        attribute: "trackingPassword".to_owned(),
+    };
+    let all = with(|_, _| {});
+    one(&all, "tracking-password@trk01", Status::Ok, "is set");
+    assert!(!all.iter().any(|finding| finding.id == "tracking-password@mkt1"), "it does no tracking");
+    let all = with(|_, sim| sim.at("trk02").answer(password(), Ok(Answer::Fingerprint(proto::inspect::Fingerprint::Unset))));
+    alone(&all, "tracking-password@trk02", Status::Failure, "is not set");
+    for wrong in [Err(denied()), Ok(Answer::Path(PathKind::File))] {
+        let all = with(|_, sim| sim.at("trk02").answer(password(), wrong));
+        alone(&all, "tracking-password@trk02", Status::Unknown, "cannot be read");
+    }
+}

@@ -217,6 +217,10 @@ impl SimHost {
                 Ok(Answer::Xml(values))
             }
             Query::Xml { file, .. } => Ok(Answer::Xml(vec![XmlValue { file: file.clone(), value: Some("u6F2A".to_owned()) }])),
+            Query::Fingerprint { attribute, .. } if attribute == "trackingPassword" => {
+                let key = secrets.get(FINGERPRINT_KEY).expect("a key").expose();
+                Ok(Answer::Fingerprint(Fingerprint::Keyed(Secret::new(fingerprint(key, "tracking-canary")))))
+            }
             Query::Fingerprint { .. } => match (self.password.as_str(), secrets.get(FINGERPRINT_KEY)) {
                 ("", _) => Ok(Answer::Fingerprint(Fingerprint::Unset)),
                 (_, None) => Err(ReadError::Failed("no key for fingerprints was sent".to_owned())),

@@ -295,7 +295,8 @@ fn furnish_host(layout: &Layout, platform: &Platform, host: &Host, secrets: &Sec
         () => stored(&secrets.internal_password, &salt),
     };
     let server_conf = nl6.join("conf/serverConf.xml");
-    let text = conf::server_conf(&password, &secrets.tracking_password, "uFE80000000000000F1FA913DD7CC7C48004BA419F");
+    let tracking = if has(&faults.empty_tracking_password) { "" } else { &secrets.tracking_password };
+    let text = conf::server_conf(&password, tracking, "uFE80000000000000F1FA913DD7CC7C48004BA419F");
     fs::write(&server_conf, &text)?;
     let web = platform.web || host.roles.iter().any(|role| !matches!(role, Role::Mta | Role::Tracking));
     fs::write(nl6.join("conf/config-default.xml"), conf::config_default(&host.source, web, host.is(Role::Tracking)))?;

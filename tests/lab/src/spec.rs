@@ -212,6 +212,9 @@ pub struct Faults {
     /// On these the `internal` password is not set.
     #[serde(default)]
     pub empty_password: Vec<String>,
+    /// On these tracking servers the tracking password is not set.
+    #[serde(default)]
+    pub empty_tracking_password: Vec<String>,
     /// On these `serverConf.xml` cannot be read: it ends in the middle, and other accounts have no right to read it.
     #[serde(default)]
     pub unreadable_conf: Vec<String>,
@@ -416,8 +419,14 @@ impl Spec {
 
     fn validate_faults(&self, known: &BTreeSet<String>) -> Result<(), String> {
         let faults = &self.faults;
-        let named =
-            [&faults.different_password, &faults.empty_password, &faults.unreadable_conf, &faults.unreachable, &faults.silent];
+        let named = [
+            &faults.different_password,
+            &faults.empty_password,
+            &faults.empty_tracking_password,
+            &faults.unreadable_conf,
+            &faults.unreachable,
+            &faults.silent,
+        ];
         let hosts = named.into_iter().flatten();
         let hosts = hosts.chain(faults.fail.iter().map(|f| &f.host)).chain(faults.slow.iter().map(|f| &f.host));
         for host in hosts.chain(faults.cut.iter().map(|f| &f.host)) {

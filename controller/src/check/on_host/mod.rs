@@ -7,6 +7,7 @@ use super::Point;
 use super::finding::{Subject, clean};
 use super::layout::Layout;
 use super::readings::{HostState, Reached, Unreached};
+use super::tracking;
 use inventory::{Host, Platform};
 use proto::event::{Finding, Status};
 
@@ -80,6 +81,7 @@ impl Checked<'_> {
                     findings.push(self.instance_config());
                     findings.push(self.back_tree_absent());
                     findings.push(self.campaign_user());
+                    findings.extend(tracking::evaluate(self.platform, self.host, self.reached));
                 }
                 findings.push(self.disk());
             }
