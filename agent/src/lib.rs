@@ -28,6 +28,7 @@ mod processes;
 mod program;
 mod runner;
 mod supervisor;
+mod terminal;
 pub mod xml;
 
 use std::process::ExitCode;
@@ -52,6 +53,7 @@ pub fn run(args: &[String]) -> ExitCode {
         ["runner", dir, "probe"] => runner::run(dir, true),
         ["act"] => runner::run_act(),
         ["as", rest @ ..] => account::run_program_as(rest),
+        ["at", terminal, program, rest @ ..] => terminal::run_program_at(terminal, program, rest),
         ["--version"] => {
             say(&format!("caravan-agent {} protocol {}\n", env!("CARGO_PKG_VERSION"), proto::PROTOCOL));
             ExitCode::SUCCESS

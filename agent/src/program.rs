@@ -54,6 +54,8 @@ pub(crate) struct Program<'a> {
     pub(crate) env: Option<&'a BTreeMap<String, String>>,
     /// Whom it runs as; `None` is ourselves.
     pub(crate) account: Option<&'a Account>,
+    /// The terminal that it gets in place of the standard streams, in a session of its own.
+    pub(crate) terminal: Option<&'a str>,
     /// Files in memory that it finds by environment variables. They have to be open until it was started.
     pub(crate) secret_files: &'a [(String, SecretFile)],
 }
@@ -91,9 +93,16 @@ impl Program<'_> {
             words.splice(0..0, account.wrapper());
             words.insert(0, OWN_EXECUTABLE.to_owned());
         }
+        if let Some(terminal) = self.terminal {
+            words.splice(0..0, [OWN_EXECUTABLE, "at", terminal].map(str::to_owned));
+        }
         let Some((first, rest)) = words.split_first() else { return Err("no program was given".to_owned()) };
         let mut command = Command::new(first);
-        command.args(rest).env("PATH", search_path()).stdin(Stdio::null()).process_group(0);
+        command.args(rest).env("PATH", search_path()).stdin(Stdio::null());
+        if self.terminal.is_none() {
+            // A session is a process group, too, and whoever leads a group already cannot begin one.
+            command.process_group(0);
+        }
         let dir = self.dir.unwrap_or("/");
         if !Path::new(dir).is_dir() {
             return Err(format!("the working directory {dir} does not exist"));
@@ -314,7 +323,7 @@ pub(crate) fn readable(fd: &impl std::os::fd::AsFd, millis: i64) -> bool {
 }
 
 /// Whether nobody has the other end of a pipe any more.
-fn hung_up(fd: &OwnedFd) -> bool {
+pub(crate) fn hung_up(fd: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(fd, PollFlags::IN)];
     let ready = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
     matches!(ready, Ok(n) if n > 0) && fds.iter().any(|fd| fd.revents().intersects(PollFlags::HUP))

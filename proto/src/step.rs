@@ -292,16 +292,19 @@ impl Action {
 
     /// The names of the secrets that it needs ([`crate::ToAgent::Secrets`]).
     pub fn secrets(&self) -> impl Iterator<Item = &str> {
-        let files = match self {
-            Self::Command(command) => Some(command.secret_files.values()),
+        let command = match self {
+            Self::Command(command) => Some(command),
             _ => None,
         };
+        let files = command.map(|command| command.secret_files.values());
+        let typed = command.and_then(|command| command.dialog.as_ref()).map(|dialog| dialog.ways.iter());
+        let typed = typed.into_iter().flatten().flat_map(|way| way.secrets.iter().map(String::as_str));
         let queries = match self {
             Self::Inspect { queries } => queries.as_slice(),
             _ => &[],
         };
         let of_files = files.into_iter().flatten().flat_map(|content| crate::secret::names(content));
-        of_files.chain(queries.iter().flat_map(crate::inspect::Query::secrets))
+        of_files.chain(typed).chain(queries.iter().flat_map(crate::inspect::Query::secrets))
     }
 
     /// Whether the action changes nothing on the host outside Caravan's own directories.
@@ -350,6 +353,32 @@ pub struct Command {
     /// The command starts a service that outlives the step: its descendants do not count as the step still running.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub starts_service: bool,
+    /// The program asks for passwords at its terminal: it gets a terminal of its own, on which they are typed as it asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dialog: Option<Dialog>,
+}
+
+/// What is typed into a program that asks at its terminal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dialog {
+    /// Ways to answer. The second is tried where the program ended by itself after the first, and refused; and so on.
+    pub ways: Vec<Answers>,
+    /// What the program says when it has done it. Without that, and one of the exit codes of success, it has not.
+    pub says: String,
+    /// How many seconds the program may take to ask, and to end after the last answer.
+    pub patience_s: u64,
+}
+
+/// One way to answer a program's questions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answers {
+    /// The names of the secrets that are typed, each when the program asks, in this order.
+    pub secrets: Vec<String>,
+    /// What it means that this way led to the end; empty where that is what was expected.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub means: String,
 }
 
 fn default_ok() -> Vec<i32> {

@@ -96,7 +96,7 @@ fn judge(spec: &Command, ended: Ended, lines: &Lines<'_>, context: &Context<'_>)
 }
 
 /// A pipe whose second end goes to the program and its descendants, and to nobody after them.
-fn life_pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+pub(super) fn life_pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::empty())?;
     rustix::io::fcntl_setfd(&ours, FdFlags::CLOEXEC)?;
     Ok((ours, theirs))
@@ -116,21 +116,21 @@ fn start_into(mut command: std::process::Command, file: &File) -> std::result::R
 }
 
 /// Looks at output line by line.
-struct Lines<'a> {
+pub(super) struct Lines<'a> {
     rules: &'a [LineRule],
     current: Vec<u8>,
     /// Lines that mean failure, with their rules.
     bad: Vec<(&'a LineRule, String)>,
     /// The last lines that are not empty.
-    last: Vec<String>,
+    pub(super) last: Vec<String>,
 }
 
 impl<'a> Lines<'a> {
-    fn new(rules: &'a [LineRule]) -> Self {
+    pub(super) fn new(rules: &'a [LineRule]) -> Self {
         Self { rules, current: Vec::new(), bad: Vec::new(), last: Vec::new() }
     }
 
-    fn take(&mut self, bytes: &[u8]) {
+    pub(super) fn take(&mut self, bytes: &[u8]) {
         for (index, piece) in bytes.split(|byte| *byte == b'\n').enumerate() {
             if index > 0 {
                 self.end();
@@ -140,7 +140,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         let line = String::from_utf8_lossy(&self.current).trim().chars().take(300).collect::<String>();
         self.current.clear();
         if line.is_empty() {

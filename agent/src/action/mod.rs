@@ -2,6 +2,7 @@
 
 mod archive;
 mod command;
+mod dialog;
 mod download;
 mod edit;
 mod gzip;
@@ -98,7 +99,10 @@ impl Context<'_> {
 /// Carries an action out.
 pub(crate) fn perform(action: &Action, context: &mut Context<'_>) -> Result {
     match action {
-        Action::Command(command) => command::run(command, command::Descendants::of(command), context),
+        Action::Command(command) => match &command.dialog {
+            Some(dialog) => dialog::run(command, dialog, context),
+            None => command::run(command, command::Descendants::of(command), context),
+        },
         Action::Service { op, .. } => {
             let descendants = if *op == ServiceOp::Start { command::Descendants::Outlive } else { command::Descendants::Count };
             command::run(&plain(action), descendants, context)

@@ -153,11 +153,10 @@ fn decide(
     let secrets = match (&account, &granted.spec.action) {
         (None, _) => secrets,
         // Another account's process gets what its step names and nothing else; output is masked here, where all are known.
-        (Some(_), Action::Command(command)) => {
-            let named: Vec<&str> = command.secret_files.values().flat_map(|content| proto::secret::names(content)).collect();
+        (Some(_), action) => {
+            let named: Vec<&str> = action.secrets().collect();
             secrets.into_iter().filter(|(name, _)| named.contains(&name.as_str())).collect()
         }
-        (Some(_), _) => BTreeMap::new(),
     };
     let job = Job { step: Record::Step(granted), after_death, account, secrets };
     match &job.account {

@@ -10,7 +10,7 @@ use crate::runner::Status;
 use proto::frame::parse;
 use proto::host::{Next, Record, Standing, State};
 use proto::message::{Happened, HostEvent};
-use proto::{Action, FromAgent, Outcome, Secret, ToAgent};
+use proto::{FromAgent, Outcome, Secret, ToAgent};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::net::UnixStream;
@@ -226,15 +226,8 @@ impl Run {
 
     /// Whether a step has to wait for secrets. Not for ever: then it says itself what it lacks.
     fn lacks_secrets(&mut self, index: usize) -> bool {
-        let command = match self.state.entry(index).map(|entry| &entry.granted.spec.action) {
-            Some(Action::Command(command)) => command,
-            _ => return false,
-        };
-        let lacks = command
-            .secret_files
-            .values()
-            .flat_map(|content| proto::secret::names(content))
-            .any(|name| !self.secrets.contains_key(name));
+        let Some(entry) = self.state.entry(index) else { return false };
+        let lacks = entry.granted.spec.action.secrets().any(|name| !self.secrets.contains_key(name));
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         let wait = lacks && since.elapsed() < SECRETS;
         if !wait {
