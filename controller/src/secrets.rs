@@ -61,6 +61,11 @@ impl Secrets {
         Ok(secret)
     }
 
+    /// Takes an answer to a question as if it had been given at the terminal.
+    pub async fn answer(&self, what: &str, secret: Secret) {
+        self.fetched.lock().await.insert(("prompt".to_owned(), what.to_owned()), secret);
+    }
+
     /// Forgets the answer to a question, so that it is asked again: for an answer that proved wrong.
     pub async fn forget_prompt(&self, what: &str) {
         self.fetched.lock().await.remove(&("prompt".to_owned(), what.to_owned()));

@@ -117,3 +117,102 @@ fn a_tracking_server_without_a_tracking_password_holds_its_platform_up() {
     site.migrate(&[]).expect(1);
     assert_eq!(site.count(Event::ServiceStopped) + site.count(Event::WebStopped), 0, "nothing was touched");
 }
+
+const NEW: &str = "a new one <&\"'$`\\ käse";
+
+/// `passwords set` with the right current password and a new one.
+fn set(site: &Site, current: &str, more: &[&str]) -> Ran {
+    let (current, new) = (reference(site, current), site.root().join("new.pw"));
+    std::fs::write(&new, format!("{NEW}\n")).unwrap();
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let new = format!("file:{}", new.display());
+    let mut args = vec!["--format", "json", "passwords", "set", "--yes", "--current", &current, "--new", &new];
+    args.extend(more);
+    let ran = site.caravan(&args);
+    for secret in [NEW, &site.lab.secrets().internal_password, &lab::session_token()] {
+        assert!(!ran.stdout.contains(secret) && !ran.stderr.contains(secret), "{ran:?}");
+    }
+    ran
+}
+
+/// Whether this is the password of each server now, as its own endpoint has it.
+fn has_new(site: &Site) -> Value {
+    let (_, json) = check(site, &["--proof", "logon", "--password", &reference(site, NEW)]);
+    json
+}
+
+#[test]
+fn a_password_is_set_on_all_servers_and_proven() {
+    for salted in ["salted: true, ", ""] {
+        let site = Site::new(&SALTED.replace("salted: true, ", salted));
+        let ran = set(&site, &site.lab.secrets().internal_password, &[]).expect(0);
+        let json = ran.json()["platforms"][0].clone();
+        assert_eq!(json["new"], json!(["emea-mkt1", "emea-mta1", "emea-trk1", "emea-trk2", "emea-trk3"]));
+        assert_eq!((&json["old"], &json["unknown"]), (&json!([]), &json!([])));
+        assert_eq!(site.count(Event::PasswordChanged), 5);
+        assert_eq!(has_new(&site)["identical"], true);
+        // It left a trace: who did what on which host, and what was proven.
+        let record = site.caravan(&["report", "--format", "json"]).expect(0).stdout;
+        assert!(record.contains("set.internal-password") && record.contains("identical on all 3 tracking servers"), "{record}");
+        assert!(!record.contains(NEW));
+        // The hosts are free again: the next run may come.
+        set(&site, NEW, &[]).expect(0);
+        let refused = site.caravan(&["rollback", &site.run_dir().file_name().unwrap().to_string_lossy()]).expect(2);
+        assert!(refused.stderr.contains("which no backup brings back"), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn a_wrong_current_password_changes_nothing() {
+    let site = Site::new(SALTED);
+    let ran = set(&site, "not the one", &[]).expect(1);
+    let json = ran.json()["platforms"][0].clone();
+    assert_eq!(json["old"].as_array().unwrap().len(), 5, "{json}");
+    assert_eq!(site.count(Event::PasswordChanged), 0);
+    assert!(ran.stderr.contains("Invalid password for account 'internal'"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("rollback"), "{}", ran.stderr);
+    // The run still has its hosts; ended, it leaves them free for the right one.
+    let other = set(&site, &site.lab.secrets().internal_password, &[]);
+    assert_eq!(other.code, 4, "{}", other.stderr);
+    let run = ran.json()["run"].as_str().unwrap().to_owned();
+    site.caravan(&["abort", &run, "--reason", "another password", "--yes"]).expect(0);
+    set(&site, &site.lab.secrets().internal_password, &[]).expect(0);
+    assert_eq!(has_new(&site)["identical"], true);
+}
+
+#[test]
+fn a_server_that_fails_is_named_and_the_next_attempt_goes_on_from_there() {
+    let faults = "faults: { fail: [{ host: emea-trk2, step: password, times: 2 }] }";
+    let site = Site::new(&format!("{SALTED}{faults}"));
+    let ran = set(&site, &site.lab.secrets().internal_password, &[]).expect(1);
+    let json = ran.json();
+    let run = json["run"].as_str().unwrap().to_owned();
+    let json = json["platforms"][0].clone();
+    assert_eq!(json["new"], json!(["emea-mkt1", "emea-mta1", "emea-trk1", "emea-trk3"]));
+    assert_eq!(json["old"], json!(["emea-trk2"]));
+    assert_eq!(json["unknown"], json!([]));
+    assert!(ran.stderr.contains("serverConf.xml cannot be written"), "{}", ran.stderr);
+    assert!(ran.stderr.contains(&format!("resume {run}")), "{}", ran.stderr);
+    // In a new run, those that have it already say so.
+    site.caravan(&["abort", &run, "--reason", "mended", "--yes"]).expect(0);
+    let ran = set(&site, &site.lab.secrets().internal_password, &[]).expect(0);
+    assert_eq!(ran.json()["platforms"][0]["new"].as_array().unwrap().len(), 5);
+    assert_eq!(has_new(&site)["identical"], true);
+}
+
+#[test]
+fn what_cannot_be_set_contacts_nobody() {
+    let site = Site::new("platforms: [{ name: solo, topology: standalone, hosts: { marketing: 1 } }]");
+    let current = right(&site);
+    for (new, expected) in [
+        ("command:printf 'a\\tb'", "control character"),
+        ("env:NOT_SET", "NOT_SET is not set"),
+        ("plain-canary", "never the secret itself"),
+    ] {
+        let ran = site.caravan(&["passwords", "set", "--yes", "--current", &current, "--new", new]).expect(2);
+        assert!(ran.stderr.contains(expected) && !ran.stderr.contains("canary"), "{}", ran.stderr);
+    }
+    let ran = site.caravan(&["passwords", "set", "--current", &current, "--new", &current]).expect(2);
+    assert!(ran.stderr.contains("no terminal to ask at"), "{}", ran.stderr);
+    assert!(!site.state().join("runs").exists(), "no run was begun");
+}

@@ -117,6 +117,9 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
             let selected = site.select(args.on.as_deref())?;
             print(passwords::check(&context, args, &site.fleet, &selected, &site.hosts).await?)
         }
+        Command::Passwords(passwords::PasswordsArgs { command: passwords::PasswordsCommand::Set(args) }) => {
+            print(passwords::set(&context, args).await?)
+        }
         Command::Hosts(hosts::HostsArgs { command: hosts::HostsCommand::Trust(args) }) => {
             let site = Site::open(&context)?;
             let selected = site.select(args.on.as_deref())?;
@@ -155,6 +158,9 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
 /// Prints a command's data.
 fn print(outcome: check::Outcome) -> Result<Exit, Failure> {
     let mut text = outcome.text;
+    if text.is_empty() {
+        return Ok(outcome.exit);
+    }
     if !text.ends_with('\n') {
         text.push('\n');
     }

@@ -2,11 +2,13 @@
 
 use super::conditions::ConditionArgs;
 use super::from_hosts;
+use super::passwords;
 use super::pick;
 use super::site::Site;
 use super::start::{self, Drive, RunArgs};
 use super::{Context, Exit, Failure};
 use crate::plan::Plan;
+use crate::plan::passwords::sets_passwords;
 use crate::run::journal::{self, Chain, Journal, JournalError};
 use crate::run::rebuild::Rebuilt;
 use crate::run::state::{Bounds, RunState};
@@ -183,6 +185,9 @@ impl Left {
         bounds.conditions = conditions.over(std::mem::take(&mut bounds.conditions), &bounds.platforms)?;
         known_hosts(&plan, fleet, &bounds)?;
         same_host_state(&plan, fleet)?;
+        if sets_passwords(&plan) {
+            passwords::ask_again(&plan, &site.secrets, abort.is_some()).await?;
+        }
         let hosts = start::host_options(fleet, &plan, &bounds.platforms, &site.secrets).await?;
         let mut state = RunState::new(Arc::new(plan.clone()), bounds.clone());
         chain.events.iter().for_each(|event| state.apply(event));

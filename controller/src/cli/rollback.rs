@@ -1,7 +1,7 @@
 //! `caravan rollback RUN`: undoes what a run did, from the backups. A rollback is a run like any other: it can be paused, resumed,
 //! aborted, and has a report.
 
-use super::site::{Site, select, width};
+use super::site::{Site, whole_platforms, width};
 use super::start::{self, Drive, RunArgs};
 use super::{Context, Exit, Failure, Format, check, cleanup, plan as plan_command};
 use crate::plan::rollback::{self, Done, Forward, Rollback};
@@ -99,10 +99,16 @@ fn prepare(store: &Store, forward: &RunDir, fleet: &Fleet, limit: Option<&str>) 
             "run {run} is a rollback itself; `resume` goes on with it, and what it put back is migrated by a new run"
         )));
     }
+    if plan::passwords::sets_passwords(&plan) {
+        return Err(usage(format!(
+            "run {run} sets passwords, which no backup brings back: `caravan passwords set` sets the one before it again"
+        )));
+    }
     if cleanup::was_cleaned(forward)? {
         return Err(usage(format!("run {run} was cleaned up: what a rollback needs is gone from the hosts")));
     }
-    let selected = limit.map(|text| whole_platforms(fleet, text)).transpose()?;
+    let why = "a platform goes back as a whole, for its hosts share its databases";
+    let selected = limit.map(|text| whole_platforms(fleet, text, ("--limit", why))).transpose()?;
     plan.platforms.retain(|platform| selected.as_ref().is_none_or(|selected| selected.contains(&platform.name)));
     let earlier = rollbacks_of(store, run)?;
     let back: BTreeSet<&String> =
@@ -131,27 +137,6 @@ fn prepare(store: &Store, forward: &RunDir, fleet: &Fleet, limit: Option<&str>) 
         }
     }
     Ok(prepared)
-}
-
-/// The platforms that a selector names, each with all its hosts: part of a platform cannot go back.
-fn whole_platforms(fleet: &Fleet, text: &str) -> Result<BTreeSet<String>, Failure> {
-    let hosts = select(fleet, Some(text))?;
-    let mut platforms = BTreeSet::new();
-    for platform in &fleet.platforms {
-        let named = platform.hosts.iter().filter(|host| hosts.contains(&host.name)).count();
-        if named == platform.hosts.len() {
-            platforms.insert(platform.name.clone());
-        } else if named > 0 {
-            let text = format!(
-                "error: --limit names {named} of {} hosts of {name}; a platform goes back as a whole, for its hosts share its databases. \
-                 Say `platform:{name}`",
-                platform.hosts.len(),
-                name = platform.name
-            );
-            return Err(Failure::new(Exit::Usage, text));
-        }
-    }
-    Ok(platforms)
 }
 
 fn explain(context: &Context, plan: &Plan, step: &str) -> Result<check::Outcome, Failure> {

@@ -52,6 +52,26 @@ pub(super) fn select(fleet: &Fleet, selector: Option<&str>) -> Result<BTreeSet<S
     Selector::parse(text).map_err(usage)?.resolve(fleet).map_err(usage)
 }
 
+/// The platforms that a selector names, each with all its hosts. The option that it stands in and why not less are for the error.
+pub(super) fn whole_platforms(fleet: &Fleet, text: &str, (option, why): (&str, &str)) -> Result<BTreeSet<String>, Failure> {
+    let hosts = select(fleet, Some(text))?;
+    let mut platforms = BTreeSet::new();
+    for platform in &fleet.platforms {
+        let named = platform.hosts.iter().filter(|host| hosts.contains(&host.name)).count();
+        if named == platform.hosts.len() {
+            platforms.insert(platform.name.clone());
+        } else if named > 0 {
+            let text = format!(
+                "error: {option} names {named} of {} hosts of {name}; {why}. Say `platform:{name}`",
+                platform.hosts.len(),
+                name = platform.name
+            );
+            return Err(Failure::new(Exit::Usage, text));
+        }
+    }
+    Ok(platforms)
+}
+
 /// How wide text may be: the terminal, or what suits a file.
 pub(super) fn width() -> usize {
     use std::io::IsTerminal;

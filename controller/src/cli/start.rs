@@ -6,7 +6,7 @@ use super::screen::Screen;
 use super::site::Site;
 use super::{Context, Exit, Failure, Format};
 use crate::check::{self, HostState, Point, Reached, Readings};
-use crate::plan::{Plan, PlannedStep};
+use crate::plan::{Plan, PlannedStep, passwords};
 use crate::report::{Record, summary};
 use crate::run::journal::{Chain, Journal, JournalError};
 use crate::run::options::{Asker, HostOptions, HostReading, Judge};
@@ -14,7 +14,7 @@ use crate::run::state::Bounds;
 use crate::run::store::{RunDir, Store};
 use crate::run::{Command, Engine, Options, Signal};
 use crate::secrets::Secrets;
-use inventory::{BecomeMethod, Fleet};
+use inventory::{BecomeMethod, Fleet, SecretRef};
 use proto::message::Claim;
 use proto::{Action, RunAs, Secret};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -116,7 +116,7 @@ pub(super) async fn drive(context: &Context, site: &Site, args: &RunArgs, drive:
         patience: Duration::from_secs(args.patience),
         abort,
         clock,
-        judge: judge(fleet, overrides, history),
+        judge: judge(fleet, overrides, history, passwords::sets_passwords(&plan)),
         reader: Box::new(read_output),
         asker: asker(context, &screen),
     };
@@ -228,7 +228,12 @@ pub(super) async fn host_options(
             let mut values: BTreeMap<String, Secret> = BTreeMap::new();
             values.insert(proto::inspect::FINGERPRINT_KEY.to_owned(), key.secret());
             for name in named.get(host.name.as_str()).into_iter().flatten() {
-                values.insert(name.clone(), database_password(platform, name, secrets).await?);
+                let password = match name.as_str() {
+                    passwords::CURRENT => secrets.resolve(&SecretRef::Prompt, &current_label(&platform.name)).await?,
+                    passwords::NEW => secrets.resolve(&SecretRef::Prompt, &new_label(&platform.name)).await?,
+                    name => database_password(platform, name, secrets).await?,
+                };
+                values.insert(name.clone(), password);
             }
             let root = host.become_.method != BecomeMethod::None;
             let run_as = if host.has_root() { RunAs::User(host.campaign.user.clone()) } else { RunAs::Login };
@@ -237,6 +242,16 @@ pub(super) async fn host_options(
         }
     }
     Ok(options)
+}
+
+/// How a person is asked for the `internal` password that a platform has.
+pub(super) fn current_label(platform: &str) -> String {
+    format!("the current internal password of {platform} (empty if none is set)")
+}
+
+/// How a person is asked for the `internal` password that a platform gets.
+pub(super) fn new_label(platform: &str) -> String {
+    format!("the new internal password of {platform}")
 }
 
 /// How a person is asked for the password of an instance's database.
@@ -259,13 +274,16 @@ async fn database_password(platform: &inventory::Platform, name: &str, secrets: 
     }
 }
 
-/// Evaluates what the hosts answered, with the operator's overrides.
-fn judge(fleet: &Fleet, overrides: BTreeMap<String, String>, history: check::History) -> Box<Judge> {
+/// Evaluates what the hosts answered, with the operator's overrides. A run that sets passwords asks about them alone.
+fn judge(fleet: &Fleet, overrides: BTreeMap<String, String>, history: check::History, sets_passwords: bool) -> Box<Judge> {
     let fleet = fleet.clone();
     Box::new(move |name, phase, readings| {
         let Some(platform) = fleet.platforms.iter().find(|platform| platform.name == name) else { return Vec::new() };
         let states = readings.iter().map(|(host, reading)| (host.clone(), host_state(reading))).collect();
-        let findings = check::evaluate(platform, &states, Point::of(phase), &history);
+        let findings = match sets_passwords {
+            true => check::passwords::findings(platform, &check::passwords::both(platform, &states, Point::Preflight)),
+            false => check::evaluate(platform, &states, Point::of(phase), &history),
+        };
         let own: BTreeMap<_, _> = overrides
             .iter()
             .filter(|(id, _)| findings.iter().any(|f| f.id == **id))

@@ -347,7 +347,7 @@ pub(super) fn app_role(platform: &Platform, instance: &Instance) -> Option<Role>
 }
 
 /// Whom a step runs as. Without root, everything is done by the login user.
-fn run_as(host: &Host, account: Account) -> RunAs {
+pub(super) fn run_as(host: &Host, account: Account) -> RunAs {
     match account {
         _ if !host.has_root() => RunAs::Login,
         Account::Login => RunAs::Login,

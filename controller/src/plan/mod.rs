@@ -12,6 +12,7 @@ mod hash;
 pub mod model;
 mod order;
 mod overrides;
+pub mod passwords;
 mod render;
 pub mod rollback;
 pub mod runbook;

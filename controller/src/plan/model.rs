@@ -98,6 +98,8 @@ pub enum Phase {
     Verify,
     /// The way back: everything down, the databases restored, then the hosts in reverse. Only in the plan of a rollback.
     Rollback,
+    /// The `internal` password is set. Only in the plan of `passwords set`.
+    Passwords,
 }
 
 impl Phase {
@@ -111,6 +113,7 @@ impl Phase {
             Self::Restart => "restart",
             Self::Verify => "verify",
             Self::Rollback => "rollback",
+            Self::Passwords => "passwords",
         }
     }
 }

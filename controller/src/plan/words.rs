@@ -51,6 +51,12 @@ fn command_lines(command: &Command) -> Vec<String> {
     lines.extend(command.dir.iter().map(|dir| format!("in {dir}")));
     lines.extend(command.env.iter().map(|(name, value)| format!("with {name}={value}")));
     lines.extend(command.secret_files.keys().map(|name| format!("with {name} naming a file in memory that holds the password")));
+    lines.extend(
+        command
+            .dialog
+            .iter()
+            .map(|dialog| format!("at a terminal of its own, answered as it asks, until it says \"{}\"", dialog.says)),
+    );
     lines.extend(command.fail_on.iter().map(|rule| format!("failed if a line begins with {}: {}", rule.starts_with, rule.means)));
     lines
 }

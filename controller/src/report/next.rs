@@ -57,7 +57,9 @@ pub fn next(view: &View, driven: bool, typed: &Typed) -> Vec<Next> {
         steps_of_a_person(view, typed, &mut say);
         go_on(view, typed, &mut say);
     }
-    if view.run.outcome != Some(RunOutcome::Ok) && view.run.undoes.is_none() {
+    // A password is not taken back from a backup; it is set again.
+    let passwords = view.stages.iter().any(|stage| stage.phase_name == Phase::Passwords);
+    if view.run.outcome != Some(RunOutcome::Ok) && view.run.undoes.is_none() && !passwords {
         // What ended well stays: a platform in production is not taken back because another one stopped.
         let well = |platform: &&PlatformView| platform.outcome == Some(RunOutcome::Ok);
         let open: Vec<String> =

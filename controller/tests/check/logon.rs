@@ -27,7 +27,7 @@ struct Line {
 
 fn args(words: &[&str]) -> PasswordsCheckArgs {
     let line = Line::try_parse_from(["passwords", "check"].iter().chain(words)).unwrap();
-    let PasswordsCommand::Check(args) = line.args.command;
+    let PasswordsCommand::Check(args) = line.args.command else { panic!() };
     args
 }
 

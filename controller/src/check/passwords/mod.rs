@@ -220,3 +220,13 @@ pub fn prove(platform: &Platform, readings: &BTreeMap<String, PasswordReading>) 
 fn larger(a: &[String], b: &[String]) -> std::cmp::Ordering {
     b.len().cmp(&a.len()).then_with(|| a.cmp(b))
 }
+
+/// Both proofs, with the answers to both questions at hand: the stored values prove it where they are equal and no server refuses the
+/// password; otherwise the logons decide.
+pub fn both(platform: &Platform, hosts: &BTreeMap<String, HostState>, when: Point) -> PlatformProof {
+    let stored = readings(platform, hosts, when);
+    let by_value = prove(platform, &stored);
+    let by_logon = logon::prove(platform, &stored, &logon::readings(platform, hosts));
+    let refused = by_logon.logon.as_ref().is_some_and(|said| !said.refused.is_empty());
+    if by_value.identical == Some(true) && !refused { by_value } else { by_logon }
+}

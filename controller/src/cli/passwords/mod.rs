@@ -1,9 +1,12 @@
 //! `caravan passwords`: the `internal` password, which must be the same on all tracking servers.
 
 mod proof;
+mod set;
 mod typed;
 
 pub use proof::{PasswordsCheckArgs, ProofBy, check};
+pub use set::PasswordsSetArgs;
+pub(crate) use set::{ask_again, set};
 pub use typed::PasswordArg;
 
 /// The `internal` password.
@@ -19,4 +22,6 @@ pub struct PasswordsArgs {
 pub enum PasswordsCommand {
     /// Proves whether it is set and identical across the tracking servers. Changes nothing; no value leaves its host.
     Check(PasswordsCheckArgs),
+    /// Sets it on all Campaign servers of a platform, by the vendor's own command, and proves it.
+    Set(PasswordsSetArgs),
 }

@@ -147,7 +147,7 @@ fn offered(context: &Context, platforms: &[&Platform]) -> bool {
 }
 
 /// Asks the platforms' hosts and says what is proven, and why hosts were not reached. `typed`: the passwords to try, by platform.
-async fn prove<'a, H: Hosts>(
+pub(super) async fn prove<'a, H: Hosts>(
     fleet: &Fleet,
     platforms: &[&'a Platform],
     hosts: &Arc<H>,

@@ -58,6 +58,11 @@ impl Source {
         }
     }
 
+    /// Whether a person types it: then once is not enough for a new one.
+    pub(super) fn is_typed(&self) -> bool {
+        matches!(self, Self::Ask(_))
+    }
+
     /// The password for `what` (`the internal password of emea`).
     ///
     /// # Errors
