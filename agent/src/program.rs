@@ -23,6 +23,10 @@ const LINGER: Duration = Duration::from_millis(500);
 /// Where system programs are, for sessions whose `PATH` leaves them out.
 const SYSTEM_PATH: [&str; 6] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin"];
 
+/// What programs find as their umask: what an init system gives to services (`UMask=` of systemd.exec(5)). Maintainer scripts of packages
+/// make files, and services that a step starts live on with it: with 077 nobody but their own account could read what they write.
+const PROGRAM_UMASK: rustix::fs::RawMode = 0o022;
+
 /// `PATH` of the session, with the system's directories appended where they are missing.
 pub(crate) fn search_path() -> String {
     let given = std::env::var("PATH").unwrap_or_default();
@@ -73,7 +77,9 @@ impl<'a> From<&'a CommandSpec> for Program<'a> {
 }
 
 impl Program<'_> {
-    /// The command, in a process group of its own, with no input.
+    /// The command, in a process group of its own, with no input, and with the umask of programs instead of ours. (Ours, 077, comes from
+    /// the bootstrap. From here on it is not needed: every file of the agent that matters is made with a mode of its own, in a directory
+    /// that nobody else can enter.)
     ///
     /// # Errors
     /// The program does not exist; the text names it.
@@ -97,6 +103,7 @@ impl Program<'_> {
             words.splice(0..0, [OWN_EXECUTABLE, "at", terminal].map(str::to_owned));
         }
         let Some((first, rest)) = words.split_first() else { return Err("no program was given".to_owned()) };
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(PROGRAM_UMASK));
         let mut command = Command::new(first);
         command.args(rest).env("PATH", search_path()).stdin(Stdio::null());
         if self.terminal.is_none() {

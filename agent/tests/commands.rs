@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::{Bridge, Host, argv, exists, script, shell, step, wait_until, with_probe};
+use common::{AGENT, Bridge, Host, argv, exists, script, shell, step, wait_until, with_probe};
 use proto::message::Granted;
 use proto::step::{Command, LineRule, ServiceManager, ServiceOp};
-use proto::{Action, Outcome, Probe, RunAs, Secret, ToAgent};
+use proto::{Action, FromAgent, Outcome, Probe, RunAs, Secret, ToAgent};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -48,6 +48,21 @@ fn profiles_are_sourced_if_they_are_there() {
         let ended = bridge.perform(step(&format!("a/a/a/a/{profile}"), Action::Command(command))).expect(Outcome::Ok);
         assert_eq!(ended.output.trim(), expected);
     }
+    bridge.finish();
+}
+
+/// The bootstrap takes every right on what it makes from others; packages and services must not inherit that.
+#[test]
+fn programs_have_the_umask_of_services() {
+    let host = Host::new();
+    let mut bridge = Bridge::by(std::process::Command::new("/bin/sh").args(["-c", "umask 077; exec \"$0\" bridge", AGENT])).greet();
+    bridge.send_attach(&host, 0, BTreeMap::new());
+    assert!(matches!(bridge.message(), FromAgent::Attached { .. }));
+    let ended = bridge.perform(shell(&host, "a/a/a/a/umask", "umask; touch made; stat -c %a made")).expect(Outcome::Ok);
+    assert_eq!(ended.output, "0022\n644\n");
+    // What the agent writes itself is nobody else's business, before and after it.
+    let own = std::process::Command::new("find").arg(host.run_dir()).args(["-type", "d", "-perm", "/077"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&own.stdout), "");
     bridge.finish();
 }
 
