@@ -29,6 +29,15 @@ fn assert_invoked_once(site: &Site) {
     let ends: Vec<_> = postupgrade(site).into_iter().filter(|(_, kind)| matches!(kind, Kind::StepFinished { .. })).collect();
     assert!(matches!(ends.as_slice(), [(1, Kind::StepFinished { outcome: Outcome::Ok, died: false, .. })]), "{ends:?}");
     site.assert_no_violations();
+    // All that it printed is here, whoever was there to read it.
+    let file = postupgrade(site).into_iter().find_map(|(_, kind)| match kind {
+        Kind::StepOutput { file, length, .. } => Some((file, length)),
+        _ => None,
+    });
+    let (file, length) = file.expect("it printed something");
+    let output = std::fs::read_to_string(site.run_dir().join(file)).expect("its output");
+    assert_eq!(output.len() as u64, length, "{output}");
+    assert!(output.contains("0 error(s) during the update"), "{output}");
 }
 
 /// Starts a migration and ends its controller and the supervisor of the marketing host while postupgrade runs there.
@@ -53,6 +62,19 @@ fn a_running_postupgrade_is_adopted_when_everybody_who_watched_it_was_killed() {
 fn a_postupgrade_that_ended_while_nobody_watched_is_known_to_have_ended() {
     let site = slow(1.5);
     orphaned(&site);
+    until("the end of postupgrade", || {
+        site.count(Event::PostupgradeEnded) == 1 && programs(site.host("emea-mkt1"), "-postupgrade").is_empty()
+    });
+    site.caravan(&["resume"]).expect(0);
+    assert_invoked_once(&site);
+}
+
+#[test]
+fn a_postupgrade_that_ended_while_the_controller_was_dead_is_heard_to_its_last_line() {
+    let site = slow(1.5);
+    let mut run = site.start(&["migrate", "--yes"]);
+    site.wait_for(Event::PostupgradeBegan, &mut run);
+    kill(run);
     until("the end of postupgrade", || {
         site.count(Event::PostupgradeEnded) == 1 && programs(site.host("emea-mkt1"), "-postupgrade").is_empty()
     });

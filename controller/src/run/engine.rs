@@ -507,8 +507,19 @@ impl<'o, H: Hosts> Engine<'o, H> {
             claim: self.options.claim.clone(),
             seen: self.state.host_seq(host),
             replay_from: self.state.replay_from(host),
+            outputs: self.open_outputs(host),
             known: self.state.was_held(host),
         }
+    }
+
+    /// Where the output of a host's open steps goes.
+    fn open_outputs(&self, host: &str) -> Vec<(StepId, PathBuf)> {
+        let place = |id: StepId| {
+            let (platform, index) = self.state.find(&id)?;
+            let step = self.state.step(platform, index)?;
+            Some((id, self.options.dir.join(output_file(step, index))))
+        };
+        self.state.open_steps(host).into_iter().filter_map(place).collect()
     }
 
     pub(super) fn open_steps(&self, host: &str) -> Vec<StepId> {

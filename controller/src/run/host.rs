@@ -107,6 +107,9 @@ pub(crate) struct Settings {
     /// the step that runs comes from.
     pub(crate) seen: u64,
     pub(crate) replay_from: u64,
+    /// Where the output of the steps goes that a controller before this one left open: a host that is claimed again sends it at once,
+    /// before they are granted again.
+    pub(crate) outputs: Vec<(StepId, PathBuf)>,
     /// A controller before this one worked with the host: it gets time to come back.
     pub(crate) known: bool,
 }
@@ -166,10 +169,12 @@ struct Task<H> {
 /// Runs a host's task until its orders end.
 pub(crate) async fn run<H: Hosts>(
     hosts: Arc<H>,
-    settings: Settings,
+    mut settings: Settings,
     mut orders: mpsc::UnboundedReceiver<Order>,
     reports: mpsc::UnboundedSender<(String, Report)>,
 ) {
+    let mut outputs = Outputs::default();
+    outputs.expect(std::mem::take(&mut settings.outputs));
     let (seen, acked, was_reached) = (settings.seen, settings.replay_from, settings.known);
     let mut task = Task {
         hosts,
@@ -194,7 +199,7 @@ pub(crate) async fn run<H: Hosts>(
         acked,
         seen,
         open: Vec::new(),
-        outputs: Outputs::default(),
+        outputs,
         inspecting: BTreeMap::new(),
         sending: None,
         next_file: 0,
