@@ -57,6 +57,7 @@ fn of_platform(platform: &Platform, questions: &dyn Fn(&Host) -> Vec<Query>) -> 
     PlatformPlan {
         name: platform.name.clone(),
         topology: platform.topology,
+        rehearsal: platform.rehearsal,
         source: "the internal password".to_owned(),
         target: "a new one".to_owned(),
         roles: BTreeMap::new(),
