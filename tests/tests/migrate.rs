@@ -260,3 +260,71 @@ fn a_second_run_on_a_host_that_is_held_is_told_so() {
 fn rustix_pid(child: &std::process::Child) -> rustix::process::Pid {
     rustix::process::Pid::from_child(child)
 }
+
+#[test]
+fn a_wrong_order_by_hand_is_refused_from_what_the_hosts_show() {
+    let site = Site::new(
+        "
+platforms:
+  - { name: emea, topology: standard, hosts: { marketing: 1, mta: 1, tracking: 2 } }
+faults: { fail: [{ host: emea-mta1, step: install }] }
+",
+    );
+    let installed = |host: &str| site.records("emea").iter().any(|r| r.host == host && r.event == Event::PackageInstalled);
+    let narrow = ["migrate", "--yes", "--limit", "role:tracking"];
+    // Nothing was stopped yet, and a narrow run may not stop the others.
+    let refused = site.caravan(&narrow).expect(1);
+    assert!(refused.stderr.contains("stop"), "{}", refused.stderr);
+    let run = site.run_dir();
+    site.caravan(&["abort", run.file_name().unwrap().to_str().unwrap(), "--yes", "--reason", "the order was wrong"]).expect(0);
+    // Marketing is migrated, mta is not.
+    site.caravan(&["migrate", "--yes", "--override", "running@emea-mkt1=stopped by the run before"]).expect(1);
+    assert!(installed("emea-mkt1") && !installed("emea-mta1"));
+    // Another workstation has no record of any of it: the hosts' own state says no.
+    let elsewhere = site.elsewhere(&[&narrow[..], &["--take-over", "tests"]].concat()).expect(1);
+    assert!(elsewhere.stderr.contains("emea-mkt1"), "{}", elsewhere.stderr);
+    assert!(!installed("emea-trk1") && !installed("emea-trk2"), "tracking comes after mta");
+    site.assert_no_violations();
+}
+
+#[test]
+fn windows_hosts_are_gates_at_their_places_and_a_confirmed_run_passes() {
+    let site = Site::new("platforms:\n  - { name: emea, topology: standard, hosts: { marketing: 1, mta: 1, tracking: 1 } }\n");
+    let text = std::fs::read_to_string(site.lab.inventory()).unwrap();
+    let windows =
+        "  hosts:\n  - name: emea-win1\n    address: 127.0.0.1\n    os: windows\n    roles: [tracking]\n    web_server: iis\n";
+    std::fs::write(site.lab.inventory(), text.replacen("  hosts:\n", windows, 1)).unwrap();
+
+    let plan = site.caravan(&["plan", "--format", "json"]).expect(0).json();
+    let mut gates = Vec::new();
+    harness::for_each_step(&plan, |step| {
+        if step["host"] == "emea-win1" {
+            let commands = step["spec"]["action"]["gate"]["commands"].to_string();
+            gates.push((step["id"].as_str().unwrap().to_owned(), commands));
+        }
+    });
+    let at = |stage: &str, command: &str| {
+        assert!(
+            gates.iter().any(|(id, commands)| id.starts_with(&format!("emea/{stage}/emea-win1/")) && commands.contains(command)),
+            "no gate with `{command}` in {stage}: {gates:#?}"
+        );
+    };
+    at("stop/web-servers", "iisreset /stop");
+    at("stop/nlserver", "net stop nlserver6");
+    at("backup/trees", "Adobe Campaign v6.back");
+    at("migrate/tracking", "cscript iis_neolane_setup.vbs");
+    at("restart/tracking", "iisreset /start");
+    at("restart/service", "net start nlserver6-v7");
+    at("verify/verify", "nlserver monitor -missing");
+
+    // Without a word from a person it waits, with the record kept.
+    let waits = site.caravan(&["migrate", "--yes"]).expect(5);
+    assert!(waits.stderr.contains("emea/windows.preflight.emea-win1"), "{}", waits.stderr);
+    let confirmed = site.gates();
+    let mut args = vec!["resume"];
+    confirmed.iter().for_each(|gate| args.extend(["--confirm", gate]));
+    site.caravan(&args).expect(0);
+    site.assert_no_violations();
+    let report = site.caravan(&["report"]).expect(0);
+    assert!(report.stdout.matches("agreed in ticket 4711").count() >= confirmed.len(), "{}", report.stdout);
+}
