@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 pub mod mounts;
 pub mod sshd;
+pub mod terminal;
 
 /// A program of this workspace, built once in the profile of the tests.
 pub fn program(name: &str) -> PathBuf {

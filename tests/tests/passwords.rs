@@ -181,6 +181,20 @@ fn a_wrong_current_password_changes_nothing() {
 }
 
 #[test]
+fn servers_without_a_password_and_with_another_one_come_along() {
+    let faults = "faults: { empty_password: [emea-trk1], different_password: [emea-trk2] }";
+    let site = Site::new(&format!("{SALTED}{faults}"));
+    let ran = set(&site, &site.lab.secrets().internal_password, &[]).expect(1);
+    let json = ran.json()["platforms"][0].clone();
+    assert_eq!(json["new"], json!(["emea-mkt1", "emea-mta1", "emea-trk1", "emea-trk3"]));
+    assert_eq!(json["old"], json!(["emea-trk2"]), "it has another one");
+    site.caravan(&["abort", ran.json()["run"].as_str().unwrap(), "--reason", "its own password", "--yes"]).expect(0);
+    let own = format!("{} of emea-trk2", site.lab.secrets().internal_password);
+    set(&site, &own, &[]).expect(0);
+    assert_eq!(has_new(&site)["identical"], true);
+}
+
+#[test]
 fn a_server_that_fails_is_named_and_the_next_attempt_goes_on_from_there() {
     let faults = "faults: { fail: [{ host: emea-trk2, step: password, times: 2 }] }";
     let site = Site::new(&format!("{SALTED}{faults}"));

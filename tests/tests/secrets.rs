@@ -46,7 +46,13 @@ platforms:
     std::fs::write(&own, &secrets.internal_password).unwrap();
     std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o600)).unwrap();
     let reference = format!("file:{}", own.display());
-    let needles: Vec<String> = values.iter().map(ToString::to_string).collect();
+    // The new password, which the operator has in another file.
+    let next = "canary-of-the-next-password".to_owned();
+    let next_file = site.root().join("next.pw");
+    std::fs::write(&next_file, &next).unwrap();
+    std::fs::set_permissions(&next_file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let next_reference = format!("file:{}", next_file.display());
+    let needles: Vec<String> = values.iter().map(ToString::to_string).chain([next.clone()]).collect();
 
     // Arguments and environments of all processes, sampled for as long as the run lasts.
     let stop = Arc::new(AtomicBool::new(false));
@@ -78,6 +84,8 @@ platforms:
         &["passwords", "check", "-vvv", "--proof", "logon", "--password", &reference],
         &["migrate", "--yes", "-vvv"],
         &["report", "--format", "markdown"],
+        &["passwords", "set", "-vvv", "--yes", "--current", &reference, "--new", &next_reference],
+        &["report", "--format", "json"],
     ] {
         let ran = site.caravan(args).expect(0);
         printed += &ran.stdout;
@@ -87,7 +95,7 @@ platforms:
     let (seen, samples) = sampler.join().unwrap();
     assert!(samples > 1000, "the sampler looked at next to nothing: {samples}");
     assert_eq!(seen, Vec::<String>::new());
-    for value in values {
+    for value in values.into_iter().chain([&next]) {
         assert!(!printed.contains(value.as_str()), "printed");
     }
 
@@ -98,6 +106,7 @@ platforms:
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         path == lab_dir.join("db.pw")
             || path == own
+            || path == next_file
             || name.starts_with("nl6")
             || path.ends_with("var/lib/lab")
             || (path.parent() == Some(&lab_dir) && name != "hosts" && name != "fleet.yaml")

@@ -230,6 +230,7 @@ pub(super) async fn host_options(
             for name in named.get(host.name.as_str()).into_iter().flatten() {
                 let password = match name.as_str() {
                     passwords::CURRENT => secrets.resolve(&SecretRef::Prompt, &current_label(&platform.name)).await?,
+                    passwords::NONE => Secret::new(""),
                     passwords::NEW => secrets.resolve(&SecretRef::Prompt, &new_label(&platform.name)).await?,
                     name => database_password(platform, name, secrets).await?,
                 };

@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const CURRENT: &str = "internal-password/current";
 /// The name of the secret that is the password after. The same as for a logon, which proves it.
 pub const NEW: &str = LOGON_PASSWORD;
+/// The name of the secret that stands for no password: it is empty.
+pub const NONE: &str = "internal-password/none";
 /// The step that sets the password.
 pub const SET: &str = "set.internal-password";
 
@@ -83,7 +85,7 @@ fn set(platform: &Platform, host: &Host) -> PlannedStep {
             profile: Some(format!("{tree}/env.sh")),
             ok: vec![0],
             dialog: Some(Dialog {
-                ways: vec![way(CURRENT, ""), way(NEW, "it had the new password already")],
+                ways: vec![way(CURRENT, ""), way(NEW, "it had the new password already"), way(NONE, "none was set before")],
                 says: CHANGED.to_owned(),
                 patience_s: PATIENCE,
             }),
@@ -96,8 +98,8 @@ fn set(platform: &Platform, host: &Host) -> PlannedStep {
         source: "the internal password: `nlserver config -internalpassword` asks for the current password, the new one, confirmation"
             .to_owned(),
         explain: "The command asks at a terminal, which the agent gives it; the passwords are typed there and kept nowhere. A server that \
-                  has the new one already refuses the current one, and is asked once more with the new one as its current one: so it may \
-                  be run again."
+                  refuses the current one is tried again with the new one as its current one, and with none: so it may be run again, and \
+                  servers on which none was set come along."
             .to_owned(),
         undo: "Set the password before it again in the same way.".to_owned(),
         ..step(platform, host, (Phase::Passwords, "set", SET), account, action)
@@ -144,7 +146,7 @@ fn step(platform: &Platform, host: &Host, (phase, stage, name): (Phase, &str, &s
             run_as,
             action,
             only_if: None,
-            // Only a logon could tell, which a server without its `web` module does not answer: after a dead attempt a person decides.
+            // The command tells by itself what is set, so that it may be started again whatever became of an attempt before.
             probe: None,
             repeat: Repeat::Allowed,
             limits: Limits { deadline_s: 4 * PATIENCE, ..Limits::default() },

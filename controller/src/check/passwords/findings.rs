@@ -22,7 +22,10 @@ pub fn findings(platform: &Platform, proof: &PlatformProof) -> Vec<Finding> {
     findings
 }
 
-pub(super) const SET: &str = "run `nlserver config -internalpassword` there as the Campaign account";
+/// The command that sets it.
+pub(super) fn set(platform: &Platform) -> String {
+    format!("`caravan passwords set --on platform:{}`", platform.name)
+}
 
 fn of_tracking(platform: &Platform, proof: &PlatformProof) -> Finding {
     let check = "internal-password";
@@ -49,8 +52,9 @@ fn of_tracking(platform: &Platform, proof: &PlatformProof) -> Finding {
             remedies.push(format!(
                 "Stored values can differ for equal passwords if they are salted: `caravan passwords check --proof logon --on \
                  platform:{0}` decides, and what it proves is a reason for `--override {check}@{0}=...`. Where the passwords differ, \
-                 set the same on all: {SET}.",
-                platform.name
+                 set the same on all: {1}.",
+                platform.name,
+                set(platform)
             ));
         }
         None => {}
@@ -66,7 +70,7 @@ fn of_tracking(platform: &Platform, proof: &PlatformProof) -> Finding {
     if !unset.is_empty() {
         status = Status::Failure;
         said.push(format!("not set on {}", fold(&unset)));
-        remedies.push(format!("Set it on {}: {SET}.", fold(&unset)));
+        remedies.push(format!("Set it on all servers: {}.", set(platform)));
     }
     if !unreadable.is_empty() {
         said.push(format!("{} on {}", unread(proof), fold(&unreadable)));
@@ -141,7 +145,8 @@ fn of_others(platform: &Platform, proof: &PlatformProof) -> Finding {
     let applications: BTreeSet<&str> = platform.instances.iter().map(|instance| instance.app.as_str()).collect();
     let locked_out = unset.iter().any(|host| applications.contains(host.as_str()));
     let status = if locked_out { Status::Failure } else { Status::Warning };
-    let remedy = if unset.is_empty() { String::new() } else { format!("Set it: {SET}. v7 lets nobody connect without it.") };
+    let remedy =
+        if unset.is_empty() { String::new() } else { format!("Set it: {}. v7 lets nobody connect without it.", set(platform)) };
     subject.finding(check, status, said.join("; "), evidence(proof), remedy)
 }
 

@@ -194,7 +194,7 @@ pub(super) fn disagreement(platform: &Platform, proof: &PlatformProof, said: &Sa
                 fold(&refused),
                 if accepted == 1 { "s" } else { "" }
             ),
-            format!("Set the same password on all of them: {}.", super::findings::SET),
+            format!("Set the same password on all of them: {}.", super::findings::set(platform)),
         )),
     }
 }

@@ -219,13 +219,13 @@ impl Fate {
                 continue;
             }
             let of_step = events.iter().filter(|event| event.scope.step.as_ref() == Some(&step.id.0));
-            let last = of_step.filter_map(|event| match &event.kind {
+            let mut told = of_step.filter_map(|event| match &event.kind {
                 Kind::StepGranted { .. } => Some((StepOutcome::Unknown, "it was begun, and its end is not known")),
-                Kind::StepRevoked { .. } => Some((StepOutcome::Failed, "it was taken back before it began")),
+                Kind::StepRevoked => Some((StepOutcome::Failed, "it was taken back before it began")),
                 Kind::StepFinished { outcome, message, .. } => Some((*outcome, message.as_str())),
                 _ => None,
             });
-            let (outcome, reason) = last.last().unwrap_or((StepOutcome::Failed, "it was not begun"));
+            let (outcome, reason) = told.next_back().unwrap_or((StepOutcome::Failed, "it was not begun"));
             let place = match outcome {
                 StepOutcome::Ok | StepOutcome::Skipped => &mut fate.new,
                 StepOutcome::Failed => &mut fate.old,
@@ -318,7 +318,10 @@ fn page(context: &Context, fates: &[Fate]) -> String {
         }
         if !fate.old.is_empty() || !fate.unknown.is_empty() {
             let go_on = super::super::next::fleet(context, &format!("resume {}", fate.run));
-            page.note("do", &format!("Go on, with the same two passwords: {go_on}"));
+            page.note(
+                "do",
+                &format!("Go on with the servers that are left, with their current password and the same new one: {go_on}"),
+            );
         }
         page.gap();
     }
