@@ -194,6 +194,9 @@ pub(super) fn host_port(text: &Spanned<Text>, report: &mut Report) {
 /// The address of a host's own SOAP router: `http://HOST[:PORT]/PATH`.
 pub(super) fn soap(url: Option<&Spanned<Text>>, report: &mut Report) -> String {
     let Some(url) = url else { return Campaign::SOAP.to_owned() };
+    if carries_password(&url.value, &url.span, report) {
+        return String::new();
+    }
     let clean = !url.value.chars().any(|c| c.is_whitespace() || c.is_control());
     let authority = url.value.strip_prefix("http://").and_then(|rest| rest.split_once('/'));
     if !clean || !authority.is_some_and(|(authority, _)| is_host_port(authority, false)) {
