@@ -255,7 +255,7 @@ impl PlatformState {
                     self.dropped.extend(stage.hosts_left().cloned());
                 }
                 if stage.is_some_and(|stage| stage.judged && stage.phase == Phase::Preflight) {
-                    self.checked = event.time.parse().ok();
+                    self.checked = Some(event.time.clone());
                 }
                 self.at += 1;
             }

@@ -8,7 +8,6 @@
 use super::stage::{Executor, Queue, Stage, StepState, StepStatus, Wave, executor};
 use super::touch::Hold;
 use crate::plan::{Phase, Plan, PlannedStep};
-use jiff::Timestamp;
 use proto::event::{Conditions, Event, Finding, Kind, Outcome, RunOutcome, Status};
 use proto::step::Repeat;
 use proto::{Action, StepId};
@@ -142,8 +141,8 @@ pub(super) struct PlatformState {
     pub(super) steps: Vec<StepState>,
     pub(super) end: Option<RunOutcome>,
     pub(super) findings: Vec<Finding>,
-    /// When its preflight was judged and nothing held it up.
-    pub(super) checked: Option<Timestamp>,
+    /// When its preflight was judged and nothing held it up, as the record has it.
+    pub(super) checked: Option<String>,
     /// Answers of people are awaited for this many gates (not journaled: a question does not outlive its terminal).
     pub(super) asking: usize,
     /// The hosts that have steps for an agent. Their locks are this run's before any of them is granted something.

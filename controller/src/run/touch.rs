@@ -145,12 +145,16 @@ fn is_older(checked: Timestamp, now: Timestamp, limit: Duration) -> bool {
     SignedDuration::try_from(limit).is_ok_and(|limit| now.duration_since(checked) > limit)
 }
 
+fn checked(platform: &PlatformState) -> Option<Timestamp> {
+    platform.checked.as_ref()?.parse().ok()
+}
+
 impl RunState {
     /// Platforms whose next stage is the first one that touches them, with the time when their preflight was judged.
     pub(super) fn untouched(&self) -> Vec<(usize, &str, Option<Timestamp>)> {
         let waiting = |(_, platform): &(usize, &PlatformState)| platform.end.is_none() && platform.is_about_to_be_touched();
         let all = self.platforms.iter().enumerate();
-        all.filter(waiting).map(|(number, platform)| (number, platform.name.as_str(), platform.checked)).collect()
+        all.filter(waiting).map(|(number, platform)| (number, platform.name.as_str(), checked(platform))).collect()
     }
 
     /// Whether a platform is in the middle of what touches it.
@@ -169,7 +173,7 @@ impl RunState {
         let stale = |platform: &&PlatformState| {
             platform.end != Some(RunOutcome::Ok)
                 && !platform.has_been_touched()
-                && platform.checked.is_some_and(|checked| is_older(checked, now, limit))
+                && checked(platform).is_some_and(|checked| is_older(checked, now, limit))
         };
         self.platforms.iter().filter(stale).map(|platform| platform.name.clone()).collect()
     }
