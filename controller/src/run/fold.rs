@@ -244,11 +244,8 @@ impl PlatformState {
                     stage.entered = true;
                 }
             }
-            Kind::Finding { finding } => {
-                // What a step said is over once it has said something else.
-                self.findings.retain(|known| known.id != finding.id);
-                self.findings.push(finding.clone());
-            }
+            // What was read from a step's output holds nothing up: how the step ended does.
+            Kind::Finding { finding } if event.scope.step.is_none() => self.findings.push(finding.clone()),
             Kind::StageFinished => {
                 let stage = self.stages.get(self.at);
                 if let Some(stage) = stage.filter(|stage| stage.tolerant) {
