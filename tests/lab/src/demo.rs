@@ -1,10 +1,11 @@
 //! `lab demo`: the whole job on a fleet with one platform of every topology, and then what the hosts themselves say about it.
 
 use crate::caravan::Caravan;
+use crate::either::{self, Fleet};
 use crate::verdict;
 use anyhow::Context as _;
 use clap::Args;
-use lab::{Lab, Spec};
+
 use serde_json::Value;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,9 @@ pub(crate) struct DemoArgs {
     /// What to build (YAML); a small fleet with every topology when left out.
     #[arg(long, value_name = "SPEC")]
     fleet: Option<PathBuf>,
+    /// Realistic hosts, for root: `lab doctor` says whether they can run here.
+    #[arg(long)]
+    real: bool,
 }
 
 /// Prints a line; a reader that has gone away ends the demo.
@@ -53,6 +57,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         Ok(Some(true)) => ExitCode::SUCCESS,
         Ok(None) => {
             lab::end_all(&dir);
+            lab::real::end_lab(&dir)?;
             // The player still waits for a child that the same Ctrl-C has ended: it is not waited for.
             runtime.shutdown_background();
             ExitCode::from(130)
@@ -71,16 +76,15 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
 /// Plays the whole job; whether everything was as it should be.
 fn play(args: &DemoArgs, dir: &Path) -> anyhow::Result<bool> {
     let begun = Instant::now();
-    let spec = match &args.fleet {
-        None => Spec::every_topology(),
-        Some(file) => {
-            let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-            Spec::parse(&text).map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?
-        }
+    let spec = crate::up::spec(args.fleet.as_deref())?;
+    let hosts = if args.real {
+        "realistic hosts: OpenSSH, sudo, packages, Apache, PostgreSQL, and stand-ins for Campaign itself"
+    } else {
+        "stand-in Campaign hosts: real SSH servers, real processes"
     };
-    line!("Building a fleet of stand-in Campaign hosts: real SSH servers, real processes, everything below {}", dir.display());
-    let lab = Lab::start(spec, dir)?;
-    introduce(&lab)?;
+    line!("Building a fleet of {hosts}; everything below {}", dir.display());
+    let lab = either::start(spec, dir, args.real)?;
+    introduce(&*lab)?;
     let state = lab.dir().join("state");
     let caravan = Caravan::new(args.caravan.as_deref(), lab.inventory(), state.clone())?;
     let mut wrong = Vec::new();
@@ -110,7 +114,7 @@ fn play(args: &DemoArgs, dir: &Path) -> anyhow::Result<bool> {
     line!(
         "Caravan's word is one thing. The stand-ins keep their own records, judge every order they get, and know the vendor's rules."
     );
-    let found = verdict::judge(&lab, &state)?;
+    let found = verdict::judge(&*lab, &state)?;
     for text in &found.lines {
         line!("{text}");
     }
@@ -122,7 +126,8 @@ fn play(args: &DemoArgs, dir: &Path) -> anyhow::Result<bool> {
             "✓ All well, in {seconds:.0} s: {} platforms migrated in the mandated order, every host proven.",
             lab.layout().platforms.len()
         );
-        line!("  Keep such a fleet running and play with it:  lab up --dir /tmp/fleet");
+        let real = if args.real { " --real" } else { "" };
+        line!("  Keep such a fleet running and play with it:  lab up{real} --dir /tmp/fleet");
     } else {
         line!("✗ Not all is well ({seconds:.0} s):");
         for text in &wrong {
@@ -132,7 +137,7 @@ fn play(args: &DemoArgs, dir: &Path) -> anyhow::Result<bool> {
     Ok(wrong.is_empty())
 }
 
-fn introduce(lab: &Lab) -> anyhow::Result<()> {
+fn introduce(lab: &dyn Fleet) -> anyhow::Result<()> {
     for platform in &lab.layout().platforms {
         let mut roles: Vec<_> = platform.hosts.iter().flat_map(|host| &host.roles).copied().collect();
         roles.sort_unstable();

@@ -5,6 +5,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// The file that is there while a host is made: no fault is met before the story begins.
+pub(crate) const FURNISHING: &str = "furnishing";
+
 /// The file by which a stand-in tells its host's SSH server to cut the connections.
 pub(crate) fn cut_file(host: &crate::layout::Host) -> PathBuf {
     host.state().join("cut-now")
@@ -13,6 +16,9 @@ pub(crate) fn cut_file(host: &crate::layout::Host) -> PathBuf {
 impl Site {
     /// Meets a step that the spec may have faults for: cuts the connection, takes its time, and says whether to fail.
     pub(crate) fn meet(&self, step: &str) -> io::Result<bool> {
+        if self.is_furnished() {
+            return Ok(false);
+        }
         let faults = &self.layout.faults;
         let here = |host: &String, name: &String| *host == self.host.name && name == step;
         if let Some(cut) = faults.cut.iter().find(|fault| here(&fault.host, &fault.after))
@@ -28,6 +34,11 @@ impl Site {
             Some(fault) => self.is_due(&format!("fail-{step}"), fault.times),
             None => Ok(false),
         }
+    }
+
+    /// Whether the host is just being made: nobody's doings are judged yet.
+    pub(crate) fn is_furnished(&self) -> bool {
+        self.host.state().join(FURNISHING).exists()
     }
 
     /// Counts how often a fault was met.

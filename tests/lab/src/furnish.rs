@@ -4,14 +4,14 @@ use crate::conf;
 use crate::layout::{Family, Host, Instance, Layout, Platform, this_machine};
 use crate::openssh;
 use crate::package;
-use crate::spec::{PlatformSpec, Release, Role, Spec};
+use crate::spec::{PlatformSpec, Role, Spec};
 use crate::standins::{self, Unpack, database_server, place, stored, unpack};
 use crate::state::{self, Database, Package};
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey};
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 pub(crate) const LOGIN: &str = "ops";
 
 /// The database account of every instance.
-const DATABASE_USER: &str = "neolane";
+pub(crate) const DATABASE_USER: &str = "neolane";
 
 /// Values that must turn up nowhere but where they belong: canaries for tests.
 #[derive(Clone)]
@@ -34,13 +34,26 @@ pub struct Secrets {
     pub database_password: String,
 }
 
+impl Secrets {
+    /// New ones.
+    pub(crate) fn draw() -> io::Result<Self> {
+        let internal_password = format!("Int-{}", random(9)?);
+        Ok(Self {
+            internal_stored: stored(&internal_password, ""),
+            internal_password,
+            tracking_password: format!("Trk-{}", random(9)?),
+            database_password: format!("Db-{}", random(9)?),
+        })
+    }
+}
+
 impl std::fmt::Debug for Secrets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secrets(***)")
     }
 }
 
-fn random(words: usize) -> io::Result<String> {
+pub(crate) fn random(words: usize) -> io::Result<String> {
     let mut bytes = vec![0; words];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -68,14 +81,21 @@ pub(crate) fn furnish(spec: &Spec, dir: &Path, binary: &Path) -> io::Result<Furn
     let dir = fs::canonicalize(dir)?;
     let count = spec.platforms.iter().map(|platform| platform.resolve().map(|hosts| hosts.len())).sum::<Result<usize, _>>();
     let (listeners, port) = listen(count.map_err(io::Error::other)?)?;
-    let layout = lay_out(spec, &dir, &listeners)?;
-    let secrets = Secrets {
-        internal_password: format!("Int-{}", random(9)?),
-        internal_stored: String::new(),
-        tracking_password: format!("Trk-{}", random(9)?),
-        database_password: format!("Db-{}", random(9)?),
-    };
-    let secrets = Secrets { internal_stored: stored(&secrets.internal_password, ""), ..secrets };
+    if let Some(name) = spec.platforms.iter().flat_map(|platform| &platform.systemd).next() {
+        return Err(io::Error::other(format!("systemd runs on realistic hosts only (`lab up --real`), and {name} is to have it")));
+    }
+    let mut addresses = listeners.iter();
+    let layout = lay_out(spec, &dir, || match addresses.next().map(TcpListener::local_addr).transpose()? {
+        // The address is the lab's own; its ports are free unless another program guesses them.
+        Some(SocketAddr::V4(address)) => {
+            let address = *address.ip();
+            // Both at once, so that they differ.
+            let (web, soap) = (TcpListener::bind((address, 0))?, TcpListener::bind((address, 0))?);
+            Ok(Place { address, web_port: web.local_addr()?.port(), soap_port: soap.local_addr()?.port() })
+        }
+        _ => Err(io::Error::other("a listener for each host is needed")),
+    })?;
+    let secrets = Secrets::draw()?;
 
     place(binary, &dir.join("lib/lab"))?;
     fs::create_dir_all(dir.join("databases"))?;
@@ -114,11 +134,11 @@ pub(crate) fn furnish(spec: &Spec, dir: &Path, binary: &Path) -> io::Result<Furn
             furnish_host(&layout, platform, host, &secrets)?;
         }
     }
-    crate::fleet::write(&layout, port)?;
+    crate::fleet::write(&layout, &layout.dir, port)?;
     Ok(Furnished { login: login.public_key().clone(), layout, secrets, doors, port })
 }
 
-fn private_file(path: &Path, content: &str) -> io::Result<()> {
+pub(crate) fn private_file(path: &Path, content: &str) -> io::Result<()> {
     use io::Write;
     let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
     file.write_all(content.as_bytes())
@@ -147,9 +167,15 @@ fn listen(count: usize) -> io::Result<(Vec<TcpListener>, u16)> {
     Err(last)
 }
 
-/// Decides who is who.
-fn lay_out(spec: &Spec, dir: &Path, listeners: &[TcpListener]) -> io::Result<Layout> {
-    let mut listeners = listeners.iter();
+/// Where a host is.
+pub(crate) struct Place {
+    pub(crate) address: Ipv4Addr,
+    pub(crate) web_port: u16,
+    pub(crate) soap_port: u16,
+}
+
+/// Decides who is who. `next` says where the next host is.
+pub(crate) fn lay_out(spec: &Spec, dir: &Path, mut next: impl FnMut() -> io::Result<Place>) -> io::Result<Layout> {
     let mut platforms = Vec::new();
     for platform in &spec.platforms {
         let instances = instances(platform)?;
@@ -157,10 +183,7 @@ fn lay_out(spec: &Spec, dir: &Path, listeners: &[TcpListener]) -> io::Result<Lay
         let os = platform.os.clone().or_else(this_machine).unwrap_or_else(|| "debian-12".to_owned());
         let mut hosts = Vec::new();
         for host in platform.resolve().map_err(io::Error::other)? {
-            let address = match listeners.next().map(TcpListener::local_addr).transpose()? {
-                Some(std::net::SocketAddr::V4(address)) => *address.ip(),
-                _ => return Err(io::Error::other("a listener for each host is needed")),
-            };
+            let place = next()?;
             let without = platform.without.get(&host.name).map(Vec::as_slice).unwrap_or_default();
             let optional = |name: &String| instances.iter().any(|instance| instance.name == *name && instance.app != host.name);
             if let Some(name) = without.iter().find(|name| !optional(name)) {
@@ -168,23 +191,21 @@ fn lay_out(spec: &Spec, dir: &Path, listeners: &[TcpListener]) -> io::Result<Lay
                     format!("`without` of {}: `{name}` is no instance, or {} is its application server", host.name, host.name);
                 return Err(io::Error::other(problem));
             }
-            // Both at once, so that they differ.
-            let (web, soap) = (TcpListener::bind((address, 0))?, TcpListener::bind((address, 0))?);
             let carried = instances.iter().filter(|instance| carries(&host.name, &host.roles, instance));
             let carried = carried.filter(|instance| !without.contains(&instance.name));
             hosts.push(Host {
                 instances: carried.map(|instance| instance.name.clone()).collect(),
                 disabled: platform.disabled.get(&host.name).cloned().unwrap_or_default(),
                 openssh: platform.openssh.contains(&host.name),
+                systemd: platform.systemd.contains(&host.name),
                 source: source.clone(),
                 dir: dir.join("hosts").join(&host.name),
                 name: host.name,
                 roles: host.roles,
                 os: os.clone(),
-                // The address is the lab's own; its port is free unless another program guesses it.
-                web_port: web.local_addr()?.port(),
-                soap_port: soap.local_addr()?.port(),
-                address,
+                web_port: place.web_port,
+                soap_port: place.soap_port,
+                address: place.address,
             });
         }
         platforms.push(Platform {
@@ -204,6 +225,7 @@ fn lay_out(spec: &Spec, dir: &Path, listeners: &[TcpListener]) -> io::Result<Lay
         target: spec.target.clone(),
         platforms,
         faults: spec.faults.clone(),
+        real: false,
     })
 }
 
@@ -240,11 +262,16 @@ fn carries(host: &str, roles: &[Role], instance: &Instance) -> bool {
 
 fn write_packages(layout: &Layout, platform: &Platform, family: Family) -> io::Result<()> {
     for release in [&platform.source, &layout.target] {
-        let file = package_path(layout, family, release);
+        let file = package_path(layout, family, package::names(release), release.build);
         if !file.exists() {
             fs::write(file, package::content(family, package::names(release), release)?)?;
         }
     }
+    write_client(layout, platform)
+}
+
+/// Writes the setup of the client console, where a platform has one.
+pub(crate) fn write_client(layout: &Layout, platform: &Platform) -> io::Result<()> {
     let client = client_path(layout);
     if platform.client && !client.exists() {
         fs::write(client, format!("MZ setup of the client console of build {}\n", layout.target.build))?;
@@ -252,10 +279,9 @@ fn write_packages(layout: &Layout, platform: &Platform, family: Family) -> io::R
     Ok(())
 }
 
-/// Where a package file of a lab is.
-pub(crate) fn package_path(layout: &Layout, family: Family, release: &Release) -> PathBuf {
-    let name = package::names(release).first().copied().unwrap_or("nlserver");
-    layout.dir.join("packages").join(package::file_name(family, name, release.build))
+/// Where the file with these packages is.
+pub(crate) fn package_path(layout: &Layout, family: Family, names: &[&str], build: u32) -> PathBuf {
+    layout.dir.join("packages").join(package::file_name(family, names.first().unwrap_or(&"nlserver"), build))
 }
 
 /// Where the setup of the client console is.
@@ -284,7 +310,11 @@ fn furnish_host(layout: &Layout, platform: &Platform, host: &Host, secrets: &Sec
     let names = package::names(&host.source).iter();
     let installed = names.map(|name| Package { name: name.to_string(), release: host.source.clone(), whole: true });
     state::set_packages(host, &installed.collect::<Vec<_>>())?;
+    configure(layout, platform, host, secrets)
+}
 
+/// Writes what a site has configured on a host with the old version.
+pub(crate) fn configure(layout: &Layout, platform: &Platform, host: &Host, secrets: &Secrets) -> io::Result<()> {
     let nl6 = host.nl6();
     let faults = &layout.faults;
     let has = |hosts: &[String]| hosts.contains(&host.name);
@@ -300,7 +330,7 @@ fn furnish_host(layout: &Layout, platform: &Platform, host: &Host, secrets: &Sec
     fs::write(&server_conf, &text)?;
     let web = platform.web || host.roles.iter().any(|role| !matches!(role, Role::Mta | Role::Tracking));
     fs::write(nl6.join("conf/config-default.xml"), conf::config_default(&host.source, web, host.is(Role::Tracking)))?;
-    surroundings(host)?;
+    surroundings(host, layout.real)?;
     fs::write(nl6.join("customer.sh"), "# Variables of this site.\nTZ=Europe/Berlin\nexport TZ\n")?;
     fs::write(nl6.join("customers/site.js"), format!("// Code of {}.\n", platform.name))?;
     for instance in &host.instances {
@@ -321,13 +351,14 @@ fn furnish_host(layout: &Layout, platform: &Platform, host: &Host, secrets: &Sec
     Ok(())
 }
 
-/// What names the installation outside of it: the account's shell and the web server.
-fn surroundings(host: &Host) -> io::Result<()> {
+/// What names the installation outside of it: the account's shell and the web server. The web server of a `real` host is a real one, and
+/// configured on the host.
+fn surroundings(host: &Host, real: bool) -> io::Result<()> {
     let tree = host.old_tree();
     let tree = tree.display();
     let bashrc = format!("# ~/.bashrc of the Campaign account.\nHISTSIZE=1000\n. {tree}/env.sh\numask 027\n");
     fs::write(host.home().join(".bashrc"), bashrc)?;
-    if !host.is(Role::Tracking) {
+    if !host.is(Role::Tracking) || real {
         return Ok(());
     }
     let etc = host.web_config();

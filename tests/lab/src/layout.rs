@@ -22,6 +22,9 @@ pub struct Layout {
     pub platforms: Vec<Platform>,
     /// What goes wrong.
     pub faults: Faults,
+    /// Whether its hosts are realistic ones: with files, processes and a network of their own.
+    #[serde(default)]
+    pub real: bool,
 }
 
 /// One platform of a lab.
@@ -70,6 +73,9 @@ pub struct Host {
     pub source: Release,
     /// Whether a real OpenSSH server answers its connections.
     pub openssh: bool,
+    /// Whether systemd runs on it.
+    #[serde(default)]
+    pub systemd: bool,
     /// Its directory.
     pub dir: PathBuf,
 }
@@ -124,7 +130,23 @@ impl Layout {
     pub fn read(dir: &Path) -> io::Result<Self> {
         let text = std::fs::read(Self::file(dir))
             .map_err(|error| io::Error::new(error.kind(), format!("{} holds no lab: {error}", dir.display())))?;
-        serde_json::from_slice(&text).map_err(io::Error::from)
+        let mut layout: Self = serde_json::from_slice(&text)?;
+        if layout.real {
+            // Realistic hosts see it at another place than the lab does.
+            layout.dir = dir.to_owned();
+            for host in layout.platforms.iter_mut().flat_map(|platform| &mut platform.hosts) {
+                host.dir = dir.join("hosts").join(&host.name);
+            }
+        }
+        Ok(layout)
+    }
+
+    /// The same with another directory for one host.
+    pub(crate) fn with_host_at(mut self, name: &str, dir: &Path) -> Self {
+        for host in self.platforms.iter_mut().flat_map(|platform| &mut platform.hosts).filter(|host| host.name == name) {
+            host.dir = dir.to_owned();
+        }
+        self
     }
 
     /// A host and its platform.
@@ -154,6 +176,11 @@ impl Host {
     /// Whether it has a role.
     pub fn is(&self, role: Role) -> bool {
         self.roles.contains(&role)
+    }
+
+    /// Whether the calling process runs on this realistic host: its directory is the root of the file system.
+    pub(crate) fn is_here(&self) -> bool {
+        self.dir == Path::new("/")
     }
 
     /// Its OS family.

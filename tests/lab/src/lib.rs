@@ -15,6 +15,7 @@ mod layout;
 mod openssh;
 mod package;
 mod processes;
+pub mod real;
 mod records;
 mod rules;
 mod server;

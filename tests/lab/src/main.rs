@@ -2,6 +2,9 @@
 
 mod caravan;
 mod demo;
+mod doctor;
+mod either;
+mod fault;
 mod point;
 mod sweep;
 mod up;
@@ -25,6 +28,10 @@ enum Command {
     Up(up::UpArgs),
     /// Ends what an `up` that was killed has left running. The directory stays.
     Down(up::DownArgs),
+    /// Says which tiers of the lab can run here, and what is missing.
+    Doctor(doctor::DoctorArgs),
+    /// Does something to a host of a realistic fleet, or takes it back.
+    Fault(fault::FaultArgs),
     /// Shows the whole job on a fleet with one platform of every topology.
     Demo(demo::DemoArgs),
     /// Migrates small fleets and ends the controller, a supervisor or a connection at every moment in turn; each run has to go on and end
@@ -46,6 +53,8 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Up(args) => up::up(&args),
         Command::Down(args) => up::down(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Fault(args) => fault::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Caravan(args) => return caravan::run(args),

@@ -3,6 +3,7 @@
 use crate::layout::{HOST_VARIABLE, Host};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ fn directory(host: &Host) -> PathBuf {
 }
 
 /// Start time of a process, unless it is gone or only waits to be reaped.
-fn start_time(pid: u32) -> Option<u64> {
+pub(crate) fn start_time(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The program's name stands in parentheses and may hold anything; the fields after it are numbered from 3.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
@@ -37,9 +38,24 @@ fn start_time(pid: u32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
+/// The file that a process of a realistic host keeps locked while it lives: process ids mean nothing outside of their host.
+fn lock_file(host: &Host, name: &str) -> PathBuf {
+    directory(host).join(format!("{name}.lock"))
+}
+
 /// Enters the calling process into the host's list of what runs.
 pub(crate) fn register(host: &Host, name: &str, build: u32) -> io::Result<()> {
-    let pid = std::process::id();
+    if host.is_here() {
+        let lock = OpenOptions::new().create(true).append(true).open(lock_file(host, name))?;
+        lock.lock()?;
+        // Given back by the kernel alone, when the process ends in whatever way.
+        std::mem::forget(lock);
+    }
+    enter(host, name, std::process::id(), build)
+}
+
+/// Enters a process into the host's list of what runs.
+pub(crate) fn enter(host: &Host, name: &str, pid: u32, build: u32) -> io::Result<()> {
     let started = start_time(pid).ok_or_else(|| io::Error::other("no start time in /proc"))?;
     let entry = Running { name: name.to_owned(), pid, started, build };
     write_atomically(&directory(host).join(format!("{name}.json")), &serde_json::to_vec(&entry)?)
@@ -55,12 +71,22 @@ pub fn running(host: &Host) -> io::Result<Vec<Running>> {
         // A file can vanish under us: another stand-in has just stopped that process.
         let Ok(bytes) = std::fs::read(entry?.path()) else { continue };
         let Ok(entry) = serde_json::from_slice::<Running>(&bytes) else { continue };
-        if start_time(entry.pid) == Some(entry.started) {
+        if is_alive(host, &entry) {
             all.push(entry);
         }
     }
     all.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(all)
+}
+
+/// Whether a process of the list lives.
+fn is_alive(host: &Host, entry: &Running) -> bool {
+    match File::open(lock_file(host, &entry.name)) {
+        Ok(lock) => matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => start_time(entry.pid) == Some(entry.started),
+        // Somebody else's, and not to be opened: it cannot be told from one that lives.
+        Err(_) => true,
+    }
 }
 
 /// The running process of this name.

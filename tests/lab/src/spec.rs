@@ -102,6 +102,9 @@ pub struct PlatformSpec {
     /// Whether every server runs the `web` module, mail and tracking servers too.
     #[serde(default)]
     pub web: bool,
+    /// Hosts on which systemd runs (realistic hosts only); logind ends there what a session leaves behind.
+    #[serde(default)]
+    pub systemd: Vec<String>,
     /// How many instances the marketing server carries.
     #[serde(default = "one")]
     pub instances: usize,
@@ -381,6 +384,7 @@ impl Spec {
                 client: false,
                 salted: false,
                 web: false,
+                systemd: Vec::new(),
                 instances: 1,
             }],
             faults: Faults::default(),
@@ -494,7 +498,9 @@ impl PlatformSpec {
             }
         }
         let named = self.disabled.keys().map(|name| ("disabled", name)).chain(self.without.keys().map(|name| ("without", name)));
-        for (key, name) in named.chain(self.openssh.iter().map(|name| ("openssh", name))) {
+        for (key, name) in
+            named.chain(self.openssh.iter().map(|name| ("openssh", name))).chain(self.systemd.iter().map(|name| ("systemd", name)))
+        {
             if !hosts.iter().any(|host| host.name == *name) {
                 return Err(at(format!("`{key}` names the host `{name}`, which does not exist")));
             }

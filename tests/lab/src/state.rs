@@ -112,10 +112,16 @@ fn database_file(layout: &Layout, instance: &str) -> PathBuf {
 /// # Errors
 /// When there is none.
 pub fn database(layout: &Layout, instance: &str) -> io::Result<Database> {
+    if layout.real {
+        return crate::real::database::read(layout, instance);
+    }
     serde_json::from_slice(&std::fs::read(database_file(layout, instance))?).map_err(io::Error::from)
 }
 
 pub(crate) fn set_database(layout: &Layout, instance: &str, state: &Database) -> io::Result<()> {
+    if layout.real {
+        return crate::real::database::write(layout, instance, state);
+    }
     write_atomically(&database_file(layout, instance), &serde_json::to_vec(state)?)
 }
 

@@ -1,7 +1,8 @@
 //! What a finished migration looks like from the hosts: read from their records, from their web servers, and from what was left
 //! behind on disk. Nothing here asks Caravan.
 
-use lab::{Event, Host, Lab, Platform, Progress, Record, Role, progress, redirect_build};
+use crate::either::Fleet;
+use lab::{Event, Host, Layout, Platform, Progress, Record, Role, progress, redirect_build};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -17,11 +18,12 @@ pub(crate) struct Verdict {
 }
 
 /// Judges the fleet of a lab after a migration. `state` is where Caravan kept its runs.
-pub(crate) fn judge(lab: &Lab, state: &Path) -> io::Result<Verdict> {
+pub(crate) fn judge(lab: &dyn Fleet, state: &Path) -> io::Result<Verdict> {
     let records = lab.records()?;
     let mut verdict = Verdict::default();
-    for platform in &lab.layout().platforms {
-        verdict.platform(lab, platform, &records)?;
+    let layout = lab.layout();
+    for platform in &layout.platforms {
+        verdict.platform(&layout, platform, &records)?;
     }
     verdict.lines.push(String::new());
     let broken = lab.violations()?;
@@ -34,7 +36,7 @@ pub(crate) fn judge(lab: &Lab, state: &Path) -> io::Result<Verdict> {
 }
 
 impl Verdict {
-    fn platform(&mut self, lab: &Lab, platform: &Platform, records: &[Record]) -> io::Result<()> {
+    fn platform(&mut self, layout: &Layout, platform: &Platform, records: &[Record]) -> io::Result<()> {
         let mine: Vec<&Record> = records.iter().filter(|record| record.platform == platform.name).collect();
         self.lines.push(String::new());
         self.lines.push(format!("{} ({})", platform.name, platform.topology.as_str()));
@@ -57,18 +59,14 @@ impl Verdict {
 
         let mut answers = Vec::new();
         for host in &platform.hosts {
-            if progress(lab.layout(), host)? != Progress::New {
+            if progress(layout, host)? != Progress::New {
                 self.wrong.push(format!("{} is not migrated", host.name));
             }
             if host.is(Role::Tracking) {
                 let shown = redirect_build(host).unwrap_or_else(|error| error.to_string());
                 answers.push(format!("{} {shown}", host.name));
-                if shown != lab.layout().target.build.to_string() {
-                    self.wrong.push(format!(
-                        "/r/test of {} answers with build {shown}, not {}",
-                        host.name,
-                        lab.layout().target.build
-                    ));
+                if shown != layout.target.build.to_string() {
+                    self.wrong.push(format!("/r/test of {} answers with build {shown}, not {}", host.name, layout.target.build));
                 }
             }
             let names: Vec<String> = lab::running(host)?.into_iter().map(|entry| entry.name).collect();
@@ -102,11 +100,12 @@ fn in_order<'a>(platform: &Platform, hosts: impl Iterator<Item = &'a String>) ->
 }
 
 /// How many files Caravan wrote, here and on the hosts, and which of them hold a password of the lab.
-fn leaks(lab: &Lab, state: &Path) -> io::Result<(usize, Vec<PathBuf>)> {
+fn leaks(lab: &dyn Fleet, state: &Path) -> io::Result<(usize, Vec<PathBuf>)> {
     let secrets = lab.secrets();
     let values = [&secrets.internal_password, &secrets.internal_stored, &secrets.database_password, &secrets.tracking_password];
     let mut files = BTreeMap::new();
-    let places = lab.layout().hosts().map(Host::host_state).chain([state.to_owned(), lab.dir().join("report.md")]);
+    let layout = lab.layout();
+    let places = layout.hosts().map(Host::host_state).chain([state.to_owned(), lab.dir().join("report.md")]);
     for place in places {
         contains(&place, &values.map(String::as_str), &mut files)?;
     }

@@ -19,10 +19,11 @@ pub(crate) use modules::{launch, wait_for};
 pub(crate) use password::{salt, stored};
 pub(crate) use postgres::database_server;
 pub use soap::session_token;
-pub(crate) use tree::{Unpack, make_conf, place, unpack};
+pub(crate) use tree::{Unpack, make_conf, place, script, unpack};
 pub(crate) use web::launch as launch_web;
 
 use crate::layout::{HOST_VARIABLE, Layout};
+use crate::real;
 use crate::rules::Site;
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -30,8 +31,21 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The names that this binary answers to as a stand-in.
-const NAMES: &[&str] =
-    &["nlserver", "nlserver5", "nlserver6", "apache2", "httpd", "dpkg", "dpkg-query", "rpm", "pg_dump", "pg_restore", "psql"];
+const NAMES: &[&str] = &[
+    "nlserver",
+    "nlserver5",
+    "nlserver6",
+    "apache2",
+    "httpd",
+    "dpkg",
+    "dpkg-query",
+    "rpm",
+    "pg_dump",
+    "pg_restore",
+    "psql",
+    real::INIT,
+    real::WITNESS,
+];
 
 /// Runs as the stand-in that `argv[0]` names; `None` when it names none.
 pub fn run() -> Option<ExitCode> {
@@ -40,6 +54,9 @@ pub fn run() -> Option<ExitCode> {
     let name = program.file_name().and_then(OsStr::to_str)?;
     if !NAMES.contains(&name) {
         return None;
+    }
+    if name == real::INIT {
+        return Some(real::boot::run(arguments));
     }
     let arguments: Vec<String> = arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
     let code = match site().and_then(|site| dispatch(&site, name, &program, &arguments)) {
@@ -65,6 +82,8 @@ fn dispatch(site: &Site, name: &str, program: &Path, arguments: &[String]) -> io
         "dpkg" => packages::dpkg(site, arguments),
         "dpkg-query" => packages::dpkg_query(site, arguments),
         "rpm" => packages::rpm(site, arguments),
+        real::WITNESS => real::witness::run(site, arguments),
+        "pg_dump" | "pg_restore" if site.layout.real => real::witness::postgres(site, name, arguments),
         "pg_dump" => postgres::dump(site, arguments),
         "psql" => psql::run(site, arguments),
         _ => postgres::restore(site, arguments),
@@ -81,6 +100,9 @@ fn is_daemon(arguments: &[String]) -> bool {
 fn site() -> io::Result<Site> {
     let program = std::env::current_exe()?;
     let from_path = program.ancestors().find(|dir| dir.join("var/lib/lab").is_dir()).map(Path::to_owned);
+    if let Some(site) = real::site(from_path.as_deref()) {
+        return site;
+    }
     let host = from_path.or_else(|| std::env::var_os(HOST_VARIABLE).map(PathBuf::from));
     let host = host.ok_or_else(|| io::Error::other(format!("not in a lab: {HOST_VARIABLE} is not set")))?;
     let (Some(name), Some(dir)) = (host.file_name(), host.parent().and_then(Path::parent)) else {

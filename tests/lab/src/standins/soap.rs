@@ -15,7 +15,9 @@ const LIMIT: usize = 64 * 1024;
 
 /// Takes the port of a host's own server.
 pub(super) fn listen(site: &Site) -> io::Result<TcpListener> {
-    TcpListener::bind((site.host.address, site.host.soap_port))
+    // A realistic host has all its addresses for itself.
+    let address = if site.layout.real { std::net::Ipv4Addr::UNSPECIFIED } else { site.host.address };
+    TcpListener::bind((address, site.host.soap_port))
 }
 
 /// Answers one client after the other.
