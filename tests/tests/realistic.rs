@@ -3,7 +3,7 @@
 
 use harness::{Ran, program};
 use lab::real::{RealHost, RealLab, can_run, can_run_systemd, diagnose};
-use lab::{Event, Role, Spec, Topology, redirect_build};
+use lab::{Event, Platform, Release, Role, Spec, Topology, redirect_build};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -61,15 +61,23 @@ impl RealSite {
         assert!(broken.is_empty(), "{}", broken.join("\n"));
     }
 
+    /// The first platform of the fleet: the one that is looked at closely.
+    fn platform(&self) -> Platform {
+        self.lab.layout().platforms.first().expect("a platform").clone()
+    }
+
+    /// What was recorded on that platform: host and subject.
     fn records(&self, event: Event) -> Vec<(String, String)> {
-        let records = self.lab.records().expect("records").into_iter().filter(|record| record.event == event);
+        let name = self.platform().name;
+        let records = self.lab.records().expect("records").into_iter();
+        let records = records.filter(|record| record.event == event && record.platform == name);
         records.map(|record| (record.host, record.subject)).collect()
     }
 
     fn see(&self) -> Seen {
         let (mut files, mut packages, mut running) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut redirect = String::new();
-        for host in self.lab.layout().hosts() {
+        for host in &self.platform().hosts {
             let real = self.lab.host(&host.name);
             let sums = run(
                 real,
@@ -101,8 +109,14 @@ fn a_standard_platform_there_and_back() {
     let mut spec = Spec::one("emea", Topology::Standard, &[(Role::Marketing, 1), (Role::Mta, 1), (Role::Tracking, 1)]);
     // Long enough to pull the cable in the middle of it.
     spec.faults.slow.push(lab::Slow { host: "emea-mkt1".into(), what: "postupgrade".into(), seconds: lab::seconds::Seconds(2500) });
+    // Beside it one that comes from v5: another tree, other packages, a web server that is led elsewhere.
+    let mut old = Spec::one("old", Topology::Standalone, &[(Role::Marketing, 1)]).platforms.remove(0);
+    old.also.insert("old-mkt1".into(), vec![Role::Tracking]);
+    old.source = Some(Release { version: "5.11".into(), build: 8999 });
+    spec.platforms.push(old);
     let Some(site) = RealSite::new(&spec) else { return };
     let before = site.see();
+    assert_eq!(old_server(&site), ("8999".to_owned(), "nlserver5 5.11-8999, nlthirdparty5 5.11-8999".to_owned()));
     assert_eq!(before.redirect, "8989");
     assert!(
         before.packages.values().all(|text| text.contains("nlserver6 6.1-8989") && text.contains("nlthirdparty6 6.1-8989")),
@@ -127,7 +141,7 @@ fn a_standard_platform_there_and_back() {
     harness::until("postupgrade ends without a connection", || !site.records(Event::PostupgradeEnded).is_empty());
     marketing.heal().expect("the cable");
     let ran = harness::finish(migration).expect(1);
-    for expected in ["emea-mkt1 is back", "No space left on device", "Nothing of `4.3 tracking` was started"] {
+    for expected in ["emea-mkt1 is back", "old is done", "No space left on device", "Nothing of `4.3 tracking` was started"] {
         assert!(ran.stderr.contains(expected), "{expected}\n{}", ran.stderr);
     }
     mail.heal().expect("room");
@@ -136,14 +150,25 @@ fn a_standard_platform_there_and_back() {
     site.assert_no_violations();
     let migrated = site.see();
     assert_migrated(&site, &before, &migrated);
+    assert_eq!(old_server(&site), ("9383".to_owned(), "nlserver6-v7 7.4.1-9383".to_owned()));
     assert_no_password_left(&site);
 
     site.caravan(&["rollback", &newest(&site), "--yes"]).expect(0);
     site.assert_no_violations();
     let back = site.see();
     assert_eq!(before, back, "after the rollback");
+    assert_eq!(old_server(&site), ("8999".to_owned(), "nlserver5 5.11-8999, nlthirdparty5 5.11-8999".to_owned()));
     assert_eq!(site.records(Event::DumpRestored).len(), 1);
     a_web_server_that_was_not_restarted_is_seen(&site);
+}
+
+/// What `/r/test` of the platform from v5 answers with, and its packages.
+fn old_server(site: &RealSite) -> (String, String) {
+    let layout = site.lab.layout();
+    let (_, host) = layout.host("old-mkt1").expect("a host");
+    let packages = "dpkg-query -W -f='${db:Status-Abbrev} ${Package} ${Version}\\n' 'nl*' 2>/dev/null | sed -n 's/^ii *//p'";
+    let packages = run(site.lab.host(&host.name), packages);
+    (redirect_build(host).expect("an answer to /r/test"), packages.lines().map(str::trim).collect::<Vec<_>>().join(", "))
 }
 
 fn newest(site: &RealSite) -> String {

@@ -355,6 +355,8 @@ pub(crate) fn configure(layout: &Layout, platform: &Platform, host: &Host, secre
 /// configured on the host.
 fn surroundings(host: &Host, real: bool) -> io::Result<()> {
     let tree = host.old_tree();
+    // A realistic host knows nothing of the lab's directory.
+    let tree = if real { Path::new("/").join(tree.strip_prefix(&host.dir).unwrap_or(&tree)) } else { tree };
     let tree = tree.display();
     let bashrc = format!("# ~/.bashrc of the Campaign account.\nHISTSIZE=1000\n. {tree}/env.sh\numask 027\n");
     fs::write(host.home().join(".bashrc"), bashrc)?;
