@@ -276,7 +276,7 @@ fn postupgrade_leaves_a_log() {
     assert_eq!(logs.len(), 1);
     assert!(logs[0].file_name().unwrap().to_str().unwrap().starts_with("postupgrade_7.4.1_"));
     let log = fs::read_to_string(&logs[0]).unwrap();
-    assert!(log.lines().last().unwrap().ends_with("demo instance, 1 warning(s) and 0 error(s) during the update."), "{log}");
+    assert!(log.lines().last().unwrap().ends_with("demo instance, 2 warning(s) and 0 error(s) during the update."), "{log}");
 }
 
 #[test]

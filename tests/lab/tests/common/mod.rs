@@ -281,7 +281,7 @@ impl Bench {
             for instance in platform.instances.iter().filter(|instance| migration_rank(platform, instance.of) == rank) {
                 let output = self.postupgrade(instance);
                 assert!(
-                    output.contains(&format!("{} instance, 1 warning(s) and 0 error(s) during the update.", instance.name)),
+                    output.contains(&format!("{} instance, 2 warning(s) and 0 error(s) during the update.", instance.name)),
                     "{output}"
                 );
             }
