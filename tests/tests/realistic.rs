@@ -305,4 +305,14 @@ fn steps_outlive_a_session_whose_processes_are_killed() {
     ];
     assert_eq!(names, expected);
     assert!(entries.iter().all(|entry| entry.build == 9383), "{entries:?}");
+
+    // Another process ends the lab: nothing of it depends on the one that started it.
+    let lab = |args: &[&str]| Command::new(program("lab")).args(args).stdin(Stdio::null()).output().expect("lab runs");
+    let dir = site.lab.dir().to_str().expect("a path in UTF-8");
+    assert!(lab(&["doctor"]).status.success(), "the doctor says that these hosts cannot run");
+    let refused = lab(&["fault", "--dir", dir, "nobody", "cut"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("no host nobody; there are: solo-mkt1"), "{refused:?}");
+    assert!(lab(&["down", "--dir", dir]).status.success(), "down");
+    assert!(!host.is_up(), "process 1 is gone");
+    assert!(lab(&["down", "--dir", dir]).status.success(), "down again");
 }

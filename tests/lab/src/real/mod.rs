@@ -284,3 +284,27 @@ pub fn end_lab(dir: &Path) -> io::Result<bool> {
         None => Ok(true),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Role, Topology};
+
+    #[test]
+    fn what_only_the_other_tier_has_is_refused_by_name() {
+        let spec = |change: fn(&mut Spec)| {
+            let mut spec = Spec::one("a", Topology::Standalone, &[(Role::Marketing, 1)]);
+            change(&mut spec);
+            refuse(&spec).map_err(|error| error.to_string())
+        };
+        assert_eq!(spec(|_| ()), Ok(()));
+        let cut = spec(|spec| spec.faults.cut.push(crate::Cut { host: "a-mkt1".into(), after: "install".into(), times: None }));
+        assert!(cut.unwrap_err().contains("use `lab fault`"));
+        let rhel = spec(|spec| spec.platforms.iter_mut().for_each(|platform| platform.os = Some("rhel-8".into())));
+        assert!(rhel.unwrap_err().contains("`rhel-8`"));
+        let library = crate::Failing { host: "a-mkt1".into(), step: "apache.library".into(), times: None };
+        let mut with = Spec::one("a", Topology::Standalone, &[(Role::Marketing, 1)]);
+        with.faults.fail.push(library);
+        assert!(refuse(&with).unwrap_err().to_string().contains("apache.library"));
+    }
+}
