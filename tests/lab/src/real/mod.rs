@@ -98,7 +98,7 @@ impl RealLab {
         spec.validate().map_err(io::Error::other)?;
         let found = diagnose();
         if !can_run(&found) {
-            let missing: Vec<String> = found.iter().filter(|found| !found.well).map(ToString::to_string).collect();
+            let missing: Vec<String> = found.iter().filter(|found| !found.well && found.needed).map(ToString::to_string).collect();
             return Err(io::Error::other(format!("realistic hosts cannot run here:\n{}", missing.join("\n"))));
         }
         refuse(spec)?;
