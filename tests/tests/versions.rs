@@ -141,3 +141,58 @@ fn a_failure_on_the_way_from_v5() {
         assert_eq!(before.differences(&site.lab.snapshot().unwrap()), Vec::<String>::new(), "{step}");
     }
 }
+
+/// What is kept to go back is removed only when it is asked for, under whatever name it is kept.
+#[test]
+fn the_tree_of_v5_is_cleaned_up() {
+    let site = Site::new(
+        "platforms: [{ name: solo, topology: standalone, source: { version: '5.11', build: 8000 }, hosts: { marketing: 1 } }]",
+    );
+    site.migrate(&[]).expect(0);
+    let host = site.lab.host("solo-mkt1").host;
+    let run = Store::new(&site.state()).find(None).unwrap().id;
+    assert!(host.home().join("nl5.back").exists());
+    site.caravan(&["cleanup", &run, "--yes", "--remove-backups"]).expect(0);
+    assert!(!host.home().join("nl5.back").exists() && !host.host_state().exists());
+    assert!(host.home().join("nl6/bin/nlserver").exists());
+}
+
+/// A runbook of the site's own is what is carried out, there and back.
+#[test]
+fn by_a_runbook_of_the_sites_own() {
+    let embedded = include_str!("../../controller/src/plan/runbooks/to-v7.yaml");
+    let at = embedded.find("  - name: backup.archive\n").unwrap();
+    let own = "  - name: site.mark
+    title: \"{host}: mark {source.tree}.back\"
+    short: mark
+    phase: backup
+    stage: trees
+    scope: host
+    when: { campaign: true }
+    run_as: campaign
+    action: { command: { argv: [mkdir, -p, \"{home}/marked-{run}\"] } }
+    probe: { exists: \"{home}/marked-{run}\" }
+    reversibility: reversible
+    source: the site
+    explain: It is seen afterwards.
+    undo: Remove the mark.
+
+";
+    let site = Site::new(
+        "platforms: [{ name: solo, topology: standalone, hosts: { marketing: 1 }, also: { solo-mkt1: [mta, tracking] } }]",
+    );
+    let before = site.lab.snapshot().unwrap();
+    fs::write(site.lab.dir().join("ours.yaml"), format!("{}{own}{}", &embedded[..at], &embedded[at..])).unwrap();
+    let inventory = fs::read_to_string(site.lab.inventory()).unwrap();
+    fs::write(site.lab.inventory(), inventory.replacen("defaults:\n", "defaults:\n  runbook: ./ours.yaml\n", 1)).unwrap();
+    site.migrate(&[]).expect(0);
+    site.assert_no_violations();
+    let run = Store::new(&site.state()).find(None).unwrap().id;
+    let mark = site.lab.host("solo-mkt1").host.home().join(format!("marked-{run}"));
+    assert!(mark.exists());
+    site.caravan(&["rollback", &run, "--yes"]).expect(0);
+    site.assert_no_violations();
+    // Only the site knows how its own step is undone.
+    fs::remove_dir(mark).unwrap();
+    assert_eq!(before.differences(&site.lab.snapshot().unwrap()), Vec::<String>::new());
+}

@@ -172,6 +172,25 @@ fn the_version_in_use_must_be_the_latest_build_of_what_was_declared() {
 }
 
 #[test]
+fn a_build_upgrade_leads_to_a_later_build() {
+    let of_v7 = |build: u32, latest: Option<u32>| {
+        with(|platform, sim| {
+            for host in &mut platform.hosts {
+                (host.source.version, host.source.latest_build) = (SourceVersion::V7, latest);
+                if host.has_campaign() {
+                    (sim.at(&host.name).build, sim.at(&host.name).version) = (build, "7.3.5".to_owned());
+                }
+            }
+        })
+    };
+    one(&of_v7(9300, None), "version@mta1", Status::Ok, "v7, build 9300");
+    one(&of_v7(9300, Some(9300)), "version@mta1", Status::Ok, "latest build 9300");
+    one(&of_v7(9300, Some(9343)), "version@mta1", Status::Failure, "9300 is not the latest");
+    one(&of_v7(9400, None), "version@mta1", Status::Failure, "build 9400 is later than the target build 9383");
+    one(&of_v7(NEW, None), "version@mta1", Status::Failure, "target build 9383 already");
+}
+
+#[test]
 fn the_packages_to_replace_must_be_there() {
     let all = with(|_, sim| sim.at("mta1").answer(packages(), Ok(installed(&[]))));
     alone(&all, "packages-old@mta1", Status::Failure, "nlserver6, nlthirdparty6");

@@ -4,7 +4,7 @@ use super::Checked;
 use crate::check::banner::{Banner, modules};
 use crate::check::finding::clean;
 use crate::check::layout::instance_of;
-use inventory::{InstanceKind, Role};
+use inventory::{InstanceKind, Role, SourceVersion};
 use proto::event::{Finding, Status};
 use proto::inspect::{PathKind, ReadError};
 use std::collections::BTreeSet;
@@ -52,7 +52,14 @@ impl Checked<'_> {
             let message = format!("the inventory says v{}, installed is {version} ({build})", source.version.as_str());
             return failure(message, "Correct `source.version` in the inventory: the procedure depends on it.");
         }
+        let upgrade = source.version == SourceVersion::V7;
+        if upgrade && *build > target.build {
+            let message = format!("build {build} is later than the target build {}", target.build);
+            return failure(message, "Correct `target.build` in the inventory: a build upgrade leads to a later build.");
+        }
         match source.latest_build {
+            // What is upgraded need not be the latest: that is what it is upgraded to.
+            None if upgrade => self.subject.ok(check, format!("v7, build {build}"), evidence),
             None => warning(
                 format!("build {build}; the inventory does not say the latest build of v{}", source.version.as_str()),
                 "Look up the latest build, set `source.latest_build`: it must be installed before migrating.",
