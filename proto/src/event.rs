@@ -200,9 +200,6 @@ pub enum Kind {
         /// When platforms may be touched from here on.
         #[serde(default, skip_serializing_if = "Conditions::is_empty")]
         conditions: Conditions,
-        /// Platforms that were not touched and whose checks are old: they are made again.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        again: Vec<String>,
     },
     /// Something that concerns the run as a whole, and it goes on: the maintenance window is over.
     RunAlert {

@@ -98,6 +98,21 @@ fn a_failure_budget_keeps_the_rest_untouched() {
     let ran = site.caravan(&args).expect(1);
     assert!(ran.stderr.contains("dev ended badly, more than --max-failures allows"), "{}", ran.stderr);
     assert!(untouched(&site, "prod"));
+    // Whoever takes the run up again does not forget it: dev has another chance, and prod waits for how it ends.
+    let again = site.caravan(&["resume"]).expect(1);
+    assert!(again.stderr.contains("dev ended badly, more than --max-failures allows"), "{}", again.stderr);
+    assert!(untouched(&site, "prod"));
+}
+
+#[test]
+fn a_canary_that_was_rolled_back_is_none_any_more() {
+    let site = two("{ fail: [{ host: dev-mkt1, step: postupgrade }] }");
+    site.caravan(&["migrate", "--yes", "--canary", "dev", "--override", "rehearsal@prod=the canary is it"]).expect(1);
+    let run = site.run_dir().file_name().unwrap().to_str().unwrap().to_owned();
+    site.caravan(&["rollback", &run, "--yes"]).expect(0);
+    let refused = site.caravan(&["resume", &run]).expect(2);
+    assert!(refused.stderr.contains("dev takes no part in this run any more"), "{}", refused.stderr);
+    assert!(untouched(&site, "prod"));
 }
 
 #[test]
@@ -112,11 +127,13 @@ fn checks_that_are_old_are_made_again_before_anything_is_touched() {
     let again: Vec<_> = events
         .iter()
         .filter_map(|event| match &event.kind {
-            Kind::RunResumed { again, .. } => Some(again.clone()),
+            Kind::Decision { decision, about, operator, reason } if decision == "recheck" => Some((about, operator, reason)),
             _ => None,
         })
         .collect();
-    assert_eq!(again, [vec!["cm".to_owned()]]);
+    let [(about, operator, reason)] = again.as_slice() else { panic!("once: {again:?}") };
+    assert_eq!((about.as_str(), operator.as_str()), ("cm", "caravan"));
+    assert!(reason.ends_with("old, and --fresh is 8 s"), "{reason}");
     let read = events.iter().filter(|event| {
         matches!(event.kind, Kind::StepStarted) && event.scope.step.as_deref() == Some("cm/preflight/facts/cm-mkt1/facts")
     });

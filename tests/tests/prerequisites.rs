@@ -48,10 +48,18 @@ fn write(file: &Path, content: &[u8], mode: u32) {
     std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode & 0o7777)).unwrap();
 }
 
+/// What the stand-ins recorded, but for a tree that this test puts where a backup goes.
+fn recorded(site: &Site) -> usize {
+    site.records("emea")
+        .iter()
+        .filter(|record| !matches!(record.event, Event::TreeMoved | Event::TreePutBack | Event::Violation(_)))
+        .count()
+}
+
 /// `check` with what is broken: this finding has this status and says this, and the exit code is this.
 #[track_caller]
 fn check(site: &Site, broken: Broken, id: &str, status: &str, says: &str, exit: i32) {
-    let before = site.records("emea").len();
+    let before = recorded(site);
     let ran = site.caravan(&["check", "--format", "json"]).expect(exit);
     let found = ran.json();
     let all = found["findings"].as_array().unwrap();
@@ -63,7 +71,7 @@ fn check(site: &Site, broken: Broken, id: &str, status: &str, says: &str, exit: 
         status == "ok" || !remedy.is_empty() || finding["evidence"].as_str().unwrap().starts_with("not reached"),
         "{finding:#}"
     );
-    assert_eq!(site.records("emea").len(), before, "nothing was touched");
+    assert_eq!(recorded(site), before, "nothing was touched");
     drop(broken);
 }
 

@@ -8,7 +8,7 @@ use super::screen::Screen;
 use super::start::{internal, operator, pair};
 use super::status::{self, StatusArgs, print};
 use super::{Context, Exit, Failure, Format};
-use crate::plan::Plan;
+use crate::plan::{Plan, PlannedStep};
 use crate::run::Observer;
 use crate::run::engine::output_file;
 use crate::run::store::RunDir;
@@ -123,26 +123,29 @@ async fn confirm(context: &Context, dir: &RunDir, gate: &str, note: &str) -> Res
 
 /// The ends of what running steps print.
 struct Outputs {
-    /// The file of each step's output.
-    files: HashMap<String, PathBuf>,
-    /// How long it was at the last look.
-    lengths: HashMap<String, u64>,
+    /// The run's directory.
+    dir: PathBuf,
+    /// The steps by id, with their places in the plan.
+    steps: HashMap<String, (usize, PlannedStep)>,
+    /// How long each file was at the last look.
+    lengths: HashMap<PathBuf, u64>,
 }
 
 impl Outputs {
     fn new(plan: &Plan, dir: &Path) -> Self {
         let steps = plan.platforms.iter().flat_map(|platform| platform.steps().enumerate());
-        let files = steps.map(|(index, step)| (step.id.0.clone(), dir.join(output_file(step, index)))).collect();
-        Self { files, lengths: HashMap::new() }
+        let steps = steps.map(|(index, step)| (step.id.0.clone(), (index, step.clone()))).collect();
+        Self { dir: dir.to_owned(), steps, lengths: HashMap::new() }
     }
 
     fn show(&mut self, view: &View, screen: &mut Screen) {
         for step in view.steps.iter().filter(|step| step.state == StepState::Running) {
-            let Some(path) = self.files.get(&step.id) else { continue };
-            let known = self.lengths.get(&step.id).copied().unwrap_or_default();
+            let Some((index, planned)) = self.steps.get(&step.id) else { continue };
+            let path = self.dir.join(output_file(planned, *index, step.attempt));
+            let known = self.lengths.get(&path).copied().unwrap_or_default();
             // Nothing to show is no reason to stop looking on.
-            let Ok(Some((length, text))) = tail(path, known) else { continue };
-            self.lengths.insert(step.id.clone(), length);
+            let Ok(Some((length, text))) = tail(&path, known) else { continue };
+            self.lengths.insert(path, length);
             screen.line(&step.host, &StepId(step.id.clone()), &text);
         }
     }

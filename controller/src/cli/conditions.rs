@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// How old checks may be where nobody says otherwise (design: command line).
 const FRESH: Duration = Duration::from_secs(4 * 3600);
+/// The least that makes sense for it.
+const LEAST_FRESH: Duration = Duration::from_secs(1);
 
 /// What a person says about when platforms may be touched.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -46,17 +48,22 @@ impl ConditionArgs {
     /// A window that cannot be read, or canaries that take no part.
     pub(super) fn over(&self, recorded: Conditions, platforms: &BTreeSet<String>) -> Result<Conditions, Failure> {
         let usage = |text: String| Failure::new(Exit::Usage, format!("error: {text}"));
-        let strange: Vec<&str> = self.canaries.iter().filter(|name| !platforms.contains(*name)).map(String::as_str).collect();
+        let canaries = if self.canaries.is_empty() { recorded.canaries } else { self.canaries.clone() };
+        let strange: Vec<&str> = canaries.iter().filter(|name| !platforms.contains(*name)).map(String::as_str).collect();
         if !strange.is_empty() {
             let known = platforms.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-            return Err(usage(format!("--canary: {} takes no part in this run; its platforms are {known}", strange.join(", "))));
+            let (strange, rolled_back) = (strange.join(", "), if self.canaries.is_empty() { " any more" } else { "" });
+            return Err(usage(format!("--canary: {strange} takes no part in this run{rolled_back}; its platforms are {known}")));
+        }
+        if self.fresh.is_some_and(|fresh| fresh < LEAST_FRESH) {
+            return Err(usage("--fresh: checks take a moment themselves; give at least 1s".to_owned()));
         }
         if let Some(window) = &self.window {
             Window::parse(window).map_err(|why| usage(format!("--window: {why}")))?;
         }
         let seconds = |given: Option<Duration>, before: Option<u64>| given.map(|given| given.as_secs()).or(before);
         Ok(Conditions {
-            canaries: if self.canaries.is_empty() { recorded.canaries } else { self.canaries.clone() },
+            canaries,
             failures: self.max_failures.or(recorded.failures),
             window: self.window.clone().or(recorded.window),
             expected_s: seconds(self.expect, recorded.expected_s),

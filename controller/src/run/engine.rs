@@ -26,6 +26,8 @@ use tokio::time::Instant;
 /// How long hosts may take to end their supervisors and to release their locks.
 const PARTING: Duration = Duration::from_secs(10);
 
+/// How long at most until the clock is looked at again, where a window is given.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// What is said when the maintenance window ends in the middle of a platform. Nothing is left down by itself: a person decides.
 const WINDOW_OVER: &str = "the maintenance window is over, and platforms are not through: the run goes on. `caravan pause` stops it behind what runs, and `caravan rollback` goes back";
 
@@ -50,6 +52,8 @@ pub struct Engine<'o, H> {
     pub(super) retrying: BTreeMap<Attempt, (String, String)>,
     /// Who paused the run.
     paused_by: Option<String>,
+    /// The end of the maintenance window that was open at the last look.
+    window_end: Option<jiff::Timestamp>,
     /// What hosts are given to keep.
     keeper: Keeper,
     /// How the record goes on: nothing happened yet, or a controller before this one left it.
@@ -136,6 +140,7 @@ impl<'o, H: Hosts> Engine<'o, H> {
             next_inspection: 0,
             retrying: BTreeMap::new(),
             paused_by: None,
+            window_end: None,
             first: First::Started,
             tasks: JoinSet::new(),
             head: super::journal::GENESIS.to_owned(),
@@ -193,25 +198,27 @@ impl<'o, H: Hosts> Engine<'o, H> {
                     }
                     self.take_reports(batch).await?;
                 }
-                () = tokio::time::sleep(next.map_or(Duration::MAX, |(wait, _)| wait)), if next.is_some() => {
-                    if next.is_some_and(|(_, is_end)| is_end) && self.state.any_touched() {
-                        self.commit(vec![Draft::new(Scope::default(), Kind::RunAlert { message: WINDOW_OVER.to_owned() })]).await?;
-                    }
-                }
+                () = tokio::time::sleep(next.unwrap_or_default()), if next.is_some() => {}
             }
         }
         self.finish().await
     }
 
-    /// Tells the state what the clock says about platforms that are about to be touched; answers when to look again, and whether the
-    /// window closes then.
-    fn look_at_the_clock(&mut self) -> Option<(Duration, bool)> {
+    /// Tells the state what the clock says about platforms that are about to be touched, and people once the window is over. Answers when
+    /// to look again.
+    async fn look_at_the_clock(&mut self) -> Result<Option<Duration>, EngineError> {
         let (clock, now) = (&self.options.clock, jiff::Timestamp::now());
         let held = |(number, name, checked): (usize, &str, _)| Some((number, clock.hold(name, checked, now)?));
         let holds = self.state.untouched().into_iter().filter_map(held).collect();
-        let next = clock.next(now);
+        let window = clock.window(now);
         self.state.set_holds(holds);
-        next
+        let Some((open_until, next)) = window else { return Ok(None) };
+        if self.window_end.is_some_and(|end| now >= end) && self.state.any_touched() {
+            self.commit(vec![Draft::new(Scope::default(), Kind::RunAlert { message: WINDOW_OVER.to_owned() })]).await?;
+        }
+        self.window_end = open_until;
+        // A workstation that slept, or whose clock was set, is not late by more than this.
+        Ok(Some(next.min(LOOK_AGAIN)))
     }
 
     async fn begin(&mut self) -> Result<(), EngineError> {
@@ -237,9 +244,7 @@ impl<'o, H: Hosts> Engine<'o, H> {
             First::Resumed { cut_bytes, from_hosts } => (cut_bytes, from_hosts),
         };
         let conditions = self.options.bounds.conditions.clone();
-        let fresh = conditions.fresh_s.map(Duration::from_secs);
-        let again = self.state.stale(fresh, jiff::Timestamp::now());
-        let resumed = Kind::RunResumed { command, operator: operator.clone(), version, cut_bytes, from_hosts, conditions, again };
+        let resumed = Kind::RunResumed { command, operator: operator.clone(), version, cut_bytes, from_hosts, conditions };
         let take_over = self.take_over();
         self.commit([Draft::new(Scope::default(), resumed)].into_iter().chain(take_over).collect()).await?;
         if let Some(reason) = self.options.abort.clone() {
@@ -424,9 +429,9 @@ impl<'o, H: Hosts> Engine<'o, H> {
 
     /// Decides and acts until nothing more may happen for now.
     /// Decides and does what may happen now. Answers as [`Self::look_at_the_clock`].
-    async fn decide(&mut self) -> Result<Option<(Duration, bool)>, EngineError> {
+    async fn decide(&mut self) -> Result<Option<Duration>, EngineError> {
         loop {
-            let next = self.look_at_the_clock();
+            let next = self.look_at_the_clock().await?;
             let decisions = self.state.decide();
             if decisions.is_empty() {
                 return Ok(next);
@@ -517,7 +522,8 @@ impl<'o, H: Hosts> Engine<'o, H> {
         let place = |id: StepId| {
             let (platform, index) = self.state.find(&id)?;
             let step = self.state.step(platform, index)?;
-            Some((id, self.options.dir.join(output_file(step, index))))
+            let file = output_file(step, index, self.state.attempt(&id));
+            Some((id, self.options.dir.join(file)))
         };
         self.state.open_steps(host).into_iter().filter_map(place).collect()
     }
@@ -565,7 +571,9 @@ pub(super) fn host_scope(host: &str) -> Scope {
     Scope { host: Some(host.to_owned()), ..Scope::default() }
 }
 
-/// Where a step's output is kept, relative to the run's directory. Host names are checked by the inventory to be plain names.
-pub(crate) fn output_file(step: &PlannedStep, index: usize) -> String {
-    format!("output/{}/{index:04}.log", step.host)
+/// Where what an attempt at a step prints is kept, relative to the run's directory: a later attempt leaves the file of the one before it
+/// as it is. Host names are checked by the inventory to be plain names.
+pub(crate) fn output_file(step: &PlannedStep, index: usize, attempt: u32) -> String {
+    let again = if attempt > 1 { format!("-{attempt}") } else { String::new() };
+    format!("output/{}/{index:04}{again}.log", step.host)
 }

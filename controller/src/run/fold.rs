@@ -6,6 +6,9 @@ use crate::plan::Phase;
 use proto::StepId;
 use proto::event::{Event, Kind, Outcome, RunOutcome};
 
+/// The decision by which checks that are too old are made again.
+pub(super) const RECHECK: &str = "recheck";
+
 impl RunState {
     /// Takes an event in. Events about things that this plan does not have are ignored.
     pub fn apply(&mut self, event: &Event) {
@@ -21,7 +24,7 @@ impl RunState {
             }
         }
         match &event.kind {
-            Kind::RunResumed { again, .. } => self.reopen(again),
+            Kind::RunResumed { .. } => self.reopen(),
             // Whoever ends a run parts from its hosts first.
             Kind::RunFinished { .. } => self.attended.clear(),
             Kind::Decision { decision, about, reason, .. } => self.apply_decision(decision, about, reason),
@@ -75,21 +78,40 @@ impl RunState {
         self.platforms.iter_mut().filter(|platform| platform.agents.contains(host)).for_each(&mut change);
     }
 
+    /// The checks of a platform that was not touched are made again: it goes back to where they were judged.
+    fn recheck(&mut self, name: &str) {
+        let Some(&number) = self.names.get(name) else { return };
+        let platform = &mut self.platforms[number];
+        let Some(checks) = platform.stages.iter().position(|stage| stage.judged && stage.phase == Phase::Preflight) else { return };
+        platform.at = platform.at.min(checks);
+        platform.checked = None;
+        platform.rechecks += 1;
+        platform.findings.clear();
+        for step in 0..self.platforms[number].steps.len() {
+            let of_checks = self.platforms[number].steps[step].stage == checks;
+            if of_checks && self.step(number, step).map(executor) == Some(Executor::Inspection) {
+                self.set(number, step, StepStatus::Planned);
+            }
+        }
+    }
+
     fn apply_decision(&mut self, decision: &str, about: &str, reason: &str) {
         match decision {
+            RECHECK => self.recheck(about),
             "override" => drop(self.overridden.insert(about.to_owned(), reason.to_owned())),
             "abort" => self.aborted = true,
             _ => {}
         }
         let Some((platform, step)) = self.find(&StepId(about.to_owned())) else { return };
         let state = &mut self.platforms[platform];
-        let at = &mut state.steps[step];
-        if !at.status.is_bad() {
+        if !state.steps[step].status.is_bad() {
             return;
         }
         if state.end.is_some_and(|end| end != RunOutcome::Ok) {
+            state.note_bad_end();
             state.end = None;
         }
+        let at = &mut state.steps[step];
         // A tolerant stage that the platform left without this host: it has another chance in it.
         if at.stage < state.at {
             state.at = at.stage;
@@ -164,7 +186,7 @@ impl RunState {
 
     /// A controller took the run up again. What was known in memory alone is not known any more: where hosts are, whose their locks are,
     /// what was read from them, what people were asked. What hosts have is open until they say what became of it.
-    fn reopen(&mut self, again: &[String]) {
+    fn reopen(&mut self) {
         self.away.clear();
         self.unreachable.clear();
         self.locked = false;
@@ -173,6 +195,8 @@ impl RunState {
         for number in 0..self.platforms.len() {
             let platform = &mut self.platforms[number];
             platform.claimed.clear();
+            platform.rechecks = 0;
+            platform.note_bad_end();
             if platform.end == Some(RunOutcome::Ok) {
                 continue;
             }
@@ -189,13 +213,6 @@ impl RunState {
             // Hosts that dropped out of a tolerant stage have another chance in it.
             if let Some(unfinished) = platform.stages[..platform.at].iter().position(|stage| stage.tolerant && stage.left() > 0) {
                 platform.at = unfinished;
-            }
-            // Its checks are too old to touch anything on them.
-            if again.contains(&platform.name)
-                && let Some(checks) = platform.stages.iter().position(|stage| stage.judged && stage.phase == Phase::Preflight)
-            {
-                platform.at = platform.at.min(checks);
-                platform.checked = None;
             }
             let judged = platform.stages.get(platform.at).is_some_and(|stage| stage.judged);
             for step in 0..self.platforms[number].steps.len() {
@@ -237,6 +254,11 @@ impl RunState {
 }
 
 impl PlatformState {
+    /// Before it is taken up again.
+    fn note_bad_end(&mut self) {
+        self.was_bad |= self.end.is_some_and(|end| !matches!(end, RunOutcome::Ok | RunOutcome::Waiting));
+    }
+
     fn apply(&mut self, event: &Event) {
         match &event.kind {
             Kind::StageStarted => {
@@ -257,7 +279,10 @@ impl PlatformState {
                 self.at += 1;
             }
             Kind::GateConfirmed { .. } if self.end == Some(RunOutcome::Waiting) => self.end = None,
-            Kind::PlatformFinished { outcome, .. } => self.end = Some(*outcome),
+            Kind::PlatformFinished { outcome, .. } => {
+                self.end = Some(*outcome);
+                self.was_bad = false;
+            }
             _ => {}
         }
     }

@@ -39,6 +39,7 @@ impl RunState {
                 let touch = state.is_about_to_be_touched();
                 match (touch && room.preflight_over).then(|| self.hold(platform)).flatten() {
                     Some(Hold::End(outcome, message)) => decisions.push(Decision::End { platform, outcome, message }),
+                    Some(Hold::Recheck(reason)) => decisions.push(Decision::Recheck { platform, reason }),
                     Some(Hold::Wait) => {}
                     None if room.admits(touch) => decisions.push(Decision::Enter { platform, phase_begins: stage.phase_begins }),
                     None => {}

@@ -2,6 +2,7 @@
 
 use super::decide;
 use super::engine::{Effect, Engine, Inspection, now_ms, output_file};
+use super::fold::RECHECK;
 use super::journal::Draft;
 use super::state::Decision;
 use crate::hosts::Hosts;
@@ -27,8 +28,9 @@ impl<H: Hosts> Engine<'_, H> {
                 let planned = steps.into_iter().filter_map(|index| Some((index, self.state.step(platform, index)?)));
                 let (mut granted, mut outputs) = (Vec::new(), Vec::new());
                 for (index, step) in planned {
-                    outputs.push((step.id.clone(), self.options.dir.join(output_file(step, index))));
-                    granted.push(self.granted(step, self.state.attempt(&step.id)));
+                    let attempt = self.state.attempt(&step.id);
+                    outputs.push((step.id.clone(), self.options.dir.join(output_file(step, index, attempt))));
+                    granted.push(self.granted(step, attempt));
                 }
                 effects.push(Effect::Grant { host, steps: granted, outputs });
             }
@@ -49,7 +51,7 @@ impl<H: Hosts> Engine<'_, H> {
                         self.step_scope(platform, step, attempt),
                         Kind::StepGranted { action: step.action.clone(), prove: !acts },
                     ));
-                    outputs.push((step.id.clone(), self.options.dir.join(output_file(step, index))));
+                    outputs.push((step.id.clone(), self.options.dir.join(output_file(step, index, attempt))));
                     granted.push(self.granted(step, attempt));
                 }
                 effects.push(Effect::Grant { host, steps: granted, outputs });
@@ -94,6 +96,12 @@ impl<H: Hosts> Engine<'_, H> {
             }
             Decision::Judge { platform } => self.judge(platform, drafts),
             Decision::Open { platform } => self.open_barrier(platform, drafts),
+            Decision::Recheck { platform, reason } => {
+                let about = self.state.platform_name(platform).to_owned();
+                let scope = Scope { stage: None, phase: None, ..self.stage_scope(platform) };
+                let (decision, operator) = (RECHECK.to_owned(), "caravan".to_owned());
+                drafts.push(Draft::new(scope, Kind::Decision { decision, about, operator, reason }));
+            }
             Decision::Pass { platform } => self.leave_stage(platform, drafts),
             Decision::End { platform, outcome, message } => {
                 let scope = Scope { stage: None, phase: None, ..self.stage_scope(platform) };

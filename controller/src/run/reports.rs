@@ -92,7 +92,7 @@ impl<H: Hosts> Engine<'_, H> {
             Happened::Started { .. } => vec![Kind::StepStarted],
             Happened::Alert { message, ask } => vec![Kind::StepAlert { message, ask }],
             Happened::Finished { outcome, exit_code, duration_ms, message, output_len, died } => {
-                let file = output_file(step, index);
+                let file = output_file(step, index, event.attempt);
                 let finished = Kind::StepFinished { outcome, exit_code, duration_ms, message, died };
                 // Only what ended is acknowledged: one acknowledgement covers everything before it.
                 effects.push(ack);
@@ -102,7 +102,8 @@ impl<H: Hosts> Engine<'_, H> {
                     // It is on the disk before the end is told. A record that ends in here gets the end, and with it the rest, again.
                     let found = (self.options.reader)(self.state.platform_name(platform), step, &self.options.dir.join(&file));
                     kinds.push(Kind::StepOutput { file, offset: 0, length: output_len });
-                    kinds.extend(found.into_iter().map(|finding| Kind::Finding { finding }));
+                    // The host did not say this: what it says next is not heard before the end is in the record.
+                    drafts.extend(found.into_iter().map(|finding| Draft::new(scope.clone(), Kind::Finding { finding })));
                 }
                 kinds.push(finished);
                 kinds

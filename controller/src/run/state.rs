@@ -116,6 +116,13 @@ pub enum Decision {
         /// Platform index.
         platform: usize,
     },
+    /// Make the checks of an untouched platform again.
+    Recheck {
+        /// Platform index.
+        platform: usize,
+        /// Why.
+        reason: String,
+    },
     /// Go on from a tolerant stage without the hosts that failed in it.
     Pass {
         /// Platform index.
@@ -143,6 +150,10 @@ pub(super) struct PlatformState {
     pub(super) findings: Vec<Finding>,
     /// When its preflight was judged and nothing held it up, as the record has it.
     pub(super) checked: Option<String>,
+    /// How often its checks were made again since a controller took the run up.
+    pub(super) rechecks: u32,
+    /// It had ended badly when it was taken up again, and has not ended since.
+    pub(super) was_bad: bool,
     /// Answers of people are awaited for this many gates (not journaled: a question does not outlive its terminal).
     pub(super) asking: usize,
     /// The hosts that have steps for an agent. Their locks are this run's before any of them is granted something.
@@ -203,6 +214,8 @@ impl RunState {
                 end: (!bounds.platforms.contains(&platform.name)).then_some(RunOutcome::Ok),
                 findings: Vec::new(),
                 checked: None,
+                rechecks: 0,
+                was_bad: false,
                 asking: 0,
                 agents: BTreeSet::new(),
                 claimed: BTreeSet::new(),

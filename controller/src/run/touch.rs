@@ -15,11 +15,16 @@ use std::time::Duration;
 /// What is added to the expected time of a platform, in percent: a night in production is not a rehearsal.
 const MARGIN: u64 = 20;
 
+/// How often checks are made again in a controller's life before a person has to look: they take longer than they may be old.
+const RECHECKS: u32 = 3;
+
 /// Why a platform is not touched now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hold {
     /// It may be later, in this run.
     Wait,
+    /// Its checks are too old: they are made again first. Says how old.
+    Recheck(String),
     /// It may not in this run: it is over for now, untouched.
     End(RunOutcome, String),
 }
@@ -97,18 +102,23 @@ impl Clock {
         now.to_zoned(self.zone.clone().unwrap_or_else(TimeZone::system))
     }
 
-    /// Whether a platform, whose preflight was judged at `checked`, may be touched now.
+    /// Whether a platform, whose preflight was judged at `checked`, may be touched now. Checks are looked at last: they are made again only
+    /// where nothing else is in the way.
     pub fn hold(&self, platform: &str, checked: Option<Timestamp>, now: Timestamp) -> Option<Hold> {
+        self.outside_window(platform, now).or_else(|| self.stale(checked, now))
+    }
+
+    fn stale(&self, checked: Option<Timestamp>, now: Timestamp) -> Option<Hold> {
         if let (Some(fresh), Some(checked)) = (self.fresh, checked)
             && is_older(checked, now, fresh)
         {
-            let message = format!(
-                "its checks are {} old, older than --fresh {}: nothing was touched; `caravan resume` makes them again",
-                words(now.duration_since(checked).unsigned_abs()),
-                words(fresh)
-            );
-            return Some(Hold::End(RunOutcome::Waiting, message));
+            let age = words(now.duration_since(checked).unsigned_abs());
+            return Some(Hold::Recheck(format!("its checks are {age} old, and --fresh is {}", words(fresh))));
         }
+        None
+    }
+
+    fn outside_window(&self, platform: &str, now: Timestamp) -> Option<Hold> {
         let (opens, closes) = self.window?.around(&self.local(now))?;
         if now < opens {
             return Some(Hold::Wait);
@@ -133,11 +143,11 @@ impl Clock {
         })
     }
 
-    /// When to look again, and whether the window closes then.
-    pub(super) fn next(&self, now: Timestamp) -> Option<(Duration, bool)> {
+    /// The end of the window that is open now, and how long until it opens or closes.
+    pub(super) fn window(&self, now: Timestamp) -> Option<(Option<Timestamp>, Duration)> {
         let (opens, closes) = self.window?.around(&self.local(now))?;
-        let (at, is_end) = if now < opens { (opens, false) } else { (closes, true) };
-        Some((at.duration_since(now).unsigned_abs(), is_end))
+        let next = if now < opens { opens } else { closes };
+        Some(((now >= opens).then_some(closes), next.duration_since(now).unsigned_abs()))
     }
 }
 
@@ -167,25 +177,19 @@ impl RunState {
         self.holds = holds;
     }
 
-    /// Platforms that were not touched and whose checks are older than this: a controller that takes the run up makes them again.
-    pub(super) fn stale(&self, limit: Option<Duration>, now: Timestamp) -> Vec<String> {
-        let Some(limit) = limit else { return Vec::new() };
-        let stale = |platform: &&PlatformState| {
-            platform.end != Some(RunOutcome::Ok)
-                && !platform.has_been_touched()
-                && checked(platform).is_some_and(|checked| is_older(checked, now, limit))
-        };
-        self.platforms.iter().filter(stale).map(|platform| platform.name.clone()).collect()
-    }
-
     /// Why a platform that is about to be touched may not be, yet or at all.
     pub(super) fn hold(&self, platform: usize) -> Option<Hold> {
         let conditions = &self.bounds.conditions;
         let name = &self.platforms[platform].name;
-        let bad = |p: &&PlatformState| p.end.is_some_and(|end| !matches!(end, RunOutcome::Ok | RunOutcome::Waiting));
+        let takes_part = |p: &PlatformState| self.bounds.platforms.contains(&p.name);
+        // One that was rolled back takes no part any more, and how it ended is how it counts.
+        let bad = |p: &&PlatformState| match p.end {
+            Some(end) if takes_part(p) => !matches!(end, RunOutcome::Ok | RunOutcome::Waiting),
+            _ => p.was_bad && !takes_part(p),
+        };
         if !conditions.canaries.contains(name) {
             let canaries = || self.platforms.iter().filter(|p| conditions.canaries.contains(&p.name));
-            if let Some(failed) = canaries().find(bad) {
+            if let Some(failed) = canaries().find(|p| bad(p) || !takes_part(p)) {
                 let message = format!("the canary {} did not end well: nothing was touched", failed.name);
                 return Some(Hold::End(RunOutcome::Stopped, message));
             }
@@ -197,12 +201,25 @@ impl RunState {
                 return Some(Hold::Wait);
             }
         }
-        let failed: Vec<&str> = self.platforms.iter().filter(bad).map(|p| p.name.as_str()).collect();
-        if conditions.failures.is_some_and(|budget| failed.len() > budget as usize) {
-            let message = format!("{} ended badly, more than --max-failures allows: nothing was touched", failed.join(", "));
-            return Some(Hold::End(RunOutcome::Stopped, message));
+        if let Some(budget) = conditions.failures {
+            let failed: Vec<&str> = self.platforms.iter().filter(bad).map(|p| p.name.as_str()).collect();
+            if failed.len() > budget as usize {
+                let message = format!("{} ended badly, more than --max-failures allows: nothing was touched", failed.join(", "));
+                return Some(Hold::End(RunOutcome::Stopped, message));
+            }
+            // Those that ended badly before a controller took the run up again have another chance, and come first.
+            let open = self.platforms.iter().filter(|p| p.end.is_none() && p.was_bad && p.name != *name).count();
+            if failed.len() + open > budget as usize {
+                return Some(Hold::Wait);
+            }
         }
-        self.holds.get(&platform).cloned()
+        match self.holds.get(&platform)? {
+            Hold::Recheck(age) if self.platforms[platform].rechecks >= RECHECKS => {
+                let message = format!("{age}, and they were made {RECHECKS} times: nothing was touched. Give --fresh more time");
+                Some(Hold::End(RunOutcome::Waiting, message))
+            }
+            hold => Some(hold.clone()),
+        }
     }
 }
 
@@ -244,8 +261,9 @@ mod tests {
             "{message}"
         );
         assert_eq!(hold(&night, "2026-11-28T04:00:00Z"), Some(Hold::Wait), "the window is closed at its end");
-        assert_eq!(night.next(at("2026-11-28T03:00:00Z")), Some((Duration::from_secs(3600), true)));
-        assert_eq!(night.next(at("2026-11-28T05:00:00Z")), Some((Duration::from_secs(17 * 3600), false)));
+        let end = at("2026-11-28T04:00:00Z");
+        assert_eq!(night.window(at("2026-11-28T03:00:00Z")), Some((Some(end), Duration::from_secs(3600))));
+        assert_eq!(night.window(at("2026-11-28T05:00:00Z")), Some((None, Duration::from_secs(17 * 3600))));
         let Some(Hold::End(_, unknown)) = hold(&clock("22:00-04:00", None), "2026-11-27T23:00:00Z") else { panic!("nobody knows") };
         assert!(unknown.contains("--expect"), "{unknown}");
         let day = clock("08:00-12:00", Some(100));
@@ -258,7 +276,7 @@ mod tests {
         let clock = clock("00:00-23:59", Some(1));
         let hold = |checked: &str| clock.hold("emea", Some(at(checked)), at("2026-11-28T10:00:00Z"));
         assert_eq!(hold("2026-11-28T06:00:00Z"), None);
-        let Some(Hold::End(RunOutcome::Waiting, message)) = hold("2026-11-28T05:59:59Z") else { panic!("they are old") };
-        assert!(message.contains("4 h 0 min old, older than --fresh 4 h 0 min"), "{message}");
+        let Some(Hold::Recheck(age)) = hold("2026-11-28T05:59:59Z") else { panic!("they are old") };
+        assert_eq!(age, "its checks are 4 h 0 min old, and --fresh is 4 h 0 min");
     }
 }

@@ -81,7 +81,12 @@ impl View {
                 self.pauses.push((time, sanitize(reason).into_owned()));
                 self.leave(time);
             }
-            Kind::Decision { decision, about, operator, reason } => self.decided(time, decision, about, operator, reason),
+            Kind::Decision { decision, about, operator, reason } => {
+                if decision == "recheck" {
+                    self.recheck(about);
+                }
+                self.decided(time, decision, about, operator, reason);
+            }
             Kind::PlatformFinished { outcome, message } => {
                 if let Some(at) = platform {
                     self.platform_over(at, time, *outcome, message);

@@ -40,7 +40,7 @@ impl View {
     /// A controller took the run up again. What was known in memory alone is not known any more: where hosts are, whose their locks
     /// are, what was read from them. What hosts have is open until they say what became of it.
     pub(super) fn resume(&mut self, time: Option<Timestamp>, kind: &Kind) {
-        let Kind::RunResumed { command, operator, version, cut_bytes, from_hosts, again, .. } = kind else { return };
+        let Kind::RunResumed { command, operator, version, cut_bytes, from_hosts, .. } = kind else { return };
         let clean = |text: &String| sanitize(text).into_owned();
         self.is_under_way();
         self.lives.push(Life {
@@ -62,7 +62,7 @@ impl View {
             self.recount_host(&host);
         }
         self.drop_unjudged_findings();
-        (0..self.platforms.len()).for_each(|at| self.reopen(at, again));
+        (0..self.platforms.len()).for_each(|at| self.reopen(at));
     }
 
     fn is_under_way(&mut self) {
@@ -88,22 +88,37 @@ impl View {
         self.index.findings = places.map(|(at, known)| (key(known), at)).collect();
     }
 
+    /// The checks of a platform are made again: until then nothing is known of what they found.
+    pub(super) fn recheck(&mut self, name: &str) {
+        let Some(platform) = self.index.platforms.get(name).and_then(|at| self.platforms.get_mut(*at)) else { return };
+        let mut again = Vec::new();
+        for at in platform.stages.clone() {
+            let Some(stage) = self.stages.get_mut(at).filter(|stage| stage.phase_name == Phase::Preflight) else { continue };
+            let inspects = |at: &usize| self.steps.get(*at).is_some_and(|step| step.action == "inspect");
+            let checks: Vec<usize> = stage.steps.clone().filter(inspects).collect();
+            if !checks.is_empty() {
+                (stage.state, stage.ended) = (Progressed::Running, None);
+                again.extend(checks);
+            }
+        }
+        for phase in platform.phases.iter_mut().filter(|phase| phase.name == Phase::Preflight) {
+            (phase.state, phase.ended) = (Progressed::Running, None);
+        }
+        again.into_iter().for_each(|step| self.reopen_step(step));
+        self.drop_unjudged_findings();
+    }
+
     /// A platform that did not end well goes on where it stopped.
-    fn reopen(&mut self, at: usize, again: &[String]) {
+    fn reopen(&mut self, at: usize) {
         let Some(platform) = self.platforms.get_mut(at).filter(|platform| platform.outcome != Some(RunOutcome::Ok)) else { return };
         platform.outcome = None;
         platform.ended = None;
         platform.message.clear();
         // Hosts that dropped out of a tolerant stage have another chance in it.
         let dropped = std::mem::take(&mut platform.dropped);
-        let (range, old) = (platform.stages.clone(), again.contains(&platform.name));
-        let steps = &self.steps;
-        let checks = |steps_of: &std::ops::Range<usize>| {
-            steps.get(steps_of.clone()).is_some_and(|steps| steps.iter().any(|step| step.action == "inspect"))
-        };
+        let range = platform.stages.clone();
         for stage in self.stages.get_mut(range.clone()).unwrap_or_default() {
-            let old = old && stage.phase_name == Phase::Preflight && checks(&stage.steps);
-            let again = stage.state == Progressed::Done && ((stage.tolerant && !stage.settled()) || old);
+            let again = stage.tolerant && stage.state == Progressed::Done && !stage.settled();
             if stage.state == Progressed::Stopped || again {
                 stage.state = Progressed::Running;
                 stage.ended = None;

@@ -149,7 +149,7 @@ pub(crate) fn tolerant_phase(platform: &str, hosts: &[&str]) -> PhasePlan {
 /// What a controller writes that takes a run up again.
 pub(crate) fn resumed(cut_bytes: u64, from_hosts: bool) -> Kind {
     let [command, operator, version] = ["resume", "kim@ops2", "0.1.0"].map(str::to_owned);
-    Kind::RunResumed { command, operator, version, cut_bytes, from_hosts, conditions: Default::default(), again: Vec::new() }
+    Kind::RunResumed { command, operator, version, cut_bytes, from_hosts, conditions: Default::default() }
 }
 
 pub(crate) fn resumed_kinds() -> impl Strategy<Value = Kind> {
