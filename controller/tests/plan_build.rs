@@ -3,7 +3,7 @@
 mod plan_fleet;
 
 use controller::plan::{Phase, PlannedStep, PlatformPlan, StagePlan};
-use inventory::Role;
+use inventory::{Role, SecretRef};
 use plan_fleet::*;
 use proto::Action;
 
@@ -127,6 +127,39 @@ fn the_database_password_is_named_and_never_there() {
     let plan = only(platform);
     let Action::Command(command) = &step(&plan, "emea/backup/database/db1:emea_prod/backup.database").spec.action else { panic!() };
     assert!(command.secret_files.is_empty());
+}
+
+#[test]
+fn a_dump_is_restored_into_the_scratch_database_right_after_it_was_read() {
+    let planned = |own_password: Option<SecretRef>, password: Option<SecretRef>| {
+        let mut platform = standard();
+        add_scratch(&mut platform.instances[0], own_password);
+        platform.instances[0].database.as_mut().unwrap().password = password;
+        only(platform)
+    };
+    let reference = || Some(SecretRef::File("scratch.pw".into()));
+    let plan = planned(reference(), reference());
+    assert_eq!(
+        names_on(&stages(&plan, Phase::Backup)[0], "db1"),
+        ["backup.database-dir", "backup.database", "backup.database-verify", "backup.database-restore", "backup.database-restored"]
+    );
+    let secret_files = |plan: &PlatformPlan, name: &str| {
+        let step = step(plan, &format!("emea/backup/database/db1:emea_prod/{name}"));
+        let Action::Command(command) = &step.spec.action else { panic!("{name}") };
+        command.secret_files.clone()
+    };
+    let restore = step(&plan, "emea/backup/database/db1:emea_prod/backup.database-restore");
+    let line = argv(restore).join(" ");
+    assert!(line.starts_with("pg_restore --clean --if-exists --no-owner --exit-on-error --single-transaction"), "{line}");
+    assert!(line.ends_with("--host=scratch1 --username=tester --dbname=tried /backup/{run}/emea_prod.dump"), "{line}");
+    for name in ["backup.database-restore", "backup.database-restored"] {
+        assert_eq!(secret_files(&plan, name)["PGPASSFILE"], "scratch1:*:tried:tester:{secret:scratch/emea_prod}");
+        // Without a password of its own, it has that of the instance's database; without that either, the host logs in in its own way.
+        let shared = planned(None, reference());
+        assert_eq!(secret_files(&shared, name)["PGPASSFILE"], "scratch1:*:tried:tester:{secret:database/emea_prod}");
+        assert!(secret_files(&planned(None, None), name).is_empty());
+    }
+    assert!(!serde_json::to_string(&plan).unwrap().contains("scratch.pw"));
 }
 
 #[test]

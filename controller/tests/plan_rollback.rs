@@ -110,7 +110,8 @@ fn the_database_is_restored_from_what_the_run_made() {
     let mut platform = standard();
     let plan = plan_of_run(&fleet(vec![platform.clone()]));
     let done = until(&plan, "postupgrade");
-    platform.instances[0].database.as_mut().unwrap().backup = inventory::Backup::On { on: "db1".into(), dir: "/elsewhere".into() };
+    platform.instances[0].database.as_mut().unwrap().backup =
+        inventory::Backup::On { on: "db1".into(), dir: "/elsewhere".into(), scratch: None };
     let rollback = build(&fleet(vec![platform]), &Forward { run: RUN, plan: &plan, done: &done }).unwrap();
     let file = "/backup/2026-11-22-x7k/emea_prod.dump";
     let restore = steps(&rollback.plan).find(|step| step.name == "restore.database").unwrap();

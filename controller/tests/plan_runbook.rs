@@ -56,6 +56,7 @@ fn every_condition() -> Vec<inventory::Platform> {
     let mut bare = standard();
     bare.name = "bare".into();
     bare.instances[0].database.as_mut().unwrap().password = None;
+    add_scratch(&mut bare.instances[0], None);
     for host in &mut bare.hosts {
         host.init = Some(InitSystem::Sysv);
         host.source.packages[0].location = Location::Url("https://packages.example.net/nlserver6_8989_amd64.deb".into());
@@ -174,6 +175,8 @@ fn every_step_of_the_runbook_is_planned_somewhere() {
 /// Steps that have no probe, and why that is right.
 const WITHOUT_PROBE: &[(&str, &str)] = &[
     ("backup.database", "half a dump can look whole; backup.database-verify proves it"),
+    ("backup.database-restore", "backup.database-restored proves it"),
+    ("backup.database-restored", "asks with a password, which probes are not given"),
     ("conf.reload", "leaves nothing to look at"),
     ("conf.reload-tracking", "leaves nothing to look at"),
     ("restore.database", "a database does not say which dump it came from"),
@@ -248,7 +251,8 @@ fn the_password_of_a_database_without_one_is_not_asked_for() {
     let mut platform = standalone();
     let database = platform.instances[0].database.as_mut().unwrap();
     database.password = None;
-    database.backup = Backup::On { on: "solo".into(), dir: "/b".into() };
+    database.backup = Backup::On { on: "solo".into(), dir: "/b".into(), scratch: None };
+    add_scratch(&mut platform.instances[0], None);
     let text = serde_json::to_string(&plan(&fleet(vec![platform])).unwrap()).unwrap();
     assert!(!text.contains("{secret:"));
 }

@@ -99,8 +99,10 @@ fn fleets() -> Vec<Platform> {
     let mut zones = from_version(SourceVersion::V5_11, standalone());
     zones.instances[0].timestamptz = true;
     zones.name = "zones".into();
+    let mut tried = power_booster();
+    tried.instances.iter_mut().for_each(|instance| add_scratch(instance, None));
     let console = with_client(Location::Path("setup-client-7.0.9383.exe".into()), standalone());
-    let mut platforms = vec![cloud_messaging(), console, bare.clone(), zones];
+    let mut platforms = vec![cloud_messaging(), console, tried, bare.clone(), zones];
     for version in [SourceVersion::V5_11, SourceVersion::V6_02, SourceVersion::V6_1, SourceVersion::V7] {
         platforms.extend([standard(), with_windows()].map(|platform| coming_from(version, platform)));
     }

@@ -239,9 +239,25 @@ pub enum Backup {
         on: String,
         /// Directory on that host (`{host}` and `{platform}` resolved).
         dir: String,
+        /// Where it is shown that the dump can be restored; only its table of contents is read when left out.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        scratch: Option<Scratch>,
     },
     /// The DBA does it: the plan has a gate for it.
     ByDba,
+}
+
+/// A PostgreSQL database that a dump is restored into, to show that it can be. What was in it before is lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Scratch {
+    /// Address of its server.
+    pub server: String,
+    /// Its name; no database of the fleet has it.
+    pub name: String,
+    /// Account that owns it: that of the instance's database, where the inventory gives none.
+    pub user: String,
+    /// Where the password is; that of the instance's database when left out.
+    pub password: Option<SecretRef>,
 }
 
 /// One server.

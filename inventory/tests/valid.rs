@@ -58,6 +58,21 @@ fn defaults_hold_where_nothing_is_said() {
 }
 
 #[test]
+fn a_scratch_database_has_the_account_of_the_database_unless_another_is_given() {
+    let scratch = |keys: &str| {
+        let backup = format!("backup: {{ on: h1, dir: /b, scratch: {{ server: s, name: tried{keys} }} }}");
+        let fleet = parsed(&small("", "").replace("backup: { by: dba }", &backup));
+        match &fleet.platforms[0].instances[0].database.as_ref().unwrap().backup {
+            Backup::On { scratch: Some(scratch), .. } => (scratch.server.clone(), scratch.user.clone(), scratch.password.clone()),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(scratch(""), ("s".into(), "c".into(), None));
+    let own = Some(SecretRef::Env("PASSWORD".into()));
+    assert_eq!(scratch(", user: u, password: \"env:PASSWORD\""), ("s".into(), "u".into(), own));
+}
+
+#[test]
 fn the_nearer_block_wins_key_by_key() {
     let text = small(
         "    ssh: { user: platform, port: 2201 }\n    host_state: \"/state/{platform}/{host}\"\n",
@@ -113,7 +128,11 @@ fn a_large_fleet_is_understood() {
     let backup = &test.database.as_ref().unwrap().backup;
     assert_eq!(
         *backup,
-        Backup::On { on: "camp-test.emea.example.net".into(), dir: "/backup/emea-test/camp-test.emea.example.net".into() }
+        Backup::On {
+            on: "camp-test.emea.example.net".into(),
+            dir: "/backup/emea-test/camp-test.emea.example.net".into(),
+            scratch: None
+        }
     );
 
     let mid = &emea.instances[1];

@@ -89,8 +89,8 @@ fn same_machine(platform: &Platform, reached: &[(&Host, &Reached)]) -> Option<Fi
     ))
 }
 
-/// How the databases are backed up before anything is changed (domain: prerequisite 2). That a dump can be
-/// read is seen in the backup phase; that it can be restored, only a restore elsewhere shows.
+/// How the databases are backed up before anything is changed (domain: prerequisite 2). That a dump can be read, and restored where the
+/// inventory names a scratch database, is seen in the backup phase.
 fn backup(platform: &Platform, reached: &[(&Host, &Reached)], hosts: &BTreeMap<String, HostState>) -> Finding {
     let check = "backup";
     let subject = Subject::platform(platform);
@@ -112,8 +112,12 @@ fn backup(platform: &Platform, reached: &[(&Host, &Reached)], hosts: &BTreeMap<S
                 "Set `database.backup` in the inventory: the backup is mandatory.",
             ),
             Some(Database { backup: Backup::ByDba, .. }) => evidence.push(format!("{name}: by the DBA, confirmed at a gate")),
-            Some(Database { backup: Backup::On { on, dir }, engine, .. }) => {
-                evidence.push(format!("{name}: pg_dump on {on} into {dir}"));
+            Some(Database { backup: Backup::On { on, dir, scratch }, engine, .. }) => {
+                let tried = scratch.as_ref().map_or_else(
+                    || "of which the table of contents is read alone".to_owned(),
+                    |scratch| format!("its restore tried on {}", scratch.server),
+                );
+                evidence.push(format!("{name}: pg_dump on {on} into {dir}, {tried}"));
                 if *engine != Engine::Postgresql {
                     problem(
                         Status::Failure,

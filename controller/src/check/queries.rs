@@ -69,7 +69,7 @@ pub(super) fn backup_dirs<'a>(platform: &'a Platform, host: &Host) -> BTreeSet<&
     let databases = platform.database.iter().chain(platform.instances.iter().filter_map(|instance| instance.database.as_ref()));
     databases
         .filter_map(|database| match &database.backup {
-            Backup::On { on, dir } if *on == host.name => Some(dir.as_str()),
+            Backup::On { on, dir, .. } if *on == host.name => Some(dir.as_str()),
             _ => None,
         })
         .collect()

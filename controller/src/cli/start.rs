@@ -6,7 +6,7 @@ use super::screen::Screen;
 use super::site::Site;
 use super::{Context, Exit, Failure, Format};
 use crate::check::{self, HostState, Point, Reached, Readings};
-use crate::plan::{Plan, PlannedStep, passwords};
+use crate::plan::{Plan, PlannedStep, SCRATCH_SECRETS, passwords};
 use crate::report::{Record, summary};
 use crate::run::journal::{Chain, Journal, JournalError};
 use crate::run::options::{Asker, HostOptions, HostReading, Judge};
@@ -260,7 +260,28 @@ pub(super) fn database_label(platform: &inventory::Platform, instance: &str) -> 
     format!("the password of the database of {instance} ({})", platform.name)
 }
 
+/// How a person is asked for the password of the scratch database that an instance's dump is restored into.
+fn scratch_label(platform: &inventory::Platform, instance: &str) -> String {
+    format!("the password of the scratch database of {instance} ({})", platform.name)
+}
+
+async fn scratch_password(platform: &inventory::Platform, instance: &str, secrets: &Secrets) -> Result<Secret, Failure> {
+    let database = platform.instances.iter().find(|i| i.name == instance).and_then(|i| i.database.as_ref());
+    let reference = match database.map(|database| &database.backup) {
+        Some(inventory::Backup::On { scratch: Some(scratch), .. }) => scratch.password.as_ref(),
+        _ => None,
+    };
+    let missing = || {
+        let text = format!("error: platform `{}`: the scratch database of `{instance}` needs its `password:`", platform.name);
+        Failure::new(Exit::Usage, text)
+    };
+    secrets.resolve(reference.ok_or_else(missing)?, &scratch_label(platform, instance)).await
+}
+
 async fn database_password(platform: &inventory::Platform, name: &str, secrets: &Secrets) -> Result<Secret, Failure> {
+    if let Some(instance) = name.strip_prefix(SCRATCH_SECRETS) {
+        return scratch_password(platform, instance, secrets).await;
+    }
     let instance = name.strip_prefix("database/").and_then(|name| platform.instances.iter().find(|i| i.name == name));
     let reference = instance.and_then(|i| i.database.as_ref().or(platform.database.as_ref())).and_then(|d| d.password.as_ref());
     match reference {

@@ -9,7 +9,7 @@ use super::rollback::Undone;
 use super::runbook::{Account, At, BackupBy, Each, Family, On, PackageFrom, Runbook, Template, Wave, When};
 use super::site::Site;
 use super::template::{Values, fill, fill_text};
-use super::values::{Subject, backup_by, backup_host, carried, values};
+use super::values::{Subject, backup_by, backup_host, carried, scratch, values};
 use inventory::{Host, Instance, InstanceKind, Location, Platform, Role, Topology};
 use proto::step::Limits;
 use proto::{Action, Probe, Query, RunAs, StepId, StepSpec};
@@ -241,6 +241,7 @@ impl<'a> Expansion<'a> {
             && among(when.engine.as_ref(), |engine| database.is_some_and(|database| database.engine == *engine))
             && when.backup.is_none_or(|by| subject.instance.is_some_and(|instance| backup_by(self.platform, instance) == by))
             && when.database_password.is_none_or(|given| database.is_some_and(|database| database.password.is_some() == given))
+            && when.scratch.is_none_or(|given| subject.instance.is_some_and(|i| scratch(self.platform, i).is_some() == given))
             && when.package.is_none_or(|wanted| from == Some(wanted))
             && when.old_packages.is_none_or(|wanted| self.has_old_packages(site) == wanted)
     }

@@ -214,6 +214,9 @@ pub struct When {
     /// The inventory says where the password of the instance's database is.
     #[serde(default)]
     pub database_password: Option<bool>,
+    /// The inventory names a database that the instance's dump is restored into, to show that it can be.
+    #[serde(default)]
+    pub scratch: Option<bool>,
     /// How the package file gets to the host.
     #[serde(default)]
     pub package: Option<PackageFrom>,

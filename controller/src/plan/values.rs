@@ -4,9 +4,12 @@ use super::files::Files;
 use super::runbook::{BackupBy, Family};
 use super::site::Site;
 use super::template::Values;
-use inventory::{Backup, Database, Host, InitSystem, Instance, InstanceKind, Package, Platform, Role, SourceVersion};
+use inventory::{Backup, Database, Host, InitSystem, Instance, InstanceKind, Package, Platform, Role, Scratch, SourceVersion};
 use proto::step::{PackageManager, ServiceManager};
 use serde_json::{Value, json};
+
+/// What the names of secrets begin with that are the passwords of scratch databases; the instance's name follows.
+pub(crate) const SCRATCH_SECRETS: &str = "scratch/";
 
 /// The package of v7, where the inventory does not name it.
 const NEW_NAMES: &[&str] = &["nlserver6-v7"];
@@ -101,6 +104,12 @@ pub(super) fn values(platform: &Platform, subject: Subject<'_>, files: &Files) -
             if let Backup::On { dir, .. } = &database.backup {
                 values.insert("backup.dir", json!(dir));
             }
+            if let Some(scratch) = scratch(platform, instance) {
+                values.insert("scratch.name", json!(scratch.name));
+                values.insert("scratch.server", json!(scratch.server));
+                values.insert("scratch.user", json!(scratch.user));
+                values.insert("scratch.secret_files", scratch_secrets(scratch, database, &instance.name));
+            }
         }
     }
     if let Some(package) = package {
@@ -186,9 +195,36 @@ fn stop_modules(platform: &Platform, host: &Host) -> Vec<String> {
 /// A line of a PostgreSQL password file (`hostname:port:database:username:password`; `:` and `\` are escaped). The password is put in
 /// on the host, in memory.
 pub(crate) fn pgpass(database: &Database, instance: &str) -> String {
+    password_line([&database.server, &database.name, &database.user], &database_secret(instance))
+}
+
+fn password_line([server, name, user]: [&str; 3], secret: &str) -> String {
     let escape = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
-    let Database { server, name, user, .. } = database;
-    format!("{}:*:{}:{}:{{secret:database/{instance}}}", escape(server), escape(name), escape(user))
+    format!("{}:*:{}:{}:{{secret:{secret}}}", escape(server), escape(name), escape(user))
+}
+
+/// The name of the secret that is the password of an instance's database.
+fn database_secret(instance: &str) -> String {
+    format!("database/{instance}")
+}
+
+/// The files in memory that hold the password of a scratch database: its own, or that of the instance's database; none where the
+/// inventory names neither, so that the host's own way to log in is used.
+fn scratch_secrets(scratch: &Scratch, database: &Database, instance: &str) -> Value {
+    let secret = match (&scratch.password, &database.password) {
+        (Some(_), _) => format!("{SCRATCH_SECRETS}{instance}"),
+        (None, Some(_)) => database_secret(instance),
+        (None, None) => return json!({}),
+    };
+    json!({ "PGPASSFILE": password_line([&scratch.server, &scratch.name, &scratch.user], &secret) })
+}
+
+/// The database that an instance's dump is restored into, to show that it can be.
+pub(super) fn scratch<'a>(platform: &Platform, instance: &'a Instance) -> Option<&'a Scratch> {
+    match &instance.database.as_ref()?.backup {
+        Backup::On { scratch, .. } if backup_by(platform, instance) == BackupBy::Caravan => scratch.as_ref(),
+        _ => None,
+    }
 }
 
 fn label(database: &Database) -> String {

@@ -386,6 +386,19 @@ fn every_database_must_have_a_backup_that_works() {
     });
     one(&all, "backup@emea", Status::Ok, "");
     alone(&all, "operator-passwords@emea/emea_prod", Status::Warning, "not looked at from here");
+    let evidence = |scratch: Option<Scratch>| {
+        let all = with(|platform, _| {
+            let backup = Backup::On { on: "mkt1".to_owned(), dir: "/backup".to_owned(), scratch };
+            platform.instances[0].database.as_mut().unwrap().backup = backup;
+        });
+        one(&all, "backup@emea", Status::Ok, "");
+        find(&all, "backup@emea").evidence.clone()
+    };
+    let said = evidence(None);
+    assert!(said.contains("pg_dump on mkt1 into /backup, of which the table of contents is read alone"), "{said}");
+    let (server, name, user) = ("scratch1".to_owned(), "tried".to_owned(), "campaign".to_owned());
+    let said = evidence(Some(Scratch { server, name, user, password: None }));
+    assert!(said.contains("pg_dump on mkt1 into /backup, its restore tried on scratch1"), "{said}");
     let all = with(|_, sim| {
         sim.at("mkt1").answer(program(&["pg_dump", "--version"]), Err(ReadError::Missing("pg_dump".to_owned())));
     });
@@ -544,7 +557,7 @@ fn a_windows_host_is_looked_at_by_a_person() {
 fn a_database_server_is_asked_only_for_what_it_is_for() {
     let mut platform = emea();
     platform.hosts.push(host("db1", &[Role::Database]));
-    let backup = Backup::On { on: "db1".to_owned(), dir: "/backup".to_owned() };
+    let backup = Backup::On { on: "db1".to_owned(), dir: "/backup".to_owned(), scratch: None };
     platform.instances[0].database.as_mut().unwrap().backup = backup.clone();
     platform.database.as_mut().unwrap().backup = backup;
     let sim = Sim::new(std::slice::from_ref(&platform));

@@ -31,7 +31,7 @@ pub(crate) fn platform(name: &str, topology: Topology, hosts: &[(&str, &[Role])]
         user: "campaign".to_owned(),
         password: Some(SecretRef::Env("PGPASSWORD".to_owned())),
         unicode: Some(true),
-        backup: Backup::On { on: app.clone(), dir: "/backup".to_owned() },
+        backup: Backup::On { on: app.clone(), dir: "/backup".to_owned(), scratch: None },
     };
     let instance = Instance {
         name: format!("{name}_prod"),

@@ -116,7 +116,15 @@ pub(crate) fn database(name: &str, backup: Backup) -> Database {
 }
 
 pub(crate) fn on(host: &str) -> Backup {
-    Backup::On { on: host.into(), dir: "/backup".into() }
+    Backup::On { on: host.into(), dir: "/backup".into(), scratch: None }
+}
+
+/// Gives an instance whose database Caravan backs up another one, which the dump is restored into.
+pub(crate) fn add_scratch(instance: &mut Instance, own_password: Option<SecretRef>) {
+    if let Some(Database { backup: Backup::On { scratch, .. }, .. }) = &mut instance.database {
+        let (server, name, user) = ("scratch1".into(), "tried".into(), "tester".into());
+        *scratch = Some(Scratch { server, name, user, password: own_password });
+    }
 }
 
 pub(crate) fn instance(name: &str, kind: InstanceKind, app: &str, backup: Backup) -> Instance {

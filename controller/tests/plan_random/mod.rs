@@ -116,6 +116,9 @@ pub(crate) fn make_instances(index: usize, topology: Topology, hosts: &[Host], d
             if let Some(database) = &mut made.database {
                 database.password = Some(SecretRef::Env(CANARY.into()));
             }
+            if dice.backup % 2 == 1 {
+                add_scratch(&mut made, Some(SecretRef::Env(CANARY.into())));
+            }
             instances.push(made);
         }
     }

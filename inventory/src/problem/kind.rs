@@ -147,6 +147,8 @@ kinds! {
     BackupForm => "backup-form",
     /// A backup that Caravan cannot make.
     BackupEngine => "backup-engine",
+    /// A scratch database that is used for something else.
+    ScratchInUse => "scratch-in-use",
     /// Not a host name or address.
     BadAddress => "bad-address",
     /// Two hosts with one address and port (warning).

@@ -290,6 +290,23 @@ map! {
         dir: Text,
         /// `dba`: the plan waits until a person confirms the backup.
         by: BackupBy,
+        /// A database that the dump is restored into, to show that it can be.
+        scratch: Scratch,
+    }
+}
+
+map! {
+    /// A PostgreSQL database that a dump is restored into, to show that it can be. What was in it before is lost.
+    Scratch as "`scratch`" {
+        /// The address of its server.
+        server: Text,
+        /// Its name; no database of the fleet has it.
+        name: Text,
+        ;
+        /// The account that owns it (that of the instance's database).
+        user: Text,
+        /// Where the password is (that of the instance's database).
+        password: Secret,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Instances: their application servers, their databases, how those are backed up.
 
 use super::host::Placed;
-use super::{Hosts, Site, value};
+use super::{Hosts, Site, scratch, value};
 use crate::model::{Backup, Database, Engine, Instance, InstanceKind, Role, SourceVersion};
 use crate::problem::{Kind, Report, Span, did_you_mean, listing, quote};
 use crate::raw;
@@ -221,7 +221,7 @@ fn resolve(site: &Site<'_>, raw: &raw::Database, span: &Span, hosts: Hosts<'_>, 
     if let Some(server) = &raw.server {
         value::address(&server.value, &server.span, report);
     }
-    let backup = raw.backup.as_ref().and_then(|block| backup(site, block, raw.engine.as_ref(), hosts, report));
+    let backup = raw.backup.as_ref().and_then(|block| backup(site, block, raw, hosts, report));
     Some(Database {
         engine: raw.engine.as_ref()?.value,
         server: raw.server.as_ref()?.value.0.clone(),
@@ -236,17 +236,17 @@ fn resolve(site: &Site<'_>, raw: &raw::Database, span: &Span, hosts: Hosts<'_>, 
 fn backup(
     site: &Site<'_>,
     block: &Spanned<raw::Backup>,
-    engine: Option<&Spanned<Engine>>,
+    database: &raw::Database,
     hosts: Hosts<'_>,
     report: &mut Report,
 ) -> Option<Backup> {
     let help = "either `{ on: HOST, dir: DIRECTORY }`, where Caravan runs pg_dump, or `{ by: dba }`";
     let raw = &block.value;
     if let Some(by) = &raw.by {
-        if raw.on.is_some() || raw.dir.is_some() {
+        if raw.on.is_some() || raw.dir.is_some() || raw.scratch.is_some() {
             report
                 .error(Kind::BackupForm, &by.span, "a backup is made by Caravan or by somebody else")
-                .label("`by` excludes `on` and `dir`")
+                .label("`by` excludes `on`, `dir` and `scratch`")
                 .help(help);
         }
         return Some(Backup::ByDba);
@@ -262,7 +262,9 @@ fn backup(
             .help(help);
         return None;
     };
-    if let Some(engine) = engine.filter(|engine| engine.value != Engine::Postgresql && !site.overrides("backup.database")) {
+    if let Some(engine) =
+        database.engine.as_ref().filter(|engine| engine.value != Engine::Postgresql && !site.overrides("backup.database"))
+    {
         report
             .error(Kind::BackupEngine, &on.span, "Caravan makes backups of PostgreSQL databases only")
             .label("`{ by: dba }` is expected here")
@@ -277,7 +279,8 @@ fn backup(
     }
     value::path(&dir.value, false, &dir.span, report);
     let dir = value::substitute(&dir.value, &on.value, site.name, &dir.span, report);
-    Some(Backup::On { on: on.value.0.clone(), dir: dir.trim_end_matches('/').to_owned() })
+    let scratch = raw.scratch.as_ref().and_then(|block| scratch::scratch(site, &block.value, database, report));
+    Some(Backup::On { on: on.value.0.clone(), dir: dir.trim_end_matches('/').to_owned(), scratch })
 }
 
 /// The way out where a backup host is no host of the platform. Servers are called alike, so only a slip of one letter counts as meant.

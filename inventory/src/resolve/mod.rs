@@ -6,6 +6,7 @@
 mod host;
 mod instance;
 mod overrides;
+mod scratch;
 mod topology;
 mod value;
 
@@ -171,6 +172,7 @@ pub(crate) fn fleet(raw: &raw::Inventory, name: &str, base: &Path, steps: Option
         hosts_so_far.set(hosts_so_far.get() + platform.hosts.len());
         platforms.push(platform);
     }
+    known.databases.check(report);
     let parallel = raw.parallel.as_ref().map(|block| &block.value);
     let limit = |value: Option<&Spanned<u64>>, what: &str, default: usize, most: u64, report: &mut Report| {
         value.map_or(default, |value| usize::try_from(value::number(value, what, 1, most, report)).unwrap_or(default))
@@ -193,6 +195,7 @@ fn platform(site: &Site<'_>, known: &mut Known, steps: Option<&[&str]>, report: 
         topology::servers(topology.value, &topology.span, count, placed.len(), report);
     }
     let instances = instance::instances(site, Hosts { placed: &placed, complete }, report);
+    known.databases.add(site, &instances);
     let database = instance::platform_database(site, Hosts { placed: &placed, complete }, report);
     let overrides = overrides::overrides(site, steps, report);
     let mut present: Vec<Role> = placed.iter().flat_map(|placed| placed.host.roles.iter().copied()).collect();
@@ -225,6 +228,7 @@ struct Known {
     names: HashMap<String, (String, Span)>,
     /// Address and port to host, its state directory and its place.
     addresses: HashMap<(String, u16), (String, String, Span)>,
+    databases: scratch::Databases,
 }
 
 impl Known {

@@ -148,6 +148,7 @@ fn apart(one: &Template, other: &Template) -> bool {
         || words(a.campaign, b.campaign)
         || words(a.backup, b.backup)
         || words(a.database_password, b.database_password)
+        || words(a.scratch, b.scratch)
         || words(a.package, b.package)
         || words(a.dump, b.dump)
         || words(a.tree, b.tree)
