@@ -1,6 +1,6 @@
 //! The inventory of a lab. It sets variables only and overrides no step: the runbook under test is the one that ships.
 
-use crate::furnish::{LOGIN, client_path, database_of, package_path};
+use crate::furnish::{LOGIN, client_path, database_of, package_path, scratch_of};
 use crate::layout::{Family, Host, Instance, Layout, Platform};
 use crate::package;
 use crate::spec::{Release, Role};
@@ -118,7 +118,13 @@ fn instance_of(layout: &Layout, platform: &Platform, instance: &Instance) -> Val
     };
     let (server, user) = database_of(&platform.name);
     let dir = if layout.real { PathBuf::from("/var/backups/campaign") } else { layout.dir.join("hosts/{host}/backup") };
-    let backup = map([("on", instance.app.as_str().into()), ("dir", path(&dir))]);
+    let mut backup = map([("on", instance.app.as_str().into()), ("dir", path(&dir))]);
+    if let (true, Value::Mapping(entries)) = (platform.scratch, &mut backup) {
+        let (server, name, user) = scratch_of(&platform.name, &instance.name);
+        let password = "file:./scratch.pw".into();
+        let scratch = map([("server", server.into()), ("name", name.into()), ("user", user.into()), ("password", password)]);
+        entries.insert("scratch".into(), scratch);
+    }
     let database = map([
         ("engine", "postgresql".into()),
         ("server", server.into()),

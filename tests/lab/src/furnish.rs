@@ -5,7 +5,7 @@ use crate::layout::{Family, Host, Instance, Layout, Platform, this_machine};
 use crate::openssh;
 use crate::package;
 use crate::spec::{PlatformSpec, Role, Spec};
-use crate::standins::{self, Unpack, database_server, place, stored, unpack};
+use crate::standins::{self, Unpack, database_server, place, scratch_name, scratch_server, stored, unpack};
 use crate::state::{self, Database, Package};
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey};
@@ -21,6 +21,9 @@ pub(crate) const LOGIN: &str = "ops";
 /// The database account of every instance.
 pub(crate) const DATABASE_USER: &str = "neolane";
 
+/// The account of every scratch database.
+const SCRATCH_USER: &str = "tester";
+
 /// Values that must turn up nowhere but where they belong: canaries for tests.
 #[derive(Clone)]
 pub struct Secrets {
@@ -32,6 +35,8 @@ pub struct Secrets {
     pub tracking_password: String,
     /// The password of all databases, which `db.pw` holds for the inventory.
     pub database_password: String,
+    /// The password of all scratch databases, which `scratch.pw` holds for the inventory.
+    pub scratch_password: String,
 }
 
 impl Secrets {
@@ -43,6 +48,7 @@ impl Secrets {
             internal_password,
             tracking_password: format!("Trk-{}", random(9)?),
             database_password: format!("Db-{}", random(9)?),
+            scratch_password: format!("Scr-{}", random(9)?),
         })
     }
 }
@@ -102,6 +108,7 @@ pub(crate) fn furnish(spec: &Spec, dir: &Path, binary: &Path) -> io::Result<Furn
     fs::create_dir_all(dir.join("packages"))?;
     fs::write(Layout::file(&dir), serde_json::to_vec_pretty(&layout)?)?;
     private_file(&dir.join("db.pw"), &secrets.database_password)?;
+    private_file(&dir.join("scratch.pw"), &secrets.scratch_password)?;
     let login = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).map_err(io::Error::other)?;
     private_file(&dir.join("id_ed25519"), &login.to_openssh(LineEnding::LF).map_err(io::Error::other)?)?;
     let public = login.public_key().to_openssh().map_err(io::Error::other)?;
@@ -128,6 +135,15 @@ pub(crate) fn furnish(spec: &Spec, dir: &Path, binary: &Path) -> io::Result<Furn
                 ..Database::default()
             };
             state::set_database(&layout, &instance.name, &database)?;
+            if platform.scratch {
+                // Nothing is in it yet.
+                let empty = Database {
+                    user: SCRATCH_USER.to_owned(),
+                    password_sha256: package::sha256(secrets.scratch_password.as_bytes()),
+                    ..Database::default()
+                };
+                state::set_database(&layout, &scratch_name(&instance.name), &empty)?;
+            }
         }
         for host in &platform.hosts {
             write_packages(&layout, platform, host.family())?;
@@ -217,6 +233,7 @@ pub(crate) fn lay_out(spec: &Spec, dir: &Path, mut next: impl FnMut() -> io::Res
             client: platform.client,
             salted: platform.salted,
             web: platform.web,
+            scratch: platform.scratch,
         });
     }
     Ok(Layout {
@@ -403,6 +420,11 @@ pub(crate) fn start_host(layout: &Layout, host: &Host) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Server, name and account of an instance's scratch database, as the inventory names them.
+pub(crate) fn scratch_of(platform: &str, instance: &str) -> (String, String, &'static str) {
+    (scratch_server(platform), scratch_name(instance), SCRATCH_USER)
 }
 
 /// The server that the inventory names for a platform's databases.

@@ -48,6 +48,9 @@ pub struct Platform {
     /// Whether every server runs the `web` module.
     #[serde(default)]
     pub web: bool,
+    /// Whether each instance has a scratch database.
+    #[serde(default)]
+    pub scratch: bool,
 }
 
 /// One host of a lab.

@@ -76,6 +76,8 @@ pub enum Event {
     DumpListed,
     /// A database was restored from a dump.
     DumpRestored,
+    /// A dump was restored into a scratch database.
+    DumpTried,
     /// A restore was refused or failed.
     RestoreFailed,
     /// `nl6.back` was found to be `nl6` again.

@@ -105,6 +105,9 @@ pub struct PlatformSpec {
     /// Hosts on which systemd runs (realistic hosts only); logind ends there what a session leaves behind.
     #[serde(default)]
     pub systemd: Vec<String>,
+    /// Whether the inventory names a scratch database for each instance, which its dump is restored into.
+    #[serde(default)]
+    pub scratch: bool,
     /// How many instances the marketing server carries.
     #[serde(default = "one")]
     pub instances: usize,
@@ -327,6 +330,8 @@ pub const STEPS: &[&str] = &[
     "stop",
     "dump",
     "restore",
+    "restore.scratch",
+    "restore.empty",
     "remove",
     "install",
     "postupgrade.check",
@@ -385,6 +390,7 @@ impl Spec {
                 salted: false,
                 web: false,
                 systemd: Vec::new(),
+                scratch: false,
                 instances: 1,
             }],
             faults: Faults::default(),

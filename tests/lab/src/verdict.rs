@@ -102,7 +102,13 @@ fn in_order<'a>(platform: &Platform, hosts: impl Iterator<Item = &'a String>) ->
 /// How many files Caravan wrote, here and on the hosts, and which of them hold a password of the lab.
 fn leaks(lab: &dyn Fleet, state: &Path) -> io::Result<(usize, Vec<PathBuf>)> {
     let secrets = lab.secrets();
-    let values = [&secrets.internal_password, &secrets.internal_stored, &secrets.database_password, &secrets.tracking_password];
+    let values = [
+        &secrets.internal_password,
+        &secrets.internal_stored,
+        &secrets.database_password,
+        &secrets.scratch_password,
+        &secrets.tracking_password,
+    ];
     let mut files = BTreeMap::new();
     let layout = lab.layout();
     let places = layout.hosts().map(Host::host_state).chain([state.to_owned(), lab.dir().join("report.md")]);

@@ -246,6 +246,9 @@ fn refuse(spec: &Spec) -> io::Result<()> {
     let faults = &spec.faults;
     let problem = match () {
         () if !faults.cut.is_empty() => "`cut` by a stand-in: use `lab fault`".to_owned(),
+        () if spec.platforms.iter().any(|platform| platform.scratch) => {
+            "`scratch`: only stand-ins restore into scratch databases".to_owned()
+        }
         () if faults.fail.iter().any(|fault| fault.step == "apache.library") => {
             "`apache.library`: the web server is a real one".to_owned()
         }

@@ -17,7 +17,7 @@ mod web;
 
 pub(crate) use modules::{launch, wait_for};
 pub(crate) use password::{salt, stored};
-pub(crate) use postgres::database_server;
+pub(crate) use postgres::{database_server, scratch_name, scratch_server};
 pub use soap::session_token;
 pub(crate) use tree::{Unpack, make_conf, place, script, unpack};
 pub(crate) use web::launch as launch_web;

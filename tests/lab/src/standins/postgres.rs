@@ -15,7 +15,7 @@ const MAGIC: &[u8] = b"PGDMP\x01\x0e\x00";
 const NO_ARCHIVE: &str = "input file does not appear to be a valid archive";
 
 /// The value of `--name=VALUE`.
-fn option<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
+pub(super) fn option<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
     arguments.iter().find_map(|argument| argument.strip_prefix("--")?.strip_prefix(name)?.strip_prefix('='))
 }
 
@@ -65,11 +65,12 @@ pub(super) fn dump(site: &Site, arguments: &[String]) -> io::Result<u8> {
 
 /// Logs in as libpq does; the inner error is what the server or the library says.
 pub(super) fn connect(site: &Site, server: &str, name: &str, user: &str) -> io::Result<Result<(), String>> {
-    let expected = database_server(&site.platform.name);
-    if server != expected {
-        return Ok(Err(format!("could not translate host name \"{server}\" to address: Name or service not known")));
-    }
-    let known = site.platform.instance(name).map(|instance| state::database(&site.layout, &instance.name)).transpose()?;
+    let exists = match server {
+        _ if server == database_server(&site.platform.name) => site.platform.instance(name).is_some(),
+        _ if site.platform.scratch && server == scratch_server(&site.platform.name) => is_scratch(site, name),
+        _ => return Ok(Err(format!("could not translate host name \"{server}\" to address: Name or service not known"))),
+    };
+    let known = exists.then(|| state::database(&site.layout, name)).transpose()?;
     let password = match std::env::var_os("PGPASSFILE").map(|file| password_from(Path::new(&file), server, name, user)) {
         Some(Ok(Some(password))) => password,
         Some(Ok(None)) | None => return Ok(Err("fe_sendauth: no password supplied".into())),
@@ -90,6 +91,21 @@ pub(super) fn connect(site: &Site, server: &str, name: &str, user: &str) -> io::
 /// The database server of a platform, as the inventory names it.
 pub(crate) fn database_server(platform: &str) -> String {
     format!("db.{platform}.lab")
+}
+
+/// The scratch server of a platform, as the inventory names it.
+pub(crate) fn scratch_server(platform: &str) -> String {
+    format!("scratch.{platform}.lab")
+}
+
+/// The name of an instance's scratch database.
+pub(crate) fn scratch_name(instance: &str) -> String {
+    format!("{instance}_tried")
+}
+
+/// Whether a database is one of the platform's scratch databases.
+pub(super) fn is_scratch(site: &Site, name: &str) -> bool {
+    site.platform.scratch && site.platform.instances.iter().any(|instance| scratch_name(&instance.name) == name)
 }
 
 /// Looks a password up as libpq does: a plain file that nobody else can read, `host:port:database:user:password`, `*` for any, a
@@ -173,6 +189,9 @@ pub(super) fn restore(site: &Site, arguments: &[String]) -> io::Result<u8> {
         site.record(Event::RestoreFailed, name, &what)?;
         return Ok(1);
     }
+    if is_scratch(site, name) {
+        return try_out(site, name, &dump);
+    }
     if !has("--clean") {
         complain("pg_restore: error: could not execute query: ERROR:  relation \"xtkoption\" already exists");
         site.record(Event::RestoreFailed, name, "not cleaned first")?;
@@ -225,6 +244,21 @@ fn put_back(site: &Site, name: &str, dump: &Dump, whole: bool) -> io::Result<u8>
     let restored = state::Database { build: *build, completed: *completed, upgrades: *upgrades, ..now };
     state::set_database(&site.layout, name, &restored)?;
     writer.append(Event::DumpRestored, name, &format!("build {build}"))?;
+    Ok(0)
+}
+
+/// Restores a dump into a scratch database. No rule is about it: nothing of the platform uses that.
+fn try_out(site: &Site, name: &str, dump: &Dump) -> io::Result<u8> {
+    let (from, build, completed, upgrades) = dump;
+    if site.meet("restore.scratch")? {
+        complain("pg_restore: error: could not execute query: ERROR:  could not extend file: No space left on device");
+        site.record(Event::RestoreFailed, name, "no space left")?;
+        return Ok(1);
+    }
+    let now = state::database(&site.layout, name)?;
+    let restored = state::Database { build: *build, completed: *completed, upgrades: *upgrades, ..now };
+    state::set_database(&site.layout, name, &restored)?;
+    site.record(Event::DumpTried, name, &format!("{from}, build {build}"))?;
     Ok(0)
 }
 

@@ -1,15 +1,22 @@
 //! `psql --command`, as far as it is asked about the server and about Campaign's own tables.
 
-use super::postgres::connect;
+use super::postgres::{connect, is_scratch, option};
 use super::{complain, say};
 use crate::rules::Site;
+use crate::state;
 use std::io;
 
 /// Operators that every database has, besides those that a fault adds without a password.
 const OPERATORS: usize = 7;
 
+/// Options that every Campaign database has.
+const OPTIONS: u32 = 214;
+
 pub(super) fn run(site: &Site, arguments: &[String]) -> io::Result<u8> {
     let value = |name: &str| arguments.iter().skip_while(|argument| *argument != name).nth(1).map(String::as_str);
+    if let (Some(name), Some(statement)) = (option(arguments, "dbname"), value("--command")) {
+        return scratch(site, arguments, name, statement);
+    }
     let (Some(place), Some(statement)) = (value("--dbname"), value("--command")) else {
         complain("psql: error: the lab's stand-in needs --dbname and --command");
         return Ok(1);
@@ -41,5 +48,26 @@ pub(super) fn run(site: &Site, arguments: &[String]) -> io::Result<u8> {
         return Ok(1);
     }
     lines.iter().for_each(|line| say(line));
+    Ok(0)
+}
+
+/// Counts the options of a scratch database, which has none before something was restored into it.
+fn scratch(site: &Site, arguments: &[String], name: &str, statement: &str) -> io::Result<u8> {
+    let (server, user) = (option(arguments, "host").unwrap_or("localhost"), option(arguments, "username").unwrap_or_default());
+    if let Err(what) = connect(site, server, name, user)? {
+        complain(&format!("psql: error: connection to server at \"{server}\", port 5432 failed: {what}"));
+        return Ok(2);
+    }
+    if statement != "SELECT count(*) FROM xtkoption" || !is_scratch(site, name) {
+        complain("ERROR:  syntax error: the lab's stand-in does not know this statement");
+        return Ok(1);
+    }
+    if state::database(&site.layout, name)?.build == 0 {
+        complain("ERROR:  relation \"xtkoption\" does not exist");
+        return Ok(1);
+    }
+    // A dump of nothing can be restored, too.
+    let rows = if site.meet("restore.empty")? { 0 } else { OPTIONS };
+    say(&rows.to_string());
     Ok(0)
 }
