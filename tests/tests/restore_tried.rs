@@ -32,6 +32,14 @@ fn every_dump_is_restored_into_its_scratch_database_before_anything_is_replaced(
     let explained = site.caravan(&["plan", "--explain", "backup.database-restore"]).expect(0).stdout;
     assert!(explained.contains("emea_tried") && explained.contains("PGPASSFILE"), "{explained}");
 
+    // A logon that would fail when everything is stopped is found before.
+    let file = site.root().join("lab/scratch.pw");
+    std::fs::write(&file, "wrong").unwrap();
+    let held = site.migrate(&[]).expect(1);
+    assert!(held.stderr.contains("the scratch database of emea cannot be logged on to from emea-mkt1"), "{}", held.stderr);
+    assert_eq!(site.count(Event::ServiceStopped), 0);
+    std::fs::write(&file, &site.lab.secrets().scratch_password).unwrap();
+
     site.migrate(&[]).expect(0);
     site.assert_no_violations();
     let replaced = first(&site, Event::TreeMoved, None).unwrap();
@@ -41,9 +49,11 @@ fn every_dump_is_restored_into_its_scratch_database_before_anything_is_replaced(
         assert!(dumped < tried && tried < replaced, "{instance}: {dumped}, {tried}, {replaced}");
     }
     assert_eq!((site.count(Event::DumpTried), site.count(Event::DumpRestored)), (2, 0), "no database in use was restored");
-    let scratch = &site.lab.secrets().scratch_password;
-    let kept = site.caravan(&["report", "--format", "json"]).expect(0).stdout;
-    assert!(!kept.contains(scratch.as_str()), "the password of the scratch database is in a report");
+    let mut grep = std::process::Command::new("grep");
+    grep.args(["-rlF", &site.lab.secrets().scratch_password]).arg(site.state());
+    grep.args(site.lab.layout().hosts().map(lab::Host::host_state));
+    let kept = grep.output().unwrap();
+    assert_eq!((kept.status.code(), String::from_utf8_lossy(&kept.stdout)), (Some(1), "".into()), "files with the password");
 }
 
 /// What must not be there while the backup is not proven.

@@ -5,8 +5,8 @@
 
 use super::finding::{NOT_REACHED, Subject, clean};
 use super::readings::{HostState, Readings};
-use crate::plan::pgpass;
-use inventory::{Backup, Database, Engine, Host, Instance, Platform, SecretRef};
+use crate::plan::{pgpass, scratch, scratch_secrets};
+use inventory::{Backup, Database, Engine, Host, Instance, Platform};
 use proto::event::{Finding, Status};
 use proto::inspect::{Query, ReadError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,18 +62,34 @@ pub(super) fn queries(platform: &Platform, host: &Host) -> Vec<Query> {
         let (_, database) = asked_by(platform, instance).ok().filter(|(on, _)| on.name == host.name)?;
         Some([SERVER, CAMPAIGN].map(|statement| query(database, &instance.name, statement)))
     };
-    platform.instances.iter().filter_map(asked).flatten().collect()
+    let scratch =
+        |instance: &Instance| scratch_query(platform, instance).filter(|(on, _)| *on == host.name).map(|(_, query)| query);
+    let instances = || platform.instances.iter();
+    instances().filter_map(asked).flatten().chain(instances().filter_map(scratch)).collect()
 }
 
-/// Where the passwords of the databases are that are asked, by instance.
-pub fn passwords(platform: &Platform) -> impl Iterator<Item = (&Instance, &SecretRef)> {
-    let password = |instance| Some((instance, asked_by(platform, instance).ok()?.1.password.as_ref()?));
-    platform.instances.iter().filter_map(password)
+/// The names of the passwords that it takes to ask the databases of a platform.
+pub fn passwords(platform: &Platform) -> BTreeSet<String> {
+    let asked: Vec<Query> = platform.hosts.iter().flat_map(|host| queries(platform, host)).collect();
+    asked.iter().flat_map(Query::secrets).map(str::to_owned).collect()
 }
 
 fn query(database: &Database, instance: &str, statement: &str) -> Query {
+    let secret_files = BTreeMap::from([("PGPASSFILE".to_owned(), pgpass(database, instance))]);
+    psql([&database.server, &database.name, &database.user], secret_files, statement)
+}
+
+/// What the scratch database of an instance is asked, and on which host. The restore is tried when everything is stopped, so that a logon
+/// which would fail then has to be found before.
+fn scratch_query<'a>(platform: &Platform, instance: &'a Instance) -> Option<(&'a str, Query)> {
+    let (scratch, database) = (scratch(platform, instance)?, instance.database.as_ref()?);
+    let Backup::On { on, .. } = &database.backup else { return None };
+    let secret_files = scratch_secrets(scratch, database, &instance.name);
+    Some((on, psql([&scratch.server, &scratch.name, &scratch.user], secret_files, SERVER)))
+}
+
+fn psql([server, name, user]: [&str; 3], secret_files: BTreeMap<String, String>, statement: &str) -> Query {
     let quoted = |value: &str| format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"));
-    let Database { server, name, user, .. } = database;
     // A server that does not answer must not use up the time that the host has for all questions.
     let place = format!("host={} dbname={} user={} connect_timeout=10", quoted(server), quoted(name), quoted(user));
     let words = [
@@ -88,11 +104,7 @@ fn query(database: &Database, instance: &str, statement: &str) -> Query {
         "--command",
         statement,
     ];
-    Query::Output {
-        argv: words.map(str::to_owned).to_vec(),
-        profile: None,
-        secret_files: BTreeMap::from([("PGPASSFILE".to_owned(), pgpass(database, instance))]),
-    }
+    Query::Output { argv: words.map(str::to_owned).to_vec(), profile: None, secret_files }
 }
 
 /// What a database server said.
@@ -162,9 +174,23 @@ fn said(
     statement: &str,
 ) -> Option<Result<Said, Silent>> {
     let (host, database) = asked_by(platform, instance).ok()?;
-    let readings: &Readings = &hosts.get(&host.name)?.reached()?.readings;
+    answered(hosts, &host.name, &query(database, &instance.name, statement))
+}
+
+/// Whether the scratch database of an instance answers; nothing where there is none, or the host that asks was not reached.
+pub(super) fn scratch_answers(
+    platform: &Platform,
+    instance: &Instance,
+    hosts: &BTreeMap<String, HostState>,
+) -> Option<Result<(), Silent>> {
+    let (host, query) = scratch_query(platform, instance)?;
+    answered(hosts, host, &query).map(|said| said.map(|_| ()))
+}
+
+fn answered(hosts: &BTreeMap<String, HostState>, host: &str, query: &Query) -> Option<Result<Said, Silent>> {
+    let readings: &Readings = &hosts.get(host)?.reached()?.readings;
     let pair = |line: &str| line.split_once('|').map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()));
-    Some(match readings.output(&query(database, &instance.name, statement)) {
+    Some(match readings.output(query) {
         Ok((0, text)) => Ok(text.lines().filter_map(pair).collect()),
         Ok((code, text)) => {
             let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("no output");

@@ -58,17 +58,14 @@ pub async fn gather<H: Hosts>(
     ask_all(hosts, fleet, selected, questions, key, limits).await
 }
 
-/// Passwords of databases, by platform and instance.
+/// Passwords of databases, by platform and the name that questions have for them.
 pub type DatabasePasswords = BTreeMap<(String, String), Secret>;
 
 /// The passwords that these questions need, by the name that they have in them.
 fn databases_of(platform: &Platform, queries: &[Query], known: &DatabasePasswords) -> BTreeMap<String, Secret> {
-    let wanted = |name: &String| queries.iter().any(|query| query.secrets().any(|secret| secret == name));
-    let of_platform = known.iter().filter(|((of, _), _)| *of == platform.name);
-    of_platform
-        .map(|((_, instance), secret)| (format!("database/{instance}"), secret.clone()))
-        .filter(|(name, _)| wanted(name))
-        .collect()
+    let known = |name: &str| known.get(&(platform.name.clone(), name.to_owned()));
+    let wanted = queries.iter().flat_map(Query::secrets);
+    wanted.filter_map(|name| Some((name.to_owned(), known(name)?.clone()))).collect()
 }
 
 /// What one host is asked, and the secrets that go with it.

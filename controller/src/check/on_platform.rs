@@ -1,6 +1,7 @@
 //! The prerequisites of a platform as a whole.
 
 use super::banner::Banner;
+use super::database::Silent;
 use super::finding::{NOT_REACHED, Subject, clean, fold};
 use super::layout::Layout;
 use super::queries::pg_dump;
@@ -142,6 +143,17 @@ fn backup(platform: &Platform, reached: &[(&Host, &Reached)], hosts: &BTreeMap<S
                         Ok((code, _)) => problem(Status::Failure, format!("pg_dump does not run on {on} (exit {code})"), PG_DUMP),
                         Err(error) => problem(Status::Failure, format!("pg_dump does not run on {on} ({error})"), PG_DUMP),
                     }
+                    match database::scratch_answers(platform, instance, hosts) {
+                        Some(Err(Silent::Refused(seen))) => {
+                            let text = format!("the scratch database of {name} cannot be logged on to from {on} ({seen})");
+                            problem(Status::Failure, text, SCRATCH);
+                        }
+                        Some(Err(Silent::Unread(error))) => {
+                            let text = format!("whether the scratch database of {name} answers is not known ({error})");
+                            problem(Status::Unknown, text, SCRATCH);
+                        }
+                        Some(Ok(())) | None => {}
+                    }
                     if let Ok((free, _)) = host.readings.space(dir) {
                         evidence.push(format!("{} MiB free in {dir}", free / MIB));
                         let size = server.map_or(0, |server| server.size);
@@ -185,5 +197,7 @@ const MIB: u64 = 1024 * 1024;
 /// How much smaller than the database a dump is at best: it is compressed and has no indexes.
 const COMPRESSION: u64 = 5;
 const SPACE: &str = "Free space there, or name another directory in `database.backup`: a compressed dump has mostly less than half the database's size.";
+const SCRATCH: &str =
+    "Correct `scratch` in `database.backup`, or let that host in: the restore is tried when everything is stopped.";
 const WINDOWS: &str = "Look at it by hand.";
 const PG_DUMP: &str = "Install the PostgreSQL client there, or name another host in `database.backup.on`.";

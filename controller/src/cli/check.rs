@@ -91,11 +91,9 @@ pub async fn check<H: Hosts>(
 pub(super) async fn database_passwords(fleet: &Fleet, selected: &BTreeSet<String>, secrets: &Secrets) -> DatabasePasswords {
     let mut passwords = DatabasePasswords::new();
     for platform in fleet.platforms.iter().filter(|platform| platform.hosts.iter().any(|host| selected.contains(&host.name))) {
-        for (instance, reference) in check::database_passwords(platform) {
-            match secrets.resolve(reference, &super::start::database_label(platform, &instance.name)).await {
-                Ok(password) => {
-                    passwords.insert((platform.name.clone(), instance.name.clone()), password);
-                }
+        for name in check::database_passwords(platform) {
+            match super::start::database_password(platform, &name, secrets).await {
+                Ok(password) => drop(passwords.insert((platform.name.clone(), name), password)),
                 Err(why) => tracing::warn!("{}", why.message),
             }
         }

@@ -256,7 +256,7 @@ pub(super) fn new_label(platform: &str) -> String {
 }
 
 /// How a person is asked for the password of an instance's database.
-pub(super) fn database_label(platform: &inventory::Platform, instance: &str) -> String {
+fn database_label(platform: &inventory::Platform, instance: &str) -> String {
     format!("the password of the database of {instance} ({})", platform.name)
 }
 
@@ -278,7 +278,8 @@ async fn scratch_password(platform: &inventory::Platform, instance: &str, secret
     secrets.resolve(reference.ok_or_else(missing)?, &scratch_label(platform, instance)).await
 }
 
-async fn database_password(platform: &inventory::Platform, name: &str, secrets: &Secrets) -> Result<Secret, Failure> {
+/// The password that steps and questions name `database/INSTANCE` or `scratch/INSTANCE`.
+pub(super) async fn database_password(platform: &inventory::Platform, name: &str, secrets: &Secrets) -> Result<Secret, Failure> {
     if let Some(instance) = name.strip_prefix(SCRATCH_SECRETS) {
         return scratch_password(platform, instance, secrets).await;
     }

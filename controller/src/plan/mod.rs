@@ -31,7 +31,7 @@ pub use model::*;
 pub use render::{Expected, render, render_expecting};
 pub use template::TemplateError;
 pub(crate) use text::words;
-pub(crate) use values::{SCRATCH_SECRETS, pgpass};
+pub(crate) use values::{SCRATCH_SECRETS, pgpass, scratch, scratch_secrets};
 
 use expand::{ASKING, Expansion};
 use files::Files;

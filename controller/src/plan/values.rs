@@ -7,6 +7,7 @@ use super::template::Values;
 use inventory::{Backup, Database, Host, InitSystem, Instance, InstanceKind, Package, Platform, Role, Scratch, SourceVersion};
 use proto::step::{PackageManager, ServiceManager};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// What the names of secrets begin with that are the passwords of scratch databases; the instance's name follows.
 pub(crate) const SCRATCH_SECRETS: &str = "scratch/";
@@ -108,7 +109,7 @@ pub(super) fn values(platform: &Platform, subject: Subject<'_>, files: &Files) -
                 values.insert("scratch.name", json!(scratch.name));
                 values.insert("scratch.server", json!(scratch.server));
                 values.insert("scratch.user", json!(scratch.user));
-                values.insert("scratch.secret_files", scratch_secrets(scratch, database, &instance.name));
+                values.insert("scratch.secret_files", json!(scratch_secrets(scratch, database, &instance.name)));
             }
         }
     }
@@ -210,17 +211,18 @@ fn database_secret(instance: &str) -> String {
 
 /// The files in memory that hold the password of a scratch database: its own, or that of the instance's database; none where the
 /// inventory names neither, so that the host's own way to log in is used.
-fn scratch_secrets(scratch: &Scratch, database: &Database, instance: &str) -> Value {
+pub(crate) fn scratch_secrets(scratch: &Scratch, database: &Database, instance: &str) -> BTreeMap<String, String> {
     let secret = match (&scratch.password, &database.password) {
         (Some(_), _) => format!("{SCRATCH_SECRETS}{instance}"),
         (None, Some(_)) => database_secret(instance),
-        (None, None) => return json!({}),
+        (None, None) => return BTreeMap::new(),
     };
-    json!({ "PGPASSFILE": password_line([&scratch.server, &scratch.name, &scratch.user], &secret) })
+    let line = password_line([&scratch.server, &scratch.name, &scratch.user], &secret);
+    BTreeMap::from([("PGPASSFILE".to_owned(), line)])
 }
 
 /// The database that an instance's dump is restored into, to show that it can be.
-pub(super) fn scratch<'a>(platform: &Platform, instance: &'a Instance) -> Option<&'a Scratch> {
+pub(crate) fn scratch<'a>(platform: &Platform, instance: &'a Instance) -> Option<&'a Scratch> {
     match &instance.database.as_ref()?.backup {
         Backup::On { scratch, .. } if backup_by(platform, instance) == BackupBy::Caravan => scratch.as_ref(),
         _ => None,

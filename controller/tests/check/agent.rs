@@ -132,7 +132,7 @@ fn agent(dir: &TempDir) -> PathBuf {
 async fn ask(dir: &TempDir, platform: &Platform, when: Point) -> BTreeMap<String, HostState> {
     let fleet = sim::fleet(vec![platform.clone()]);
     let hosts = Arc::new(Local(agent(dir)));
-    let databases = BTreeMap::from([(("solo".to_owned(), "solo_prod".to_owned()), proto::Secret::new("db-canary"))]);
+    let databases = BTreeMap::from([(("solo".to_owned(), "database/solo_prod".to_owned()), proto::Secret::new("db-canary"))]);
     gather(&hosts, &fleet, &sim::names(&fleet), when, (&ProofKey::new().unwrap(), &databases), Limits::of(&fleet)).await
 }
 

@@ -386,19 +386,6 @@ fn every_database_must_have_a_backup_that_works() {
     });
     one(&all, "backup@emea", Status::Ok, "");
     alone(&all, "operator-passwords@emea/emea_prod", Status::Warning, "not looked at from here");
-    let evidence = |scratch: Option<Scratch>| {
-        let all = with(|platform, _| {
-            let backup = Backup::On { on: "mkt1".to_owned(), dir: "/backup".to_owned(), scratch };
-            platform.instances[0].database.as_mut().unwrap().backup = backup;
-        });
-        one(&all, "backup@emea", Status::Ok, "");
-        find(&all, "backup@emea").evidence.clone()
-    };
-    let said = evidence(None);
-    assert!(said.contains("pg_dump on mkt1 into /backup, of which the table of contents is read alone"), "{said}");
-    let (server, name, user) = ("scratch1".to_owned(), "tried".to_owned(), "campaign".to_owned());
-    let said = evidence(Some(Scratch { server, name, user, password: None }));
-    assert!(said.contains("pg_dump on mkt1 into /backup, its restore tried on scratch1"), "{said}");
     let all = with(|_, sim| {
         sim.at("mkt1").answer(program(&["pg_dump", "--version"]), Err(ReadError::Missing("pg_dump".to_owned())));
     });
@@ -408,6 +395,36 @@ fn every_database_must_have_a_backup_that_works() {
     one(&all, "dbms@emea/emea_prod", Status::Warning, "does not name the engine");
     let all = with(|platform, _| platform.instances[0].database = Some(Database { engine: Engine::Oracle, ..database(platform) }));
     one(&all, "backup@emea", Status::Failure, "not PostgreSQL");
+}
+
+#[test]
+fn what_shows_that_a_backup_can_be_restored_is_said_and_has_to_answer() {
+    let answered = |scratch: bool, answer: Option<Result<Answer, ReadError>>| {
+        with(|platform, sim| {
+            let (server, name, user) = ("scratch1".to_owned(), "tried".to_owned(), "campaign".to_owned());
+            let scratch = scratch.then_some(Scratch { server, name, user, password: Some(SecretRef::Prompt) });
+            let backup = Backup::On { on: "mkt1".to_owned(), dir: "/backup".to_owned(), scratch };
+            platform.instances[0].database.as_mut().unwrap().backup = backup;
+            let asks = |query: &Query| format!("{query:?}").contains("scratch1");
+            let query = queries(platform, &platform.hosts[0], Point::Preflight).into_iter().find(asks);
+            if let (Some(query), Some(answer)) = (query, answer) {
+                assert!(query.secrets().eq(["scratch/emea_prod"]));
+                sim.at("mkt1").answer(query, answer);
+            }
+        })
+    };
+    let evidence = |all: &[Finding]| find(all, "backup@emea").evidence.clone();
+    let all = answered(false, None);
+    one(&all, "backup@emea", Status::Ok, "");
+    assert!(evidence(&all).contains("pg_dump on mkt1 into /backup, of which the table of contents is read alone"), "{all:#?}");
+    let all = answered(true, None);
+    one(&all, "backup@emea", Status::Ok, "");
+    assert!(evidence(&all).contains("pg_dump on mkt1 into /backup, its restore tried on scratch1"), "{all:#?}");
+    let refused = Answer::Output { code: 2, text: "psql: error: FATAL:  database \"tried\" does not exist\n".to_owned() };
+    let all = answered(true, Some(Ok(refused)));
+    alone(&all, "backup@emea", Status::Failure, "the scratch database of emea_prod cannot be logged on to from mkt1 (psql: exit 2");
+    let all = answered(true, Some(Err(ReadError::Failed("the secret `scratch/emea_prod` was not sent".to_owned()))));
+    alone(&all, "backup@emea", Status::Unknown, "whether the scratch database of emea_prod answers is not known");
 }
 
 /// A question to the database of emea, by a word of its statement.
