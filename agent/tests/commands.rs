@@ -24,15 +24,56 @@ fn lines_can_mean_failure_whatever_the_exit_code_says() {
     let host = Host::new();
     let mut bridge = Bridge::attach(&host);
     let mut postupgrade = script(&host, "echo '>> a warning'; echo '  >>> PU-0005 no such table'; exit 0");
-    postupgrade.fail_on = vec![LineRule { starts_with: ">>>".to_owned(), means: "postupgrade stopped".to_owned() }];
+    postupgrade.fail_on =
+        vec![LineRule { starts_with: ">>>".to_owned(), means: "postupgrade stopped".to_owned(), ..LineRule::default() }];
     bridge
         .perform(command("a/a/a/a/x", postupgrade))
         .expect(Outcome::Failed)
         .says("postupgrade stopped: >>> PU-0005 no such table");
     let mut warned = script(&host, "printf '>> a warning'; exit 3");
-    warned.fail_on = vec![LineRule { starts_with: ">>>".to_owned(), means: String::new() }];
+    warned.fail_on = vec![LineRule { starts_with: ">>>".to_owned(), ..LineRule::default() }];
     warned.ok = vec![0, 3];
     bridge.perform(command("a/a/a/a/y", warned)).expect(Outcome::Ok);
+    bridge.finish();
+}
+
+#[test]
+fn a_code_anywhere_in_a_line_can_mean_failure() {
+    let host = Host::new();
+    let mut bridge = Bridge::attach(&host);
+    let rule = |starts_with: &str, contains: &str, means: &str| LineRule {
+        starts_with: starts_with.to_owned(),
+        contains: contains.to_owned(),
+        means: means.to_owned(),
+    };
+    let rules = [
+        rule(">>>", "", "it stopped"),
+        rule("", "PU-0007", "an error"),
+        rule("done", "with errors", "both"),
+        // Asks nothing, and is about nothing.
+        rule("", " ", "anything"),
+    ];
+    let far = format!("{} PU-0007", "x".repeat(1000));
+    let cases = [
+        ("11:57:52 >>   PU-0007 no such form", Some("an error: 11:57:52 >>   PU-0007 no such form")),
+        ("2011-10-04 11:57:51.804Z B67B28C0 1 error log PU-0007 x", Some("an error: 2011-10-04")),
+        (">>> PU-0007 x", Some("it stopped: >>> PU-0007 x")),
+        ("done with errors", Some("both: done with errors")),
+        (&far, Some("an error: xxx")),
+        ("done", None),
+        ("ended with errors", None),
+        ("11:57:52 >>   JST-310040 obsolete", None),
+        ("11:57:52 >>   PU-0003 the form was changed", None),
+    ];
+    for (index, (line, expected)) in cases.into_iter().enumerate() {
+        let mut postupgrade = script(&host, &format!("echo '{line}'"));
+        postupgrade.fail_on = rules.to_vec();
+        let ran = bridge.perform(command(&format!("a/a/a/a/x{index}"), postupgrade));
+        match expected {
+            Some(says) => drop(ran.expect(Outcome::Failed).says(says)),
+            None => drop(ran.expect(Outcome::Ok)),
+        }
+    }
     bridge.finish();
 }
 

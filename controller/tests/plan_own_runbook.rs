@@ -116,6 +116,10 @@ fn rules_are_those_of_every_runbook() {
             changed("stop.verify", "run_as: campaign", "run_as: root"),
             "root must not run or read what the Campaign account can write",
         ),
+        (
+            changed("postupgrade.check", "- { contains: PU-0007, means", "- { contains: '', means"),
+            "must say what the line begins with or has in it",
+        ),
         (changed("stop.verify", "name: stop.verify", "name: stop.processes"), "two steps of this name can be for the same host"),
         (changed("stop.verify", "    run_as", "    undoes: [facts]\n    run_as"), "this belongs to a way back"),
         (changed("stop.verify", "    run_as", "    tolerant: true\n    run_as"), "the same of `tolerant`"),

@@ -347,7 +347,7 @@ pub struct Command {
     /// Exit codes that mean success.
     #[serde(default = "default_ok", skip_serializing_if = "is_default_ok")]
     pub ok: Vec<i32>,
-    /// Lines of output that mean failure whatever the exit code says (`>>>` of postupgrade, `Removing:` of yum).
+    /// Lines of output that mean failure whatever the exit code says (`>>>` and `PU-0007` of postupgrade, `Removing:` of yum).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fail_on: Vec<LineRule>,
     /// The command starts a service that outlives the step: its descendants do not count as the step still running.
@@ -389,14 +389,25 @@ fn is_default_ok(ok: &Vec<i32>) -> bool {
     ok.as_slice() == [0]
 }
 
-/// A rule on one line of output.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A rule on one line of output. Of `starts_with` and `contains` at least one is not empty; where both are, both must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LineRule {
     /// The line begins with this, after white space and a time of day (`11:57:51 > `) as nlserver puts before its lines.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub starts_with: String,
+    /// The line has this somewhere in it, whatever it begins with (`PU-0007` of postupgrade).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub contains: String,
     /// What such a line means, for the error text.
     pub means: String,
+}
+
+impl LineRule {
+    /// Whether nothing is asked of a line. Such a rule would be about every line, so it is about none.
+    pub fn is_empty(&self) -> bool {
+        self.starts_with.trim().is_empty() && self.contains.trim().is_empty()
+    }
 }
 
 /// The init system that owns a service.

@@ -67,6 +67,26 @@ fn noon() -> String {
     format!("LAB{:+}", i64::try_from(now % 86_400 / 3600).unwrap() - 12)
 }
 
+/// Whichever way a site calls the check: an error of it is one, also where the line looks like a warning and the exit code is 0.
+#[test]
+fn an_error_of_the_check_stops_a_platform_before_its_postupgrade() {
+    let checked = |line: &str| {
+        let site = Site::new("platforms: [{ name: emea, topology: standalone, hosts: { marketing: 1 } }]");
+        let inventory = std::fs::read_to_string(site.lab.inventory()).unwrap();
+        let own = format!("{{ command: [/bin/sh, -c, 'echo \"{line}\"'] }}");
+        std::fs::write(site.lab.inventory(), format!("{inventory}  overrides:\n    postupgrade.check: {own}\n")).unwrap();
+        site
+    };
+    let site = checked("11:57:52 >>   PU-0007 The form is not what it was");
+    let ran = site.migrate(&[]).expect(1);
+    assert!(ran.stderr.contains("postupgrade would end with an error: 11:57:52 >>   PU-0007 The form"), "{}", ran.stderr);
+    assert_eq!((site.count(Event::PackageInstalled), site.count(Event::PostupgradeBegan)), (1, 0));
+
+    let site = checked("11:57:52 >>   JST-310040 obsolete");
+    site.migrate(&[]).expect(0);
+    assert_eq!(site.count(Event::PostupgradeEnded), 1);
+}
+
 #[test]
 fn nobody_follows_a_canary_that_failed() {
     let site = two("{ fail: [{ host: dev-mkt1, step: postupgrade, times: 1 }] }");

@@ -141,16 +141,21 @@ impl<'a> Lines<'a> {
     }
 
     pub(super) fn end(&mut self) {
-        let line = String::from_utf8_lossy(&self.current).trim().chars().take(300).collect::<String>();
+        let whole = String::from_utf8_lossy(&self.current);
+        let whole = whole.trim();
+        let line: String = whole.chars().take(300).collect();
+        let said = without_time(whole);
+        let fits = self
+            .rules
+            .iter()
+            .filter(|rule| !rule.is_empty() && said.starts_with(rule.starts_with.trim()) && whole.contains(rule.contains.trim()));
+        // A rule for `>>` must not take the lines of a rule for `>>>`: the longest one that fits counts.
+        if let Some(rule) = fits.max_by_key(|rule| (rule.starts_with.len(), rule.contains.len())) {
+            self.bad.push((rule, line.clone()));
+        }
         self.current.clear();
         if line.is_empty() {
             return;
-        }
-        let said = without_time(&line);
-        // A rule for `>>` must not take the lines of a rule for `>>>`: the longest one that fits counts.
-        let fits = self.rules.iter().filter(|rule| !rule.starts_with.is_empty() && said.starts_with(rule.starts_with.trim()));
-        if let Some(rule) = fits.max_by_key(|rule| rule.starts_with.len()) {
-            self.bad.push((rule, line.clone()));
         }
         if self.last.len() == QUOTED {
             self.last.remove(0);

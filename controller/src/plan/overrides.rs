@@ -98,15 +98,15 @@ fn replace(step: &mut PlannedStep, command: &SiteCommand, argv: Vec<String>) {
     if let Some(deadline_s) = command.deadline_s {
         step.spec.limits.deadline_s = deadline_s;
     }
-    // What starts a service still does when the site does it its own way.
-    let starts_service = match &step.spec.action {
-        Action::Command(command) => command.starts_service,
-        Action::Service { op, .. } => *op == proto::step::ServiceOp::Start,
-        _ => false,
+    // What starts a service still does when the site does it its own way, and an error of postupgrade stays one.
+    let (starts_service, mut fail_on) = match &step.spec.action {
+        Action::Command(command) => (command.starts_service, command.fail_on.clone()),
+        Action::Service { op, .. } => (*op == proto::step::ServiceOp::Start, Vec::new()),
+        _ => (false, Vec::new()),
     };
     // Only the vendor's command is known to bear being started again.
     step.spec.repeat = Repeat::Ask;
-    let fail_on = if runs_yum(&argv) { vec![yum_removes()] } else { Vec::new() };
+    fail_on.extend(runs_yum(&argv).then(yum_removes));
     step.spec.action = Action::Command(Command { argv: argv.clone(), ok: vec![0], starts_service, fail_on, ..Command::default() });
     step.action = step.spec.action.kind().to_owned();
     step.command = Some(argv);
@@ -125,7 +125,8 @@ fn runs_yum(argv: &[String]) -> bool {
 
 /// With `yum update`, the vendor says: if it says `Removing:` instead of `Upgrading:`, stop (procedure, step 4).
 fn yum_removes() -> LineRule {
-    LineRule { starts_with: "Removing:".to_owned(), means: "yum removes packages instead of upgrading them".to_owned() }
+    let means = "yum removes packages instead of upgrading them".to_owned();
+    LineRule { starts_with: "Removing:".to_owned(), means, ..LineRule::default() }
 }
 
 /// A step that the site adds. It is where the step it goes with is, runs as that one does, and applies where that one does.

@@ -1,6 +1,6 @@
 //! Actions and probes in words, for `--explain`.
 
-use proto::step::{Command, XmlChange};
+use proto::step::{Command, LineRule, XmlChange};
 use proto::{Action, Probe, Query};
 
 /// What an action does, a line each.
@@ -57,8 +57,16 @@ fn command_lines(command: &Command) -> Vec<String> {
             .iter()
             .map(|dialog| format!("at a terminal of its own, answered as it asks, until it says \"{}\"", dialog.says)),
     );
-    lines.extend(command.fail_on.iter().map(|rule| format!("failed if a line begins with {}: {}", rule.starts_with, rule.means)));
+    lines.extend(command.fail_on.iter().map(line_rule));
     lines
+}
+
+fn line_rule(rule: &LineRule) -> String {
+    let LineRule { starts_with, contains, .. } = rule;
+    let mut asked: Vec<String> = Vec::new();
+    asked.extend((!starts_with.is_empty()).then(|| format!("begins with {starts_with}")));
+    asked.extend((!contains.is_empty()).then(|| format!("has {contains} in it")));
+    format!("failed if a line {}: {}", asked.join(" and "), rule.means)
 }
 
 fn query(query: &Query) -> String {

@@ -48,6 +48,7 @@ pub(super) fn rules(runbook: &Runbook) -> Vec<Fault> {
             say("/action", "a step that only verifies needs a `probe`".to_owned(), "");
         }
         commands(step, &mut say);
+        line_rules(step, &mut say);
         if let Some(other) = runbook.steps.iter().take(index).find(|other| other.name == step.name && other.phase == step.phase)
             && !apart(step, other)
         {
@@ -99,6 +100,18 @@ fn commands(step: &Template, say: &mut dyn FnMut(&str, String, &str)) {
     if step.run_as == super::Account::Root && step.action.get("inspect").is_none() && parts.into_iter().flatten().any(runs_campaign)
     {
         say("/run_as", "root must not run or read what the Campaign account can write".to_owned(), "`campaign` is expected here");
+    }
+}
+
+/// A rule on lines of output that asks nothing would be about none, and what it is there to see would pass.
+fn line_rules(step: &Template, say: &mut dyn FnMut(&str, String, &str)) {
+    let rules = step.action.pointer("/command/fail_on").and_then(Value::as_array).into_iter().flatten();
+    let asks = |rule: &Value, key: &str| rule.get(key).and_then(Value::as_str).is_some_and(|text| !text.trim().is_empty());
+    for (index, rule) in rules.enumerate() {
+        if rule.is_object() && !asks(rule, "starts_with") && !asks(rule, "contains") {
+            let message = "a rule on lines of output must say what the line begins with or has in it".to_owned();
+            say(&format!("/action/command/fail_on/{index}"), message, "`starts_with` or `contains` is expected here");
+        }
     }
 }
 
