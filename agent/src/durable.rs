@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Makes names in a directory durable.
@@ -39,4 +39,14 @@ pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// Creates a directory (and those above it) that only its owner can look into. Fine when it exists.
 pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Lets others pass through a directory of ours that the umask of a bootstrap's session closed to them: they reach what they know the
+/// name of, and cannot list it.
+pub(crate) fn let_others_pass(dir: &Path) -> io::Result<()> {
+    let meta = fs::metadata(dir)?;
+    if meta.mode() & 0o077 == 0 && meta.uid() == rustix::process::geteuid().as_raw() {
+        fs::set_permissions(dir, Permissions::from_mode(0o711))?;
+    }
+    Ok(())
 }

@@ -12,7 +12,7 @@ use proto::message::Claim;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// What the file says. A released lock has the token alone.
@@ -252,15 +252,11 @@ impl Entry {
 }
 
 /// Makes Caravan's directory on a host. Others can look up in it who holds the host, and no more: all that is in it is closed to them,
-/// but the lock.
+/// but the lock and the packages.
 pub(crate) fn make_host_state(host_state: &Path) -> io::Result<()> {
     fs::create_dir_all(host_state)?;
-    let meta = fs::metadata(host_state)?;
-    // Sessions of the bootstrap let nobody else in.
-    if meta.mode() & 0o077 == 0 && meta.uid() == rustix::process::geteuid().as_raw() {
-        let _ = fs::set_permissions(host_state, fs::Permissions::from_mode(0o711));
-    }
-    Ok(())
+    let _ = crate::durable::let_others_pass(host_state);
+    fs::metadata(host_state).map(drop)
 }
 
 fn runs(host_state: &Path) -> Vec<PathBuf> {

@@ -163,6 +163,39 @@ fn a_pushed_file_goes_on_where_it_stopped() {
     second.finish();
 }
 
+/// The Campaign account copies the setup of the client console from where it was received. Nothing else is opened for that.
+#[test]
+fn others_can_pass_to_what_was_received() {
+    let host = Host::new();
+    fs::write(host.path("original"), "setup").unwrap();
+    let digest = sha256(&host, "original");
+    let mut bridge = Bridge::by(Command::new("/bin/sh").args(["-c", "umask 077; exec \"$0\" bridge", common::AGENT])).greet();
+    bridge.send_attach(&host, 0, Default::default());
+    assert!(matches!(bridge.message(), FromAgent::Attached { .. }));
+    for (id, dest) in [("1", "state/packages/sha/setup.exe"), ("2", "state/other/x"), ("3", "state/packages/../beside/x")] {
+        let dest = host.text(dest);
+        let action = Action::PushFile { sha256: digest.clone(), size: 5, dest, mode: 0o644 };
+        let id = format!("a/a/a/a/{id}");
+        bridge.grant(vec![step(&id, action)]);
+        assert_eq!(needed(&mut bridge).0, digest);
+        send_file(&mut bridge, &digest, b"setup", 0, 5);
+        bridge.send(&ToAgent::FileEnd { stream: 5 });
+        bridge.until_finished(&id).expect(Outcome::Ok);
+    }
+    let mode = |name: &str| fs::metadata(host.path(name)).unwrap().mode() & 0o7777;
+    let modes = [
+        "state",
+        "state/packages",
+        "state/packages/sha",
+        "state/packages/sha/setup.exe",
+        "state/other",
+        "state/beside",
+        "state/runs",
+    ];
+    assert_eq!(modes.map(mode), [0o711, 0o711, 0o711, 0o644, 0o700, 0o700, 0o700]);
+    bridge.finish();
+}
+
 #[test]
 fn a_pushed_file_must_be_the_right_one() {
     let host = Host::new();

@@ -109,6 +109,8 @@ fn a_standard_platform_there_and_back() {
     let mut spec = Spec::one("emea", Topology::Standard, &[(Role::Marketing, 1), (Role::Mta, 1), (Role::Tracking, 1)]);
     // Long enough to pull the cable in the middle of it.
     spec.faults.slow.push(lab::Slow { host: "emea-mkt1".into(), what: "postupgrade".into(), seconds: lab::seconds::Seconds(2500) });
+    // Its users get the console of the new build; the account that offers it is not the one that received it.
+    spec.platforms.iter_mut().for_each(|platform| platform.client = true);
     // Beside it one that comes from v5: another tree, other packages, a web server that is led elsewhere.
     let mut old = Spec::one("old", Topology::Standalone, &[(Role::Marketing, 1)]).platforms.remove(0);
     old.also.insert("old-mkt1".into(), vec![Role::Tracking]);
@@ -150,6 +152,8 @@ fn a_standard_platform_there_and_back() {
     site.assert_no_violations();
     let migrated = site.see();
     assert_migrated(&site, &before, &migrated);
+    let console = "stat -c '%U %a' /usr/local/neolane/nl6/datakit/nl/eng/jsp/setup-client-7.0.9383.exe";
+    assert_eq!(run(marketing, console).trim(), "neolane 644");
     assert_eq!(old_server(&site), ("9383".to_owned(), "nlserver6-v7 7.4.1-9383".to_owned()));
     assert_no_password_left(&site);
 

@@ -16,7 +16,7 @@ pub(crate) fn run(url: &str, sha256: &str, dest: &str, context: &mut Context<'_>
         context.note(&format!("{dest} is there already"));
         return Ok(Done::default());
     }
-    fs::create_dir_all(durable::parent(path)).map_err(|e| format!("cannot create the directory of {dest}: {e}"))?;
+    push::make_directory(path, context.files).map_err(|e| format!("cannot create the directory of {dest}: {e}"))?;
     let part = durable::beside(path, ".part");
     let target = part.to_string_lossy().into_owned();
     let argv = if find("curl").is_some() {

@@ -1,13 +1,13 @@
 //! Receiving a file from the controller. The runner asks, the supervisor fetches: only it has a connection.
 
 use super::{Context, Done, Result};
-use crate::runner::files::Need;
+use crate::runner::files::{Need, StepFiles};
 use crate::runner::{notify, publish};
 use crate::{digest, durable};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Component, Path};
 use std::time::Duration;
 
 /// How often the supervisor's answer is looked for.
@@ -36,7 +36,7 @@ pub(crate) fn run(wanted: &Wanted<'_>, context: &mut Context<'_>) -> Result {
     let Some(files) = context.files else {
         return Err("files of the controller can only be received by the agent's own account".to_owned().into());
     };
-    fs::create_dir_all(durable::parent(dest)).map_err(|e| cannot("create the directory of", e))?;
+    make_directory(dest, Some(files)).map_err(|e| cannot("create the directory of", e))?;
     let part = durable::beside(dest, ".part");
     let have = fs::metadata(&part).map(|meta| meta.len()).unwrap_or(0);
     if have > size {
@@ -70,6 +70,16 @@ pub(crate) fn run(wanted: &Wanted<'_>, context: &mut Context<'_>) -> Result {
     finish(&part, dest, mode).map_err(|e| cannot("put in place", e))?;
     context.note(&format!("received {name}"));
     Ok(Done::default())
+}
+
+/// Makes the directory that a file is received in. Others can pass through those for packages: a step that runs as the Campaign account
+/// reads the setup of the client console there. Any other directory is as closed as the session's umask makes it.
+pub(super) fn make_directory(dest: &Path, files: Option<&StepFiles>) -> io::Result<()> {
+    let dir = durable::parent(dest);
+    fs::create_dir_all(dir)?;
+    let packages = files.and_then(StepFiles::packages).filter(|_| !dir.components().any(|part| part == Component::ParentDir));
+    let Some(packages) = packages else { return Ok(()) };
+    dir.ancestors().take_while(|dir| dir.starts_with(&packages)).try_for_each(durable::let_others_pass)
 }
 
 /// Gives a complete and checked file its mode and its name, durably.

@@ -37,6 +37,11 @@ impl StepFiles {
         &self.dir
     }
 
+    /// Where packages are received: `packages` in Caravan's directory on the host, in which this is `runs/RUN/steps/STEP`.
+    pub(crate) fn packages(&self) -> Option<PathBuf> {
+        self.dir.ancestors().nth(4).map(|host_state| host_state.join("packages"))
+    }
+
     /// What was granted. Not durable by itself: the journal has it.
     pub(crate) fn spec(&self) -> PathBuf {
         self.dir.join("spec.json")
