@@ -83,7 +83,8 @@ fn script(program: PathBuf, prints: &str, code: u8) -> Broken {
 
 /// `psql` that says this of the server, and this of Campaign's tables.
 fn psql(site: &Site, server: &str, tables: &str) -> Broken {
-    let text = format!("#!/bin/sh\ncase \"$*\" in\n*xtkoption*) printf '{tables}' ;;\n*) printf '{server}' ;;\nesac\n");
+    let text =
+        format!("#!/bin/sh\ncase \"$*\" in\n*xtkoption*|*xtkoperator*) printf '{tables}' ;;\n*) printf '{server}' ;;\nesac\n");
     Broken::with(site.host("emea-mkt1").dir.join("bin/psql"), &text, 0o755)
 }
 

@@ -21,14 +21,20 @@ const SERVER: &str = "SELECT 'version|' || current_setting('server_version') \
      UNION ALL SELECT 'encoding|' || current_setting('server_encoding') \
      UNION ALL SELECT 'size|' || pg_database_size(current_database())";
 
-/// What Campaign's own tables say. Where an operator's password is kept is not documented: a column of its own and the record's XML are
-/// both looked at, whichever exists, and only whether something is there leaves the database.
-const CAMPAIGN: &str = "SELECT 'database-id|' || coalesce(sstringvalue, '') FROM xtkoption WHERE sname = 'XtkDatabaseId' \
-     UNION ALL SELECT 'columns|' || count(*) FROM information_schema.columns \
+/// The options of Campaign that are looked at. Apart from the operators: what one of the two cannot say, the other one still does.
+const OPTIONS: &str = "SELECT 'database-id|' || coalesce(sstringvalue, '') FROM xtkoption WHERE sname = 'XtkDatabaseId'";
+
+/// The operators, and those without a password. Where it is kept is not documented: a column of its own and the record's XML are both
+/// looked at, whichever exists, and only whether something is there leaves the database.
+///
+/// Old fleets run PostgreSQL 8.4, which can make no JSON of a row of unknown columns. A name that the innermost FROM does not know is
+/// looked up in the one around it: so a column that is missing is the empty one of `absent`.
+const OPERATORS: &str = "SELECT 'columns|' || count(*) FROM information_schema.columns \
      WHERE lower(table_name) = 'xtkoperator' AND lower(column_name) IN ('spassword', 'mdata') \
      UNION ALL SELECT 'operators|' || count(*) FROM xtkoperator \
-     UNION ALL SELECT 'open|' || sname FROM xtkoperator o WHERE coalesce(row_to_json(o)->>'spassword', '') = '' \
-     AND coalesce(row_to_json(o)->>'mdata', '') !~* 'password[a-z]*=\"[^\"]+\"'";
+     UNION ALL SELECT 'open|' || unnest(ARRAY(SELECT o.sname::text FROM xtkoperator o WHERE coalesce(spassword::text, '') = '' \
+     AND coalesce(mdata::text, '') !~* '(^|[^a-z])password(hash)?=\"[^\"]+\"')) \
+     FROM (SELECT ''::text AS spassword, ''::text AS mdata) absent";
 
 /// Why a database was not asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +66,7 @@ pub(super) fn of<'a>(platform: &'a Platform, instance: &'a Instance) -> Option<&
 pub(super) fn queries(platform: &Platform, host: &Host) -> Vec<Query> {
     let asked = |instance: &Instance| {
         let (_, database) = asked_by(platform, instance).ok().filter(|(on, _)| on.name == host.name)?;
-        Some([SERVER, CAMPAIGN].map(|statement| query(database, &instance.name, statement)))
+        Some([SERVER, OPTIONS, OPERATORS].map(|statement| query(database, &instance.name, statement)))
     };
     let scratch =
         |instance: &Instance| scratch_query(platform, instance).filter(|(on, _)| *on == host.name).map(|(_, query)| query);
@@ -118,13 +124,11 @@ pub(super) struct Server {
     pub(super) size: u64,
 }
 
-/// What Campaign's tables said.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Tables {
-    /// The option `XtkDatabaseId`.
-    pub(super) id: Option<String>,
-    /// How many operators there are.
-    operators: u64,
+/// What Campaign's operators came to.
+#[derive(Debug)]
+struct Operators {
+    /// How many there are.
+    count: u64,
     /// Those without a password; nothing where it cannot be told.
     open: Option<BTreeSet<String>>,
 }
@@ -150,18 +154,25 @@ pub(super) fn server(
     }))
 }
 
-/// What Campaign's tables said, as [`server`].
-pub(super) fn tables(
+/// The option `XtkDatabaseId`, as [`server`]; nothing where it is not set.
+pub(super) fn database_id(
     platform: &Platform,
     instance: &Instance,
     hosts: &BTreeMap<String, HostState>,
-) -> Option<Result<Tables, Silent>> {
-    let said = said(platform, instance, hosts, CAMPAIGN)?;
+) -> Option<Result<Option<String>, Silent>> {
+    let said = said(platform, instance, hosts, OPTIONS)?;
+    let id = |said: Said| said.into_iter().find(|(name, id)| name == "database-id" && !id.is_empty()).map(|(_, id)| id);
+    Some(said.map(id))
+}
+
+/// What is said of the operators, as [`server`].
+fn operators(platform: &Platform, instance: &Instance, hosts: &BTreeMap<String, HostState>) -> Option<Result<Operators, Silent>> {
+    let said = said(platform, instance, hosts, OPERATORS)?;
     Some(said.map(|said| {
         let all = |key: &str| said.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.clone()).collect::<Vec<_>>();
         let number = |key: &str| all(key).first().and_then(|value| value.parse().ok()).unwrap_or(0);
         let open = (number("columns") > 0).then(|| all("open").into_iter().collect());
-        Tables { id: all("database-id").into_iter().next(), operators: number("operators"), open }
+        Operators { count: number("operators"), open }
     }))
 }
 
@@ -222,9 +233,9 @@ pub(super) fn evaluate(platform: &Platform, instance: &Instance, hosts: &BTreeMa
         }
         None => {}
     }
-    match tables(platform, instance, hosts) {
-        Some(Ok(tables)) => findings.push(operators(subject, &tables)),
-        Some(Err(silent)) => findings.push(no_tables(subject, silent)),
+    match operators(platform, instance, hosts) {
+        Some(Ok(operators)) => findings.push(with_passwords(subject, &operators)),
+        Some(Err(silent)) => findings.push(no_operators(subject, silent)),
         None => {}
     }
     findings
@@ -286,25 +297,25 @@ fn no_answer(subject: Subject<'_>, check: &'static str, host: &Host, silent: Sil
     }
 }
 
-fn no_tables(subject: Subject<'_>, silent: Silent) -> Finding {
+fn no_operators(subject: Subject<'_>, silent: Silent) -> Finding {
     let check = "operator-passwords";
     let remedy = "See to it by hand that `admin` and all operators have passwords, then override this with what was seen.";
     match silent {
         Silent::Refused(seen) => subject.finding(
             check,
             Status::Unknown,
-            "Campaign's tables cannot be read with the account of the inventory",
+            "Campaign's operators cannot be read with the account of the inventory",
             seen,
             remedy,
         ),
-        Silent::Unread(error) => subject.unread(check, "Campaign's tables", &error),
+        Silent::Unread(error) => subject.unread(check, "Campaign's operators", &error),
     }
 }
 
-fn operators(subject: Subject<'_>, tables: &Tables) -> Finding {
+fn with_passwords(subject: Subject<'_>, operators: &Operators) -> Finding {
     let check = "operator-passwords";
-    let evidence = format!("xtkoperator: {} operators", tables.operators);
-    let Some(open) = &tables.open else {
+    let evidence = format!("xtkoperator: {} operators", operators.count);
+    let Some(open) = &operators.open else {
         let remedy = "See to it by hand that `admin` and all operators have passwords, then override this with what was seen.";
         return subject.finding(
             check,

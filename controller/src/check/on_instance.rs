@@ -1,7 +1,7 @@
 //! The prerequisites of one instance: its database's engine and character set, as every host that carries it has them configured.
 
 use super::Point;
-use super::database::{self, Server, Tables};
+use super::database::{self, Server};
 use super::finding::{NOT_REACHED, Subject, clean, fold};
 use super::layout::{Layout, instance_of};
 use super::readings::{HostState, Reached};
@@ -37,7 +37,7 @@ pub(super) fn evaluate(platform: &Platform, instance: &Instance, hosts: &BTreeMa
         .collect();
     let said = Said {
         server: database::server(platform, instance, hosts).and_then(Result::ok),
-        tables: database::tables(platform, instance, hosts).and_then(Result::ok),
+        id: database::database_id(platform, instance, hosts).and_then(Result::ok).flatten(),
     };
     vec![dbms(subject, platform, instance, &reached), unicode(subject, platform, instance, &reached, &said)]
 }
@@ -45,7 +45,8 @@ pub(super) fn evaluate(platform: &Platform, instance: &Instance, hosts: &BTreeMa
 /// What the database itself said, as far as it was asked and answered.
 struct Said {
     server: Option<Server>,
-    tables: Option<Tables>,
+    /// The option `XtkDatabaseId`.
+    id: Option<String>,
 }
 
 /// An attribute of the instance's `dbcnx` on one host. A host without a configuration of the instance has none.
@@ -164,7 +165,7 @@ fn unicode_signs(instance: &Instance, hosts: &[(&Host, &Reached)], database: &Sa
     if let Some(Server { encoding, .. }) = database.server.as_ref().filter(|server| !server.encoding.is_empty()) {
         found.push(in_database(encoding.eq_ignore_ascii_case("UTF8"), format!("server_encoding={}", clean(encoding))));
     }
-    if let Some(id) = database.tables.as_ref().and_then(|tables| tables.id.as_ref()).filter(|id| !id.is_empty()) {
+    if let Some(id) = &database.id {
         found.push(in_database(id.starts_with(['u', 'U']), format!("XtkDatabaseId={}", clean(id))));
     }
     if instance.kind == InstanceKind::Marketing {

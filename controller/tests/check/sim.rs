@@ -241,9 +241,8 @@ impl SimHost {
                     "id" => "1001\n".to_owned(),
                     "pg_dump" => "pg_dump (PostgreSQL) 13.4\n".to_owned(),
                     // The statement is the last word.
-                    "psql" if argv.last().is_some_and(|sql| sql.contains("xtkoption")) => {
-                        "database-id|u6F2A\ncolumns|1\noperators|12\n".to_owned()
-                    }
+                    "psql" if argv.last().is_some_and(|sql| sql.contains("xtkoption")) => "database-id|u6F2A\n".to_owned(),
+                    "psql" if argv.last().is_some_and(|sql| sql.contains("xtkoperator")) => "columns|1\noperators|12\n".to_owned(),
                     "psql" => "version|13.4\nencoding|UTF8\nsize|4000000000\n".to_owned(),
                     other => return Err(ReadError::Missing(other.to_owned())),
                 };

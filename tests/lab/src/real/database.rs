@@ -15,8 +15,8 @@ INSERT INTO xtkoption VALUES ('XtkDatabaseId', 'uFE80000000000000F1FA913DD7CC7C4
 CREATE TABLE nmsrecipient (irecipientid integer PRIMARY KEY, semail text NOT NULL, slastname text);
 INSERT INTO nmsrecipient SELECT n, 'Person.' || n || '@example.com', md5(n::text) FROM generate_series(1, 2000) n;
 CREATE INDEX nmsrecipient_email ON nmsrecipient (semail);
-CREATE TABLE xtkoperator (ioperatorid integer PRIMARY KEY, sname text NOT NULL, spassword text, mdata text);
-INSERT INTO xtkoperator SELECT n, 'operator' || n, '@' || md5(n::text) || '==', '' FROM generate_series(1, 7) n;
+CREATE TABLE xtkoperator (ioperatorid integer PRIMARY KEY, sname text NOT NULL, spassword text);
+INSERT INTO xtkoperator SELECT n, 'operator' || n, '@' || md5(n::text) || '==' FROM generate_series(1, 7) n;
 {open}";
 
 /// What each part of an upgrade does to a database: the kinds of changes that only a restore takes back.
@@ -39,7 +39,7 @@ pub(crate) fn creation(layout: &Layout, platform: &Platform, password: &str) -> 
     let mut sql = format!("CREATE ROLE {DATABASE_USER} LOGIN PASSWORD '{password}';\n");
     let open = layout.faults.operators_without_password.iter().enumerate();
     let open: String =
-        open.map(|(number, name)| format!("INSERT INTO xtkoperator VALUES ({}, '{name}', '', '');\n", 100 + number)).collect();
+        open.map(|(number, name)| format!("INSERT INTO xtkoperator VALUES ({}, '{name}', '');\n", 100 + number)).collect();
     let encoding = layout.faults.database_encoding.as_deref().unwrap_or("UTF8");
     for instance in &platform.instances {
         let name = &instance.name;

@@ -39,8 +39,11 @@ pub(super) fn run(site: &Site, arguments: &[String]) -> io::Result<u8> {
     }
     if statement.contains("xtkoption") {
         let id = if unicode { "uFE80000000000000F1FA913DD7CC7C48004BA419F" } else { "FE80000000000000F1FA913DD7CC7C48004BA419F" };
+        lines.push(format!("database-id|{id}"));
+    }
+    if statement.contains("xtkoperator") {
         let open = &faults.operators_without_password;
-        lines.extend([format!("database-id|{id}"), "columns|1".to_owned(), format!("operators|{}", OPERATORS + open.len())]);
+        lines.extend(["columns|1".to_owned(), format!("operators|{}", OPERATORS + open.len())]);
         lines.extend(open.iter().map(|operator| format!("open|{operator}")));
     }
     if lines.is_empty() {
