@@ -53,7 +53,7 @@ pub async fn run(context: &Context, args: &MigrateArgs) -> Result<Exit, Failure>
     start::check_ids(&plan, fleet, &args.with)?;
     let conditions = args.conditions.over(Conditions::default(), &platforms)?;
     // Asked for before anything starts, so that nobody has to be awake for a prompt in the middle of the run.
-    let hosts = start::host_options(fleet, &plan, &platforms, &site.secrets).await?;
+    let hosts = start::host_options(fleet, &plan, &platforms, &site.secrets, false).await?;
     if !args.yes {
         ask_to_start(context, &plan, &platforms)?;
     }

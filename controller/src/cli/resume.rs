@@ -185,10 +185,11 @@ impl Left {
         bounds.conditions = conditions.over(std::mem::take(&mut bounds.conditions), &bounds.platforms)?;
         known_hosts(&plan, fleet, &bounds)?;
         same_host_state(&plan, fleet)?;
-        if sets_passwords(&plan) {
-            passwords::ask_again(&plan, &site.secrets, abort.is_some()).await?;
+        let ends = abort.is_some();
+        if sets_passwords(&plan) && !ends {
+            passwords::ask_again(&plan, &site.secrets).await?;
         }
-        let hosts = start::host_options(fleet, &plan, &bounds.platforms, &site.secrets).await?;
+        let hosts = start::host_options(fleet, &plan, &bounds.platforms, &site.secrets, ends).await?;
         let mut state = RunState::new(Arc::new(plan.clone()), bounds.clone());
         chain.events.iter().for_each(|event| state.apply(event));
         let (limit_text, undoes) = chain.events.iter().find_map(started).unwrap_or_default();

@@ -49,7 +49,7 @@ pub async fn run(context: &Context, args: &RollbackArgs) -> Result<Exit, Failure
     }
     start::check_ids(&prepared.plan, fleet, &args.with)?;
     let platforms: BTreeSet<String> = prepared.plan.platforms.iter().map(|platform| platform.name.clone()).collect();
-    let hosts = start::host_options(fleet, &prepared.plan, &platforms, &site.secrets).await?;
+    let hosts = start::host_options(fleet, &prepared.plan, &platforms, &site.secrets, false).await?;
     ask_to_start(context, &prepared, args.yes)?;
     let (dir, plan) = store.create(&prepared.plan).map_err(|e| start::internal(&e))?;
     let journal = Journal::create(&dir.path.join("journal.jsonl"), &dir.id).map_err(|e| start::journal_failure(&e))?;

@@ -211,11 +211,15 @@ pub(super) fn steps(plan: &Plan) -> impl Iterator<Item = &PlannedStep> {
 
 /// How each host of the selected platforms is reached, with the secrets that its steps name. Asked for before anything starts, so that
 /// nobody has to be awake for a prompt in the middle of the run.
+///
+/// `ends`: the run is only ended. Then no `internal` password is asked for or sent, not even an empty one: a step that sets it and was
+/// granted before would type what it is given. Without one it says what it lacks.
 pub(super) async fn host_options(
     fleet: &Fleet,
     plan: &Plan,
     platforms: &BTreeSet<String>,
     secrets: &Secrets,
+    ends: bool,
 ) -> Result<BTreeMap<String, HostOptions>, Failure> {
     let mut named: HashMap<&str, BTreeSet<String>> = HashMap::new();
     for step in steps(plan) {
@@ -229,6 +233,7 @@ pub(super) async fn host_options(
             values.insert(proto::inspect::FINGERPRINT_KEY.to_owned(), key.secret());
             for name in named.get(host.name.as_str()).into_iter().flatten() {
                 let password = match name.as_str() {
+                    passwords::CURRENT | passwords::NEW | passwords::NONE if ends => continue,
                     passwords::CURRENT => secrets.resolve(&SecretRef::Prompt, &current_label(&platform.name)).await?,
                     passwords::NONE => Secret::new(""),
                     passwords::NEW => secrets.resolve(&SecretRef::Prompt, &new_label(&platform.name)).await?,
@@ -401,4 +406,43 @@ fn account_by_id() -> Option<String> {
     let output = std::process::Command::new("id").arg("-un").output().ok()?;
     let name = String::from_utf8(output.stdout).ok()?.trim().to_owned();
     (output.status.success() && !name.is_empty()).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    const INVENTORY: &str = "version: 1
+defaults:
+  source: { version: 6.1, packages: [{ os: debian-11, path: old.deb, sha256: DIGEST }] }
+  target: { version: 7.4.1, build: 9383, packages: [{ os: debian-11, path: new.deb, sha256: DIGEST }] }
+platforms:
+  - name: emea
+    topology: standalone
+    instances: [emea]
+    database: { engine: postgresql, server: db, name: c, user: c, backup: { by: dba } }
+    hosts: [{ name: m, roles: [marketing, mta, tracking], os: debian-11 }]
+";
+
+    #[tokio::test]
+    async fn a_run_that_is_only_ended_sends_no_internal_password() {
+        let fleet = inventory::parse(&INVENTORY.replace("DIGEST", &"0".repeat(64)), "fleet.yaml", Path::new("")).unwrap().fleet;
+        let platforms = BTreeSet::from(["emea".to_owned()]);
+        let plan = passwords::build(&fleet, &platforms, &|_| Vec::new()).unwrap();
+        let secrets = Secrets::unattended("/");
+        let sent = async |ends| {
+            let options = host_options(&fleet, &plan, &platforms, &secrets, ends).await.unwrap();
+            options["m"].secrets.keys().cloned().collect::<Vec<_>>()
+        };
+        // Nothing is asked for, either: nobody has answered yet.
+        assert_eq!(sent(true).await, [proto::inspect::FINGERPRINT_KEY]);
+        secrets.answer(&current_label("emea"), Secret::new("old")).await;
+        secrets.answer(&new_label("emea"), Secret::new("new")).await;
+        assert_eq!(sent(true).await, [proto::inspect::FINGERPRINT_KEY]);
+        let names = sent(false).await;
+        for name in [passwords::CURRENT, passwords::NEW, passwords::NONE] {
+            assert!(names.contains(&name.to_owned()), "{name} of {names:?}");
+        }
+    }
 }

@@ -65,7 +65,7 @@ pub(crate) async fn set(context: &Context, args: &PasswordsSetArgs) -> Result<Ou
         ask_to_start(&plan)?;
     }
     let typed = ask(&plan, &sources, &site.secrets).await?;
-    let hosts = start::host_options(fleet, &plan, &platforms, &site.secrets).await?;
+    let hosts = start::host_options(fleet, &plan, &platforms, &site.secrets, false).await?;
     let (dir, plan) = Store::new(&context.state_dir).create(&plan).map_err(|e| start::internal(&e))?;
     let journal = Journal::create(&dir.path.join("journal.jsonl"), &dir.id).map_err(|e| start::journal_failure(&e))?;
     let drive = Drive {
@@ -150,17 +150,9 @@ async fn ask(plan: &Plan, (current, new): &(Source, Source), secrets: &Secrets) 
     Ok(typed)
 }
 
-/// As in `set`, for a run that is taken up again at the terminal. An empty answer for each where it is only ended: nothing more is set.
-pub(crate) async fn ask_again(plan: &Plan, secrets: &Secrets, ends: bool) -> Result<(), Failure> {
-    if !ends {
-        return ask(plan, &(Source::of(None, "--current")?, Source::of(None, "--new")?), secrets).await.map(|_| ());
-    }
-    for platform in &plan.platforms {
-        for label in [start::current_label(&platform.name), start::new_label(&platform.name)] {
-            secrets.answer(&label, Secret::new("")).await;
-        }
-    }
-    Ok(())
+/// As in `set`, for a run that is taken up again at the terminal.
+pub(crate) async fn ask_again(plan: &Plan, secrets: &Secrets) -> Result<(), Failure> {
+    ask(plan, &(Source::of(None, "--current")?, Source::of(None, "--new")?), secrets).await.map(|_| ())
 }
 
 fn check(password: &Secret, label: &str) -> Result<(), Failure> {
