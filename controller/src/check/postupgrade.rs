@@ -25,14 +25,29 @@ const LINE: u64 = 4096;
 /// What was read so far.
 #[derive(Debug, Default)]
 struct Said {
-    errors: Vec<String>,
-    warnings: Vec<String>,
+    errors: Lines,
+    warnings: Lines,
     ignored: usize,
     /// Type and id of documents in conflict.
     conflicts: BTreeSet<(String, String)>,
     /// The last line: warnings and errors as the postupgrade counts them.
     summary: Option<(u64, u64)>,
-    codes: BTreeSet<String>,
+}
+
+/// The first lines of a kind, and how many there were: a log may be as large as a disk.
+#[derive(Debug, Default)]
+struct Lines {
+    first: Vec<String>,
+    count: usize,
+}
+
+impl Lines {
+    fn push(&mut self, line: String) {
+        self.count += 1;
+        if self.first.len() < QUOTED {
+            self.first.push(line);
+        }
+    }
 }
 
 /// The findings in the output of a step; none of a step that is no postupgrade.
@@ -92,7 +107,6 @@ impl Said {
             self.ignored += 1;
             return;
         }
-        self.codes.extend(codes.into_iter().map(str::to_owned));
         let text = clean(line.rsplit(">>").next().unwrap_or(line));
         match is_error {
             true => self.errors.push(text),
@@ -105,8 +119,8 @@ impl Said {
             0 => String::new(),
             n => format!(" ({n} of {IGNORED}, which can be ignored)"),
         };
-        let (errors, warnings) = (self.errors.len(), self.warnings.len());
-        let mut quoted: Vec<String> = self.errors.iter().chain(&self.warnings).take(QUOTED).cloned().collect();
+        let (errors, warnings) = (self.errors.count, self.warnings.count);
+        let mut quoted: Vec<String> = self.errors.first.iter().chain(&self.warnings.first).take(QUOTED).cloned().collect();
         if errors + warnings > QUOTED {
             quoted.push(format!("and {} more", errors + warnings - QUOTED));
         }
@@ -215,6 +229,17 @@ mod tests {
         assert_eq!(outcome("> demo instance, 0 warning(s) and 3 error(s) during the update.").0, Status::Failure);
         assert_eq!(outcome("11:57:52 > Updating tables\n").0, Status::Unknown);
         assert_eq!(outcome("").0, Status::Unknown);
+    }
+
+    #[test]
+    fn of_many_lines_the_first_are_kept_and_all_are_counted() {
+        let mut text: String = (0..30).map(|n| format!(">> PU-0003 warning {n}\n")).collect();
+        text.extend((0..25).map(|n| format!(">>> error {n}\n")));
+        let said = Said::read(text.as_bytes());
+        assert_eq!((said.errors.first.len(), said.warnings.first.len()), (QUOTED, QUOTED));
+        let (_, message, evidence, _) = said.outcome();
+        assert_eq!(message, "25 errors and 30 warnings");
+        assert!(evidence.starts_with("error 0 · ") && evidence.ends_with("error 19 · and 35 more"), "{evidence}");
     }
 
     #[test]
