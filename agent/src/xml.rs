@@ -21,6 +21,10 @@ pub struct Attribute {
 /// One element, as places in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Element {
+    /// Its start tag, with `<` and `>`.
+    pub tag: Range<usize>,
+    /// Where its end tag begins; nothing where it closes itself.
+    pub end: Option<usize>,
     /// Where the element's name ends: the first place for an attribute.
     pub name_end: usize,
     /// Its attributes, in order.
@@ -54,9 +58,9 @@ pub fn select(bytes: &[u8], path: &str) -> Result<Vec<Element>, String> {
         return Err("is not XML in UTF-8 or another ASCII-compatible encoding".to_owned());
     }
     let wanted: Vec<&str> = path.split('/').collect();
-    // For each open element: how many segments of the path it and its ancestors match, if they do.
-    let mut open: Vec<Option<usize>> = Vec::new();
-    let mut found = Vec::new();
+    // For each open element: how many segments of the path it and its ancestors match, if they do; and which of those found it is.
+    let mut open: Vec<(Option<usize>, Option<usize>)> = Vec::new();
+    let mut found: Vec<Element> = Vec::new();
     let text = locatable(text);
     let mut reader = Reader::from_reader(text.as_ref());
     loop {
@@ -65,20 +69,24 @@ pub fn select(bytes: &[u8], path: &str) -> Result<Vec<Element>, String> {
         let end = reader.buffer_position() as usize;
         match event {
             Event::Start(ref tag) | Event::Empty(ref tag) => {
-                let above = open.last().copied().unwrap_or(Some(0));
+                let above = open.last().map_or(Some(0), |(depth, _)| *depth);
                 let depth = above.filter(|depth| {
                     wanted.get(*depth).is_some_and(|segment| *segment == "*" || *segment == tag.name().into_inner())
                 });
                 let depth = depth.map(|depth| depth + 1);
-                if depth == Some(wanted.len()) {
+                let selected = depth == Some(wanted.len());
+                if selected {
                     found.push(scan_tag(bytes, base + begin..base + end)?);
                 }
                 if matches!(event, Event::Start(_)) {
-                    open.push(depth);
+                    open.push((depth, selected.then(|| found.len() - 1)));
                 }
             }
             Event::End(_) => {
-                open.pop();
+                let index = open.pop().and_then(|(_, index)| index);
+                if let Some(element) = index.and_then(|index| found.get_mut(index)) {
+                    element.end = Some(base + begin);
+                }
             }
             Event::Eof if !open.is_empty() => return Err("is not well-formed XML: it ends inside an element".to_owned()),
             Event::Eof => return Ok(found),
@@ -117,7 +125,7 @@ fn scan_tag(bytes: &[u8], tag: Range<usize>) -> Result<Element, String> {
     loop {
         at = run(at, &space);
         match byte(at) {
-            Some(b'/' | b'>') => return Ok(Element { name_end, attributes }),
+            Some(b'/' | b'>') => return Ok(Element { tag, end: None, name_end, attributes }),
             None => return Err(malformed(at)),
             Some(_) => {}
         }
@@ -181,6 +189,8 @@ fn splices(bytes: &[u8], edit: &XmlEdit, other: &mut dyn FnMut(&str) -> Result<V
             }
             Ok(elements.iter().map(|element| put(element, quote(value))).collect())
         }
+        XmlChange::Ensure(value) if elements.is_empty() => Ok(vec![added(bytes, path, attribute, &quote(value))?]),
+        XmlChange::Ensure(value) => Ok(elements.iter().map(|element| put(element, quote(value))).collect()),
         XmlChange::Rename(name) => {
             check_name(name)?;
             let mut splices = Vec::new();
@@ -223,6 +233,50 @@ fn splices(bytes: &[u8], edit: &XmlEdit, other: &mut dyn FnMut(&str) -> Result<V
             Ok(splices)
         }
     }
+}
+
+/// A new element with one attribute, as the last one inside its parent: on a line of its own where the others are, and as deep as they
+/// are.
+fn added(bytes: &[u8], path: &str, attribute: &str, quoted: &[u8]) -> Result<Splice, String> {
+    let cannot = |why: &str| format!("has no element {path} to set {attribute} on, and none can be added: {why}");
+    let (above, name) = path.rsplit_once('/').ok_or_else(|| cannot("it would be the root"))?;
+    check_name(name).map_err(|_| cannot("that is not an XML name"))?;
+    let parents = select(bytes, above)?;
+    let [parent] = parents.as_slice() else {
+        return Err(cannot(&format!("it has {} of {above}, which has to be there once", parents.len())));
+    };
+    let new = [b"<", name.as_bytes(), b" ", attribute.as_bytes(), b"=", quoted, b"/>"].concat();
+    let line: &[u8] = if bytes.windows(2).any(|pair| pair == b"\r\n") { b"\r\n" } else { b"\n" };
+    let outer = indentation(bytes, parent.tag.start);
+    let siblings = select(bytes, &format!("{above}/*"))?;
+    let inner = match siblings.last() {
+        Some(last) => indentation(bytes, last.tag.start).map(<[u8]>::to_vec),
+        None => outer.map(|outer| [outer, if outer.contains(&b'\t') { b"\t" } else { b"  " }].concat()),
+    };
+    let Some(end) = parent.end else {
+        // Before: `<parent/>`. Its `/>` becomes `>`, and it gets an end tag.
+        let parent_name = bytes.get(parent.tag.start + 1..parent.name_end).unwrap_or_default();
+        let with = match (inner, outer) {
+            (Some(inner), Some(outer)) => [b">", line, &inner, &new, line, outer, b"</", parent_name, b">"].concat(),
+            _ => [b">", new.as_slice(), b"</", parent_name, b">"].concat(),
+        };
+        return Ok((parent.tag.end - 2..parent.tag.end, with));
+    };
+    Ok(match (inner, indentation(bytes, end)) {
+        (Some(inner), Some(own)) => {
+            let at = end - own.len();
+            (at..at, [&inner, new.as_slice(), line].concat())
+        }
+        (Some(inner), _) if !siblings.is_empty() => (end..end, [line, &inner, &new].concat()),
+        _ => (end..end, new),
+    })
+}
+
+/// The white space before a place, where there is nothing else before it on its line.
+fn indentation(bytes: &[u8], place: usize) -> Option<&[u8]> {
+    let before = bytes.get(..place)?;
+    let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+    before.get(start..).filter(|text| text.iter().all(|byte| matches!(byte, b' ' | b'\t')))
 }
 
 fn check_name(name: &str) -> Result<(), String> {

@@ -86,6 +86,10 @@ proptest! {
         for input in [bytes.as_slice(), text.as_bytes()] {
             let _ = values(input, "a/*", "b");
             let _ = edit(input, &change(XmlChange::Set("x".to_owned())), &mut no_other);
+            let added = [XmlEdit { element: "a/b".to_owned(), ..change(XmlChange::Ensure("x".to_owned())).remove(0) }];
+            if let Ok(edited) = edit(input, &added, &mut no_other) {
+                prop_assert!(values(&edited, "a/b", "autoStart").unwrap().iter().all(|value| value.as_deref() == Some("x")));
+            }
         }
     }
 }
@@ -159,4 +163,74 @@ fn a_name_goes_back_where_it_was() {
     assert!(back(both, both).unwrap_err().contains("has both _autoStart and autoStart"));
     let fewer = b"<serverconf/>";
     assert!(back(fewer, before).unwrap_err().contains("lacks an element serverconf/mta that before.xml has"));
+}
+
+/// What an edit makes of a file that lacks `<trackinglogd>`; the probe of the step holds afterwards, and a second edit changes nothing.
+fn ensured(before: &str) -> String {
+    let edits = [XmlEdit {
+        element: "serverconf/trackinglogd".to_owned(),
+        attribute: "autoStart".to_owned(),
+        change: XmlChange::Ensure("true".to_owned()),
+    }];
+    let after = edit(before.as_bytes(), &edits, &mut no_other).unwrap();
+    assert_eq!(values(&after, "serverconf/trackinglogd", "autoStart").unwrap(), [Some("true".to_owned())]);
+    assert_eq!(edit(&after, &edits, &mut no_other).unwrap(), after, "twice is once");
+    String::from_utf8(after).unwrap()
+}
+
+const TRACKING: &str = "<trackinglogd autoStart=\"true\"/>";
+
+#[test]
+fn an_element_that_is_missing_is_added_as_the_last_one_of_its_parent() {
+    // Before, behind which text the element stands, and what it stands between.
+    for (before, new) in [
+        ("<?xml version='1.0'?>\n<serverconf>\n    <mta a='1'/>\n  <!-- <trackinglogd/> -->\n</serverconf>\n", "    T\n"),
+        ("<serverconf>\r\n\t<mta>\r\n\t\t<x/>\r\n\t</mta>\r\n</serverconf>\r\n", "\tT\r\n"),
+        ("<serverconf>\n</serverconf>", "  T\n"),
+        ("<serverconf>\n  <mta/></serverconf>", "\n  T"),
+        ("<serverconf><mta/></serverconf>", "T"),
+        ("<serverconf ></serverconf >", "T"),
+    ] {
+        let at = before.rfind("</serverconf").unwrap();
+        let expected = format!("{}{}{}", &before[..at], new.replace('T', TRACKING), &before[at..]);
+        assert_eq!(ensured(before), expected);
+    }
+}
+
+#[test]
+fn a_parent_that_closes_itself_gets_an_end() {
+    let new = format!("<serverconf a='>'>\n  {TRACKING}\n</serverconf>");
+    assert_eq!(
+        ensured("<!-- <serverconf> -->\n<serverconf a='>'/>\n<!-- end -->"),
+        format!("<!-- <serverconf> -->\n{new}\n<!-- end -->")
+    );
+    let inline = format!("<?xml version='1.0'?><serverconf >{TRACKING}</serverconf>");
+    assert_eq!(ensured("<?xml version='1.0'?><serverconf />"), inline);
+}
+
+#[test]
+fn an_element_that_is_there_only_gets_its_value() {
+    assert_eq!(
+        ensured("<serverconf><trackinglogd autoStart='false' x='1'/></serverconf>"),
+        "<serverconf><trackinglogd autoStart=\"true\" x='1'/></serverconf>"
+    );
+    assert_eq!(
+        ensured("<serverconf>\n <trackinglogd>\n</trackinglogd></serverconf>"),
+        "<serverconf>\n <trackinglogd autoStart=\"true\">\n</trackinglogd></serverconf>"
+    );
+}
+
+#[test]
+fn nothing_is_added_where_it_is_not_clear_where() {
+    let wrong = |text: &str, element: &str| {
+        let edits = [XmlEdit { element: element.to_owned(), ..change(XmlChange::Ensure("true".to_owned())).remove(0) }];
+        edit(text.as_bytes(), &edits, &mut no_other).unwrap_err()
+    };
+    assert!(wrong("<other/>", "serverconf/mta").contains("it has 0 of serverconf, which has to be there once"));
+    assert!(wrong("<a><b/><b/></a>", "a/b/c").contains("it has 2 of a/b"));
+    assert!(wrong("<a/>", "b").contains("it would be the root"));
+    assert!(wrong("<a/>", "a/*").contains("not an XML name"));
+    // Plain `set` adds nothing.
+    let set = edit(b"<serverconf/>", &change(XmlChange::Set("true".to_owned())), &mut no_other).unwrap_err();
+    assert!(set.contains("has no element serverconf/mta"), "{set}");
 }

@@ -508,6 +508,9 @@ pub struct XmlEdit {
 pub enum XmlChange {
     /// Give it this value, adding the attribute if it is missing.
     Set(String),
+    /// As `set`; and where the element is missing, add it with this attribute as the last one inside its parent. That has to be there,
+    /// once.
+    Ensure(String),
     /// Give it this name. Nothing happens where it is missing.
     Rename(String),
     /// Give it the value that it has on the same element of another file of the host. The value is seen by nobody: this is how

@@ -25,6 +25,9 @@ pub(super) fn action(action: &Action) -> Vec<String> {
                 let place = format!("{} of <{}>", edit.attribute, edit.element);
                 match &edit.change {
                     XmlChange::Set(value) => format!("sets {place} to \"{value}\" in {file}"),
+                    XmlChange::Ensure(value) => {
+                        format!("sets {place} to \"{value}\" in {file}; adds the element where it is missing")
+                    }
                     XmlChange::Rename(name) => format!("renames {place} to {name} in {file}"),
                     XmlChange::NameAs { name, file: other } => {
                         format!("renames {place} to {name} in {file} where {other} has {name}")
