@@ -111,6 +111,19 @@ fn a_program_that_refuses_the_new_one_has_changed_nothing() {
 }
 
 #[test]
+fn a_heading_is_no_question() {
+    let slow = format!("echo 'Connecting to database:'; sleep 1; {WELL}");
+    let (ended, now) = run(&slow, CURRENT, CURRENT, NEW);
+    ended.expect(Outcome::Ok);
+    assert_eq!(now, NEW);
+    // A question may be a line of its own, though.
+    let asked = format!("{}{WELL}", ASK.replace("printf '%s' ", "printf '%s\\n' "));
+    let (ended, now) = run(&asked, CURRENT, CURRENT, NEW);
+    ended.expect(Outcome::Ok);
+    assert_eq!(now, NEW);
+}
+
+#[test]
 fn a_program_that_never_asks_is_ended_and_has_changed_nothing() {
     let (ended, now) = run("echo 'Waiting for the lock of another process'; sleep 1000; true", CURRENT, CURRENT, NEW);
     ended.expect(Outcome::Failed).says("it did not ask within 5 s; 3 of 3 answers were not typed").says("nothing was changed");

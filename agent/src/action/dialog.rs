@@ -1,7 +1,8 @@
 //! Running a program that asks for passwords at its terminal (`nlserver config -internalpassword`).
 //!
-//! Nobody has documented what it asks, only in which order: so whatever it says last is taken for a question once it is silent behind a
-//! colon or a question mark, or in the middle of a line. What is typed is never shown by the terminal, and masked wherever the program
+//! Nobody has documented what it asks, only in which order: so whatever it says last is taken for a question once it is silent in the
+//! middle of a line, sooner behind a colon or a question mark. A whole line that ends in one of them may be a heading (`Connecting:`) or a
+//! question, and takes as long. What is typed is never shown by the terminal, and masked wherever the program
 //! itself shows it.
 
 use super::command::{Lines, life_pipe};
@@ -22,7 +23,7 @@ use zeroize::Zeroizing;
 
 /// How long a program has to be silent behind what looks like a question: some throw away what was typed before they read.
 const SETTLED: Duration = Duration::from_millis(300);
-/// The same in the middle of a line that does not look like one.
+/// The same where it looks less like one: in the middle of a line without a mark, or at the end of a line with one.
 const SILENT: Duration = Duration::from_secs(3);
 /// How long it has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
@@ -183,10 +184,12 @@ impl<'a> Talk<'a> {
         }
         let silent = self.stirred.elapsed();
         let text = self.tail.trim_ascii_end();
-        match text.last() {
-            None => false,
-            Some(b':' | b'?') => silent >= SETTLED,
-            Some(_) => silent >= SILENT && self.tail.last() != Some(&b'\n'),
+        let whole_line = self.tail.get(text.len()..).unwrap_or_default().contains(&b'\n');
+        match (text.last(), whole_line) {
+            (None, _) => false,
+            (Some(b':' | b'?'), false) => silent >= SETTLED,
+            (Some(b':' | b'?'), true) | (Some(_), false) => silent >= SILENT,
+            (Some(_), true) => false,
         }
     }
 
