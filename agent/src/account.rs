@@ -83,8 +83,8 @@ fn passwd(fits: impl Fn(&[&str]) -> bool) -> Option<Account> {
 
 fn ask(program: &str, args: &[&str]) -> Option<String> {
     let mut command = Command::new(program);
-    command.args(args).env("PATH", crate::program::search_path()).stdin(Stdio::null()).stderr(Stdio::null());
-    let output = command.output().ok()?;
+    command.args(args).env("PATH", crate::program::search_path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let output = crate::program::spawn(&mut command, &[]).ok()?.wait_with_output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
     (output.status.success() && !text.is_empty()).then_some(text)
 }

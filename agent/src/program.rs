@@ -14,6 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a program has between SIGTERM and SIGKILL.
@@ -60,7 +61,7 @@ pub(crate) struct Program<'a> {
     pub(crate) account: Option<&'a Account>,
     /// The terminal that it gets in place of the standard streams, in a session of its own.
     pub(crate) terminal: Option<&'a str>,
-    /// Files in memory that it finds by environment variables. They have to be open until it was started.
+    /// Files in memory that it finds by environment variables. They have to be open until it was started, with them ([`spawn`]).
     pub(crate) secret_files: &'a [(String, SecretFile)],
 }
 
@@ -151,6 +152,23 @@ pub(crate) enum Source {
     Memory(File, u64),
 }
 
+/// Held while a program is started: its files with secrets must go to no other.
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// Starts a program, which gets these files and no other one. Every program of the agent is started here: between the moment when a
+/// file may be inherited and the moment when the program has it no other one may begin. (Once `Command::spawn` returns, the program has
+/// taken the place of the process that began as our copy.)
+///
+/// # Errors
+/// As [`Command::spawn`].
+pub(crate) fn spawn(command: &mut Command, files: &[(String, SecretFile)]) -> std::io::Result<Child> {
+    let _alone = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let inherit = |inherit| files.iter().try_for_each(|(_, file)| file.inherit(inherit));
+    let child = inherit(true).map_err(Into::into).and_then(|()| command.spawn());
+    inherit(false)?;
+    child
+}
+
 /// What is waited for.
 #[derive(Debug)]
 pub(crate) struct Watched {
@@ -197,16 +215,16 @@ impl Ended {
 }
 
 impl Watched {
-    /// Starts a program with standard output and standard error in one pipe.
+    /// Starts a program with standard output and standard error in one pipe, and with these files.
     ///
     /// # Errors
     /// It cannot be started; the text names it.
-    pub(crate) fn start(mut command: Command, deadline: Option<Instant>) -> Result<Self, String> {
+    pub(crate) fn start(mut command: Command, files: &[(String, SecretFile)], deadline: Option<Instant>) -> Result<Self, String> {
         let cannot = |e: std::io::Error| format!("cannot start {}: {e}", command_name(&command));
         let (reader, writer) = std::io::pipe().map_err(cannot)?;
         let second = writer.try_clone().map_err(cannot)?;
         let name = command_name(&command);
-        let child = command.stdout(writer).stderr(second).spawn().map_err(|e| format!("cannot start {name}: {e}"))?;
+        let child = spawn(command.stdout(writer).stderr(second), files).map_err(|e| format!("cannot start {name}: {e}"))?;
         // The command keeps its ends of the pipe; with them the output would never end.
         drop(command);
         Ok(Self { child, output: Source::Pipe(reader), life: None, deadline })
@@ -348,7 +366,7 @@ pub(crate) struct Captured {
 /// # Errors
 /// It cannot be started.
 pub(crate) fn capture(program: &Program<'_>, limit: usize, within: Duration) -> Result<Captured, String> {
-    let watched = Watched::start(program.command()?, Some(Instant::now() + within))?;
+    let watched = Watched::start(program.command()?, program.secret_files, Some(Instant::now() + within))?;
     let mut text = Vec::new();
     let ended = watched.follow(None, &mut |bytes| {
         let room = limit.saturating_sub(text.len());

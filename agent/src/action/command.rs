@@ -1,8 +1,8 @@
 //! Running a program as a step.
 
-use super::secret_file::provide;
+use super::secret_file::{SecretFile, provide};
 use super::{Cause, Context, Done, Result, Trouble};
-use crate::program::{Ended, Program, Source, Watched};
+use crate::program::{Ended, Program, Source, Watched, spawn};
 use proto::step::{Command, LineRule};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::FdFlags;
@@ -47,8 +47,8 @@ pub(crate) fn run(spec: &Command, descendants: Descendants, context: &mut Contex
     };
     let memory = if descendants == Descendants::Outlive { memory_file() } else { None };
     let mut watched = match &memory {
-        Some(file) => start_into(command, file)?,
-        None => Watched::start(command, None)?,
+        Some(file) => start_into(command, &secret_files, file)?,
+        None => Watched::start(command, &secret_files, None)?,
     };
     drop((lock, secret_files));
     watched.life = life.map(|(ours, _theirs)| ours);
@@ -107,11 +107,15 @@ fn memory_file() -> Option<File> {
     rustix::fs::memfd_create("output", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).ok().map(File::from)
 }
 
-fn start_into(mut command: std::process::Command, file: &File) -> std::result::Result<Watched, Trouble> {
+fn start_into(
+    mut command: std::process::Command,
+    secret_files: &[(String, SecretFile)],
+    file: &File,
+) -> std::result::Result<Watched, Trouble> {
     let failed = |e: std::io::Error| Trouble::from(format!("cannot start the program: {e}"));
     let copy = || file.try_clone().map_err(failed);
     command.stdout(copy()?).stderr(copy()?);
-    let child = command.spawn().map_err(failed)?;
+    let child = spawn(&mut command, secret_files).map_err(failed)?;
     Ok(Watched { child, output: Source::Memory(copy()?, 0), life: None, deadline: None })
 }
 

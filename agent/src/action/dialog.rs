@@ -7,7 +7,7 @@
 
 use super::command::{Lines, life_pipe};
 use super::{Cause, Context, Done, Result, Trouble};
-use crate::program::{Ended, Program, hung_up, readable};
+use crate::program::{Ended, Program, hung_up, readable, spawn};
 use crate::terminal;
 use proto::Secret;
 use proto::step::{Answers, Command, Dialog};
@@ -96,7 +96,7 @@ impl<'a> Talk<'a> {
         let lock = rustix::io::dup(std::io::stderr()).map_err(failed)?;
         let (life, theirs) = life_pipe().map_err(failed)?;
         command.stdout(Stdio::null()).stderr(Stdio::null()).arg0("caravan-agent");
-        let child = command.spawn().map_err(|e| format!("cannot start the program: {e}"))?;
+        let child = spawn(&mut command, &[]).map_err(|e| format!("cannot start the program: {e}"))?;
         drop((lock, theirs));
         let now = Instant::now();
         Ok(Self {

@@ -4,13 +4,14 @@ use crate::account::Account;
 use proto::Secret;
 use proto::secret::MARK;
 use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::io::FdFlags;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use zeroize::Zeroizing;
 
-/// A file that only processes with our own account, started while it is open, can read.
+/// A file that only processes with our own account can read that were started with it ([`crate::program::spawn`]).
 #[derive(Debug)]
 pub(crate) struct SecretFile {
     file: File,
@@ -33,6 +34,14 @@ impl SecretFile {
     fn give_to(&self, account: &Account) -> Result<(), String> {
         std::os::unix::fs::fchown(&self.file, Some(account.uid), None)
             .map_err(|e| format!("the file in memory cannot be given to {}: {e}", account.name))
+    }
+
+    /// Whether the programs that are started now get it.
+    ///
+    /// # Errors
+    /// The descriptor's flags cannot be changed.
+    pub(crate) fn inherit(&self, inherit: bool) -> rustix::io::Result<()> {
+        rustix::io::fcntl_setfd(&self.file, if inherit { FdFlags::empty() } else { FdFlags::CLOEXEC })
     }
 
     /// Under which name the program, which inherits the open file, finds it. Each process opens it afresh, from its beginning.
@@ -61,13 +70,14 @@ pub(crate) fn provide(
     wanted.iter().map(file).collect()
 }
 
-/// Not closed by exec, on purpose.
+/// Closed by exec: the bridge answers several questions at once, and what another thread starts must not get it.
 fn unnamed() -> rustix::io::Result<OwnedFd> {
-    match rustix::fs::memfd_create("secret", MemfdFlags::empty()) {
+    match rustix::fs::memfd_create("secret", MemfdFlags::CLOEXEC) {
         // Before Linux 3.17: a file on the memory file system, without its name.
         Err(rustix::io::Errno::NOSYS) => {
             let name = format!("/dev/shm/.caravan-{}", std::process::id());
-            let file = rustix::fs::open(&name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR)?;
+            let file =
+                rustix::fs::open(&name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?;
             rustix::fs::unlink(&name)?;
             Ok(file)
         }
@@ -88,4 +98,34 @@ fn expand(content: &str, secrets: &BTreeMap<String, Secret>) -> Result<Zeroizing
     }
     out.push_str(rest);
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::spawn;
+    use std::process::{Command, Stdio};
+
+    /// What a program reads from these files that is started with those.
+    fn read(path: &str, with: &[(String, SecretFile)]) -> String {
+        let mut command = Command::new("cat");
+        command.arg(path).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let output = spawn(&mut command, with).unwrap().wait_with_output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn only_the_program_that_is_started_with_it_gets_it_whoever_starts_others_meanwhile() {
+        let wanted = BTreeMap::from([("FILE".to_owned(), "{secret:a}!".to_owned())]);
+        let secrets = BTreeMap::from([("a".to_owned(), Secret::new("canary"))]);
+        let files = provide(&wanted, &secrets, None).unwrap();
+        let path = files[0].1.path();
+        std::thread::scope(|scope| {
+            let others = scope.spawn(|| (0..100).map(|_| read(&path, &[])).collect::<String>());
+            while !others.is_finished() {
+                assert_eq!(read(&path, &files), "canary!");
+            }
+            assert_eq!(others.join().unwrap(), "");
+        });
+    }
 }

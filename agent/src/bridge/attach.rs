@@ -98,7 +98,7 @@ fn dial(dir: &Path) -> Option<UnixStream> {
 fn start(dir: &Path) -> std::io::Result<String> {
     let mut command = crate::program::own_command("supervisor");
     command.arg(dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn()?;
+    let mut child = crate::program::spawn(&mut command, &[])?;
     let mut said = String::new();
     if let Some(stdout) = child.stdout.take() {
         BufReader::new(stdout).read_line(&mut said)?;

@@ -25,7 +25,8 @@ impl Commands {
 
     /// Starts a command and answers with its output and its end, from a thread of its own.
     pub(crate) fn start(self: &Arc<Self>, id: u32, argv: Vec<String>, secrets: &Secrets) {
-        let started = Program { argv: &argv, ..Program::default() }.command().and_then(|command| Watched::start(command, None));
+        let started =
+            Program { argv: &argv, ..Program::default() }.command().and_then(|command| Watched::start(command, &[], None));
         let watched = match started {
             Ok(watched) => watched,
             Err(message) => {

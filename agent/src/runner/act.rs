@@ -63,7 +63,7 @@ fn start(job: &Job, halt: &Halt) -> Result<std::process::ChildStdout, String> {
     if let Some(account) = &job.account {
         command.envs(account.environment());
     }
-    let mut child = command.spawn().map_err(|e| failed(&e))?;
+    let mut child = crate::program::spawn(&mut command, &[]).map_err(|e| failed(&e))?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(&text).map_err(|e| failed(&e))?;
         halt.tell(stdin);

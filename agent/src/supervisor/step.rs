@@ -109,7 +109,8 @@ impl Running {
         let failed = |e: &dyn std::fmt::Display| format!("cannot start a runner: {e}");
         let mut command = crate::program::own_command("runner");
         command.arg(self.files.dir()).args(probing.then_some("probe"));
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(lock).spawn().map_err(|e| failed(&e))?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(lock);
+        let mut child = crate::program::spawn(&mut command, &[]).map_err(|e| failed(&e))?;
         // The command still has our copy of the lock.
         drop(command);
         self.runner_lives = true;
