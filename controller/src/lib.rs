@@ -16,6 +16,7 @@ pub mod exit;
 pub mod hosts;
 pub mod plan;
 pub mod progress;
+mod release;
 pub mod report;
 pub mod run;
 pub mod secrets;

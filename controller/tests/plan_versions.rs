@@ -220,6 +220,51 @@ fn every_version_has_a_way_back() {
     assert!(waves.is_sorted(), "after a build upgrade is undone it is restarted in the order of one: {waves:?}");
 }
 
+/// From 20.1 on the unit of v7 is `nlserver`; before, it is called as the init script is (procedure, step 1).
+#[test]
+fn the_unit_of_v7_is_called_by_its_release() {
+    let to = |version: &str, source: SourceVersion| {
+        let mut platform = from_version(source, standard());
+        platform.hosts.iter_mut().for_each(|host| host.target.version = version.into());
+        platform
+    };
+    let of_v5 = SourceVersion::V5_11;
+    for (version, unit) in [("7.4.1", "nlserver"), ("20.1", "nlserver"), ("19.2.3", "nlserver6"), ("7.0 18.10", "nlserver6")] {
+        let forward = only(to(version, of_v5));
+        assert_eq!(argv(&forward, "mkt1", "stop.nlserver"), "systemctl stop nlserver5");
+        assert_eq!(argv(&forward, "mkt1", "install.first-start"), format!("systemctl start {unit}"), "{version}");
+        assert_eq!(argv(&forward, "mkt1", "start.service"), format!("systemctl start {unit}"), "{version}");
+        assert_eq!(argv(&forward, "trk03", "start.service"), "/etc/init.d/nlserver6 start", "{version}");
+        let back = back_from(to(version, of_v5));
+        assert_eq!(argv(&back, "mkt1", "stop.nlserver"), format!("systemctl stop {unit}"), "{version}");
+        assert!(format!("{:?}", step(&back, "mkt1", "stop.nlserver").spec.only_if).contains(&format!("\"{unit}\"")), "{version}");
+        assert_eq!(argv(&back, "trk03", "stop.nlserver"), "/etc/init.d/nlserver6 stop", "{version}");
+        // What is installed is older than what it is upgraded to.
+        let build = to(version, SourceVersion::V7);
+        assert_eq!(argv(&only(build.clone()), "mkt1", "stop.nlserver"), format!("systemctl stop {unit}"), "{version}");
+        assert_eq!(argv(&back_from(build), "mkt1", "back.start-service"), format!("systemctl start {unit}"), "{version}");
+    }
+}
+
+/// `source.version: 7` does not say which release is installed: that its unit is `nlserver` is said, unless the site has its own way.
+#[test]
+fn a_guessed_unit_is_said() {
+    let said = |platform: Platform| {
+        let warnings = plan(&fleet(vec![platform])).unwrap().warnings;
+        warnings.into_iter().filter(|warning| warning.contains("is taken to be `nlserver`")).collect::<Vec<_>>()
+    };
+    let mut platform = from_version(SourceVersion::V7, standard());
+    let [warning] = said(platform.clone()).try_into().unwrap();
+    assert!(warning.contains("mkt1") && !warning.contains("trk03") && warning.contains("override `stop.nlserver`"), "{warning}");
+    assert!(said(standard()).is_empty());
+    for step in ["stop.nlserver", "back.start-service"] {
+        assert_eq!(said(platform.clone()).len(), 1);
+        let change = Override { command: Some(command(&["/opt/site/service"])), ..Override::default() };
+        platform.overrides.insert(step.into(), change);
+    }
+    assert!(said(platform).is_empty());
+}
+
 #[test]
 fn the_client_console_comes_with_the_application_server() {
     let path = Location::Path("setup-client-7.0.9383.exe".into());

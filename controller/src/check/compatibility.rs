@@ -1,5 +1,7 @@
 //! Which operating systems a v7 build supports: data, as far as the vendor's compatibility notes state it (domain: prerequisite 8).
 
+use crate::release::Release;
+
 /// Whether a build supports an operating system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Support {
@@ -49,22 +51,6 @@ pub(super) fn family(os: &str) -> String {
     match os.split_once('-') {
         Some(("centos" | "rocky" | "almalinux" | "ol" | "oracle", version)) => format!("rhel-{version}"),
         _ => os.to_owned(),
-    }
-}
-
-/// A v7 release, in the order they came out: first named by year (`18.10` to `21.1.3`, in banners `7.0 18.10`), then `7.1` and on.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Release {
-    renamed: bool,
-    numbers: Vec<u32>,
-}
-
-impl Release {
-    fn of(version: &str) -> Self {
-        let last = version.split_whitespace().next_back().unwrap_or(version);
-        let numbers: Vec<u32> = last.split('.').map_while(|part| part.parse().ok()).collect();
-        let renamed = matches!(numbers.as_slice(), [7, minor, ..] if *minor > 0);
-        Self { renamed, numbers }
     }
 }
 

@@ -144,6 +144,7 @@ fn plan_platform(
         phases,
     };
     warn(platform, &plan, &migrate, way_back.as_ref(), warnings);
+    warn_of_guesses(platform, &sites, warnings);
     Some(plan)
 }
 
@@ -304,6 +305,25 @@ fn warn(platform: &Platform, plan: &PlatformPlan, migrate: &order::Stages, way_b
                 "{name}: `{step}` is left out: {reason}. Its barrier opens only if its probe says that the effect is there."
             ));
         }
+    }
+}
+
+/// The service of an installed v7 on systemd can have its older name. Where the site stops and starts it its own way, nobody guesses.
+fn warn_of_guesses(platform: &Platform, sites: &[site::Site<'_>], warnings: &mut Vec<String>) {
+    let own_way = |step: &str| platform.overrides.get(step).is_some_and(|change| change.command.is_some());
+    if own_way("stop.nlserver") && own_way("back.start-service") {
+        return;
+    }
+    let guessed: Vec<String> =
+        sites.iter().filter(|site| values::guessed_service(site)).map(|site| site.host.name.clone()).collect();
+    if !guessed.is_empty() {
+        warnings.push(format!(
+            "{}: {}: the service of the installed v7 is taken to be `nlserver`, as from 20.1 on. Where an earlier build is installed, it is \
+             `nlserver6`: override `stop.nlserver`, which the way back uses for the new build, too (`[/bin/sh, -c, 'systemctl stop nlserver6 \
+             || systemctl stop nlserver']`), and `back.start-service` (`[systemctl, start, nlserver6]`).",
+            platform.name,
+            fold(&guessed)
+        ));
     }
 }
 

@@ -4,6 +4,7 @@ use super::files::Files;
 use super::runbook::{BackupBy, Family};
 use super::site::Site;
 use super::template::Values;
+use crate::release::Release;
 use inventory::{Backup, Database, Host, InitSystem, Instance, InstanceKind, Package, Platform, Role, Scratch, SourceVersion};
 use proto::step::{PackageManager, ServiceManager};
 use serde_json::{Value, json};
@@ -24,13 +25,28 @@ fn vendor_names(version: SourceVersion) -> &'static [&'static str] {
     }
 }
 
-/// The service of a version on Linux. The v7 package keeps the name of the init script; its unit has a name of its own.
-fn service(version: SourceVersion, init: InitSystem) -> &'static str {
-    match (version, init) {
-        (SourceVersion::V5_11, _) => "nlserver5",
-        (SourceVersion::V7, InitSystem::Systemd) => "nlserver",
-        _ => "nlserver6",
+/// From this version of v7 on, its unit has a name of its own (procedure, step 1: "from 20.1 `systemctl stop nlserver`").
+const OWN_UNIT: &str = "20.1";
+
+/// The service of the version that shall be installed. The v7 package keeps the name of the init script, and first kept that of its unit.
+fn target_service(site: &Site<'_>) -> &'static str {
+    let own = site.init == InitSystem::Systemd && !Release::of(&site.host.target.version).is_before(OWN_UNIT);
+    if own { "nlserver" } else { "nlserver6" }
+}
+
+/// The service of the version in use. A build of v7 is taken to call it as the later one does: `source.version` tells no builds apart,
+/// see [`guessed_service`].
+fn source_service(site: &Site<'_>) -> &'static str {
+    match site.host.source.version {
+        SourceVersion::V5_11 => "nlserver5",
+        SourceVersion::V6_02 | SourceVersion::V6_1 => "nlserver6",
+        SourceVersion::V7 => target_service(site),
     }
+}
+
+/// Whether the service in use can have another name than the plan gives it: where v7 is installed already, and is from before 20.1.
+pub(super) fn guessed_service(site: &Site<'_>) -> bool {
+    site.host.has_campaign() && site.host.source.version == SourceVersion::V7 && target_service(site) == "nlserver"
 }
 
 /// Service and directory of a version on Windows, and what of its `conf` comes along to v7.
@@ -147,11 +163,11 @@ fn host_values(platform: &Platform, site: &Site<'_>) -> Values {
         ("web.files", json!(web_files(host, site.family))),
         ("source.version", json!(version.as_str())),
         ("source.tree", json!(version.tree())),
-        ("source.service", json!(service(version, site.init))),
+        ("source.service", json!(source_service(site))),
         ("source.names", json!(names(&site.old, vendor_names(version)))),
         ("source.files", json!(files(&site.old))),
         ("windows.stop_modules", json!(stop_modules(platform, host))),
-        ("target.service", json!(service(SourceVersion::V7, site.init))),
+        ("target.service", json!(target_service(site))),
         ("target.build", json!(host.target.build)),
         ("target.build_text", json!(host.target.build.to_string())),
         ("target.files", json!(files(&site.target))),
