@@ -125,6 +125,18 @@ fn a_failure_budget_keeps_the_rest_untouched() {
 }
 
 #[test]
+fn platforms_that_were_held_up_together_do_not_wait_for_each_other() {
+    let site = two("{ operators_without_password: [admin] }");
+    site.caravan(&["migrate", "--yes", "--max-failures", "0"]).expect(1);
+    assert!(untouched(&site, "dev") && untouched(&site, "prod"));
+    let mended = ["operator-passwords@dev/dev=set by now", "operator-passwords@prod/prod=set by now", "rehearsal@prod=tonight"];
+    let mut args = vec!["resume"];
+    mended.iter().for_each(|reason| args.extend(["--override", reason]));
+    site.caravan(&args).expect(0);
+    assert_eq!((upgraded(&site, "dev"), upgraded(&site, "prod")), (1, 1));
+}
+
+#[test]
 fn a_canary_that_was_rolled_back_is_none_any_more() {
     let site = two("{ fail: [{ host: dev-mkt1, step: postupgrade }] }");
     site.caravan(&["migrate", "--yes", "--canary", "dev", "--override", "rehearsal@prod=the canary is it"]).expect(1);

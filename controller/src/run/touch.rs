@@ -207,8 +207,9 @@ impl RunState {
                 let message = format!("{} ended badly, more than --max-failures allows: nothing was touched", failed.join(", "));
                 return Some(Hold::End(RunOutcome::Stopped, message));
             }
-            // Those that ended badly before a controller took the run up again have another chance, and come first.
-            let open = self.platforms.iter().filter(|p| p.end.is_none() && p.was_bad && p.name != *name).count();
+            // Those that ended badly in the middle before a controller took the run up again have another chance, and come first. One that
+            // was not touched either is not waited for: two of them would wait for each other.
+            let open = self.platforms.iter().filter(|p| p.was_bad && p.is_touched()).count();
             if failed.len() + open > budget as usize {
                 return Some(Hold::Wait);
             }
