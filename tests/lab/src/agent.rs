@@ -45,8 +45,18 @@ fn words(pid: u32) -> Vec<Vec<u8>> {
 /// Whether a process is the agent in this mode, for a run on this host.
 fn is_agent(pid: u32, host: &Host, mode: &str) -> bool {
     let words = words(pid);
-    let runs = host.host_state().join("runs");
+    let runs = host.seen_there(&host.host_state().join("runs"));
     matches!(words.as_slice(), [_, own, dir, ..] if own == mode.as_bytes() && dir.starts_with(runs.as_os_str().as_bytes()))
+        && (host.process_one().is_none() || runs_on(pid, host))
+}
+
+/// Whether a process belongs to a host: to its process ids where it has its own, else by where its program is.
+fn runs_on(pid: u32, host: &Host) -> bool {
+    let ids = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    match host.process_one() {
+        Some(first) => ids(pid).is_some_and(|own| ids(first) == Some(own)),
+        None => fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program.starts_with(&host.dir)),
+    }
 }
 
 /// The supervisor on a host.
@@ -62,20 +72,14 @@ pub fn supervisor(host: &Host) -> Option<Process> {
 pub fn bridge(host: &Host) -> bool {
     let Ok(entries) = fs::read_dir("/proc") else { return false };
     let mut pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.any(|pid| {
-        words(pid).get(1).is_some_and(|mode| mode == b"bridge")
-            && fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program.starts_with(&host.dir))
-    })
+    pids.any(|pid| words(pid).get(1).is_some_and(|mode| mode == b"bridge") && runs_on(pid, host))
 }
 
 /// The programs that run from a host's directory with this word on their command line (`-postupgrade`).
 pub fn programs(host: &Host, word: &str) -> Vec<Process> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let is = |pid: &u32| {
-        fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program.starts_with(&host.dir))
-            && words(*pid).iter().any(|own| own == word.as_bytes())
-    };
+    let is = |pid: &u32| runs_on(*pid, host) && words(*pid).iter().any(|own| own == word.as_bytes());
     pids.filter(is).filter_map(Process::open).filter(|process| is(&process.pid)).collect()
 }
 

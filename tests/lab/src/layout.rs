@@ -186,6 +186,18 @@ impl Host {
         self.dir == Path::new("/")
     }
 
+    /// The process 1 of a realistic host, as the lab sees it: through it the lab reaches the host's files.
+    pub(crate) fn process_one(&self) -> Option<u32> {
+        let rest = self.dir.strip_prefix("/proc").ok()?;
+        rest.parent().filter(|_| rest.ends_with("root"))?.to_str()?.parse().ok()
+    }
+
+    /// A path of it as its own processes see it: the other tier's hosts see what the lab sees.
+    pub(crate) fn seen_there(&self, path: &Path) -> PathBuf {
+        let inside = self.process_one().and_then(|_| path.strip_prefix(&self.dir).ok());
+        inside.map_or_else(|| path.to_owned(), |inside| Path::new("/").join(inside))
+    }
+
     /// Its OS family.
     pub fn family(&self) -> Family {
         Family::of(&self.os)

@@ -157,15 +157,18 @@ impl RealHost {
         }
     }
 
-    /// Kills the processes of its SSH server that serve a connection, and not the one that waits for new ones. What the sessions ran goes
-    /// on, as orphans.
-    pub fn end_sessions(&self) {
-        for pid in self.processes() {
+    /// The processes of its SSH server that serve a connection, not the one that waits for new ones.
+    pub fn sessions(&self) -> Vec<u32> {
+        let serves = |pid: &u32| {
             let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            if title.starts_with(b"sshd: ") && !title.starts_with(b"sshd: /usr/sbin/sshd") {
-                kill(pid);
-            }
-        }
+            title.starts_with(b"sshd: ") && !title.starts_with(b"sshd: /usr/sbin/sshd")
+        };
+        self.processes().into_iter().filter(serves).collect()
+    }
+
+    /// Kills the processes of [`RealHost::sessions`]. What the sessions ran goes on, as orphans.
+    pub fn end_sessions(&self) {
+        self.sessions().into_iter().for_each(kill);
     }
 
     /// Pulls its network cable: nothing arrives, nothing answers, and nobody is told.
@@ -174,6 +177,14 @@ impl RealHost {
     /// The lab has no right to do so.
     pub fn cut(&self) -> io::Result<()> {
         net::ip(None, &format!("link set {} down\n", self.interface))
+    }
+
+    /// Puts its network cable back.
+    ///
+    /// # Errors
+    /// The lab has no right to do so.
+    pub fn mend(&self) -> io::Result<()> {
+        net::ip(None, &format!("link set {} up\n", self.interface))
     }
 
     /// Stops every process of it where it is. Its kernel still acknowledges what arrives.
@@ -231,7 +242,7 @@ impl RealHost {
     /// One of them stays.
     pub fn heal(&self) -> io::Result<()> {
         self.thaw();
-        net::ip(None, &format!("link set {} up\n", self.interface))?;
+        self.mend()?;
         // There is one only where the link was slowed.
         let _ = Command::new("tc").args(["qdisc", "del", "dev", &self.interface, "root"]).stdin(Stdio::null()).output();
         let _ = self.output("tc", &["qdisc", "del", "dev", "eth0", "root"]);

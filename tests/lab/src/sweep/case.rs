@@ -1,14 +1,14 @@
 //! One case: a fresh fleet, a migration, one disturbance, and how it ended.
 
-use super::fleets::spec;
+use super::fleets::{Migration, Tier};
 use super::judge::{Done, done, judge};
 use super::site::{Ended, Site};
 use crate::point::Point;
 use crate::victim::{When, notes};
 use anyhow::Context as _;
 use controller::run::store::Store;
+use lab::Host;
 use lab::agent::{Journals, bridge, stop_runner, supervisor};
-use lab::{Host, Topology};
 use proto::event::Kind as EventKind;
 use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 /// How often a run may be resumed before that counts as wrong.
 const RESUMES: u32 = 3;
-/// How long what follows from a disturbance may take to begin.
-const FOLLOWS: Duration = Duration::from_secs(60);
+/// How long what follows from a disturbance may take to begin. A connection that nothing comes through is given up after a minute.
+const FOLLOWS: Duration = Duration::from_secs(100);
 
 /// What is disturbed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
@@ -30,8 +30,11 @@ pub(crate) enum Kind {
     Torn,
     /// The supervisor of a host is killed while a step runs.
     Supervisor,
-    /// The connection of a host is cut while a step runs.
+    /// The connection of a host is cut while a step runs. On realistic hosts its cable is pulled, its sessions end, and the cable is put
+    /// back.
     Cut,
+    /// The cable of a realistic host is pulled while a step runs, and put back when the controller has given the connection up.
+    Silent,
 }
 
 impl Kind {
@@ -41,6 +44,7 @@ impl Kind {
             Self::Torn => "torn",
             Self::Supervisor => "supervisor",
             Self::Cut => "cut",
+            Self::Silent => "silent",
         }
     }
 }
@@ -48,34 +52,42 @@ impl Kind {
 /// What is done to one run.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Case {
-    pub(super) topology: Topology,
+    pub(super) migration: Migration,
     pub(super) kind: Kind,
     pub(super) point: Point,
     pub(super) when: When,
-    pub(super) openssh: bool,
+    pub(super) tier: Tier,
 }
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { topology, kind, point, when, openssh } = self;
-        write!(f, "{} {}", topology.as_str(), kind.as_str())?;
+        let Self { migration, kind, point, when, tier } = self;
+        write!(f, "{migration} {}", kind.as_str())?;
         match kind {
             Kind::Kill => write!(f, " {} {point}", when.as_str())?,
             Kind::Torn => write!(f, " in the write of {point}")?,
-            Kind::Supervisor | Kind::Cut => write!(f, " in {}", point.subject)?,
+            Kind::Supervisor | Kind::Cut | Kind::Silent => write!(f, " in {}", point.subject)?,
         }
-        f.write_str(if *openssh { " (OpenSSH)" } else { "" })
+        f.write_str(match tier {
+            Tier::StandIns => "",
+            Tier::OpenSsh => " (OpenSSH)",
+            Tier::Real => " (realistic hosts)",
+        })
     }
 }
 
 impl Case {
     /// The command that does just this again.
     pub(super) fn replay(&self) -> String {
-        let Self { topology, kind, point, when, openssh } = self;
+        let Self { migration, kind, point, when, tier } = self;
         let when = if *kind == Kind::Kill { format!(" --when {}", when.as_str()) } else { String::new() };
-        let openssh = if *openssh { " --openssh" } else { "" };
-        let (topology, kind) = (topology.as_str(), kind.as_str());
-        format!("cargo run --release -p lab -- sweep --topology {topology} --kind {kind} --at {point}{when}{openssh}")
+        let tier = match tier {
+            Tier::StandIns => "",
+            Tier::OpenSsh => " --openssh",
+            Tier::Real => " --real",
+        };
+        let (options, kind) = (migration.options(), kind.as_str());
+        format!("cargo run --release -p lab -- sweep {options} --kind {kind} --at {point}{when}{tier}")
     }
 }
 
@@ -107,15 +119,15 @@ pub(super) struct Clean {
 }
 
 impl Clean {
-    /// Migrates a fleet of a topology, and notes everything down.
-    pub(super) fn record(topology: Topology, standin: &Path) -> anyhow::Result<Self> {
-        let site = Site::new(topology, spec(topology, false), standin)?;
+    /// Migrates a fleet, and notes everything down.
+    pub(super) fn record(migration: Migration, tier: Tier, standin: &Path) -> anyhow::Result<Self> {
+        let site = Site::new(migration, tier, standin)?;
         let mode = ["victim".to_owned(), "--note".to_owned(), site.note().display().to_string()];
         let ended = site.wait(site.start(&mode, &site.migrate())?)?;
         let clean = Self {
             moments: moments(&site)?,
-            steps: Journals::all(site.lab.layout()).into_keys().collect(),
-            done: done(&site.lab)?,
+            steps: Journals::all(&site.fleet().layout()).into_keys().collect(),
+            done: done(site.fleet())?,
         };
         let mut wrong = judge(&site, &clean.done)?;
         if ended != Ended::Code(0) {
@@ -123,12 +135,7 @@ impl Clean {
         }
         if !wrong.is_empty() {
             let kept = site.keep();
-            anyhow::bail!(
-                "an undisturbed migration of {} is not well ({}): {}",
-                topology.as_str(),
-                kept.display(),
-                wrong.join("; ")
-            );
+            anyhow::bail!("an undisturbed migration of {migration} is not well ({}): {}", kept.display(), wrong.join("; "));
         }
         Ok(clean)
     }
@@ -146,11 +153,11 @@ fn moments(site: &Site) -> anyhow::Result<Vec<(u64, Point)>> {
 /// Plays a case.
 pub(super) fn play(case: &Case, clean: &Clean, standin: &Path) -> anyhow::Result<Result> {
     let begun = Instant::now();
-    let site = Site::new(case.topology, spec(case.topology, case.openssh), standin)?;
+    let site = Site::new(case.migration, case.tier, standin)?;
     let mut result = Result::default();
     match case.kind {
         Kind::Kill | Kind::Torn => kill(case, &site, &mut result)?,
-        Kind::Supervisor | Kind::Cut => disturb(case, &site, &mut result)?,
+        Kind::Supervisor | Kind::Cut | Kind::Silent => disturb(case, &site, &mut result)?,
     }
     result.wrong.extend(judge(&site, &clean.done)?);
     if !result.wrong.is_empty() {
@@ -203,9 +210,9 @@ fn never_began(site: &Site) -> anyhow::Result<bool> {
 
 /// A run that never began has done nothing and cannot be resumed, which `resume` has to say; a new one does the job.
 fn begin_anew(site: &Site, result: &mut Result) -> anyhow::Result<()> {
-    let touched = site.lab.layout().hosts().filter(|host| host.host_state().exists()).map(|host| host.name.as_str());
-    let touched: Vec<&str> = touched.collect();
-    if !touched.is_empty() || !done(&site.lab)?.is_empty() {
+    let layout = site.fleet().layout();
+    let touched: Vec<&str> = layout.hosts().filter(|host| host.host_state().exists()).map(|host| host.name.as_str()).collect();
+    if !touched.is_empty() || !done(site.fleet())?.is_empty() {
         result.wrong.push(format!("before the run began something was done already; Caravan was on: {}", touched.join(", ")));
     }
     let (resumed, migrated) = (site.caravan(&site.resume())?, site.caravan(&site.migrate())?);
@@ -238,7 +245,7 @@ fn disturb(case: &Case, site: &Site, result: &mut Result) -> anyhow::Result<()> 
     std::thread::scope(|scope| -> anyhow::Result<()> {
         let migration = scope.spawn(move || site.wait(child));
         result.hit = if inspects(&case.point.subject) {
-            cut_inspection(site, &case.point.subject, &|| migration.is_finished())
+            cut_inspection(case, site, &|| migration.is_finished())
         } else {
             strike(case, site, &|| migration.is_finished())
         };
@@ -261,7 +268,7 @@ pub(super) fn inspects(step: &str) -> bool {
 
 /// Brings the step's runner to a halt, strikes, waits for what follows from it, and lets the step go on.
 fn strike(case: &Case, site: &Site, is_over: &dyn Fn() -> bool) -> bool {
-    let mut journals = Journals::new(site.lab.layout());
+    let mut journals = Journals::new(&site.fleet().layout());
     while !is_over() {
         let Some((host, pid)) = journals.begun(&case.point.subject) else {
             std::thread::sleep(Duration::from_micros(300));
@@ -269,7 +276,7 @@ fn strike(case: &Case, site: &Site, is_over: &dyn Fn() -> bool) -> bool {
         };
         let Some(runner) = stop_runner(&host, pid) else { continue };
         let followed = match case.kind {
-            Kind::Cut => cut(site, &host, is_over),
+            Kind::Cut | Kind::Silent => cut(case, site, &host.name, is_over),
             _ => kill_supervisor(&host, is_over),
         };
         runner.signal(Signal::CONT);
@@ -279,11 +286,22 @@ fn strike(case: &Case, site: &Site, is_over: &dyn Fn() -> bool) -> bool {
 }
 
 /// Cuts a host's connections; whether the controller came back.
-fn cut(site: &Site, host: &Host, is_over: &dyn Fn() -> bool) -> bool {
-    let server = site.lab.host(&host.name).server;
-    let before = server.accepted();
-    server.cut();
-    wait_for(is_over, || server.accepted() > before)
+fn cut(case: &Case, site: &Site, host: &str, is_over: &dyn Fn() -> bool) -> bool {
+    let severed = site.sever(host);
+    let is_cut = match case.kind {
+        Kind::Silent => {
+            let given_up = severed.go_silent() && wait_for(is_over, || is_given_up(site, host));
+            severed.mend() && given_up
+        }
+        _ => severed.cut(),
+    };
+    is_cut && wait_for(is_over, || severed.is_back())
+}
+
+/// Whether the controller has noted that it cannot reach a host.
+fn is_given_up(site: &Site, host: &str) -> bool {
+    let events = Store::new(&site.state()).find(None).and_then(|run| run.events()).unwrap_or_default();
+    events.iter().any(|event| matches!(event.kind, EventKind::HostUnreachable { .. }) && event.scope.host.as_deref() == Some(host))
 }
 
 /// Kills a host's supervisor; whether another one took its place.
@@ -304,22 +322,20 @@ fn wait_for(is_over: &dyn Fn() -> bool, mut holds: impl FnMut() -> bool) -> bool
 }
 
 /// Cuts the connection of the host that is asked for its facts, once the agent is there.
-fn cut_inspection(site: &Site, step: &str, is_over: &dyn Fn() -> bool) -> bool {
-    let store = Store::new(&site.state());
+fn cut_inspection(case: &Case, site: &Site, is_over: &dyn Fn() -> bool) -> bool {
+    let (store, layout) = (Store::new(&site.state()), site.fleet().layout());
     let asked = || {
         let events = store.find(None).and_then(|run| run.events()).unwrap_or_default();
         let granted = events.into_iter().find(|event| {
-            matches!(event.kind, EventKind::StepGranted { .. }) && event.scope.step.as_deref().is_some_and(|id| id.ends_with(step))
+            matches!(event.kind, EventKind::StepGranted { .. })
+                && event.scope.step.as_deref().is_some_and(|id| id.ends_with(&case.point.subject))
         });
         granted.and_then(|event| event.scope.host)
     };
     let mut host = None;
     wait_for(is_over, || {
         host = host.take().or_else(asked);
-        host.as_deref().is_some_and(|host| bridge(site.lab.host(host).host))
+        host.as_deref().and_then(|name| layout.host(name)).is_some_and(|(_, host)| bridge(host))
     });
-    let Some(server) = host.as_deref().map(|host| site.lab.host(host).server) else { return false };
-    let before = server.accepted();
-    server.cut();
-    wait_for(is_over, || server.accepted() > before)
+    host.is_some_and(|host| cut(case, site, &host, is_over))
 }

@@ -2,9 +2,10 @@
 //! Caravan's journal.
 
 use super::site::Site;
+use crate::either::Fleet;
 use crate::verdict;
 use controller::run::store::Store;
-use lab::{Event, Lab};
+use lab::Event;
 use proto::Action;
 use proto::event::{Kind, RunOutcome};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +21,7 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(super) type Done = BTreeMap<(String, String, String), usize>;
 
 /// What the hosts' programs were made to do. Reading is left out: it may be done as often as one likes.
-pub(super) fn done(lab: &Lab) -> io::Result<Done> {
+pub(super) fn done(lab: &dyn Fleet) -> io::Result<Done> {
     let mut done = Done::new();
     for record in lab.records()? {
         if !matches!(record.event, Event::DumpListed | Event::PostupgradeChecked | Event::Violation(_)) {
@@ -32,8 +33,8 @@ pub(super) fn done(lab: &Lab) -> io::Result<Done> {
 
 /// What is not as it should be after a disturbed run. `clean` is what an undisturbed one does.
 pub(super) fn judge(site: &Site, clean: &Done) -> io::Result<Vec<String>> {
-    let mut wrong = verdict::judge(&site.lab, &site.state())?.wrong;
-    let done = done(&site.lab)?;
+    let mut wrong = verdict::judge(site.fleet(), &site.state())?.wrong;
+    let done = done(site.fleet())?;
     let all: BTreeSet<_> = clean.keys().chain(done.keys()).collect();
     for key in all {
         let (expected, seen) = (clean.get(key).copied().unwrap_or(0), done.get(key).copied().unwrap_or(0));
@@ -43,8 +44,8 @@ pub(super) fn judge(site: &Site, clean: &Done) -> io::Result<Vec<String>> {
         }
     }
     journal(&site.state(), &mut wrong);
-    left_behind(&site.lab, &mut wrong);
-    still_locked(&site.lab, &mut wrong)?;
+    left_behind(site.fleet(), &mut wrong);
+    still_locked(site.fleet(), &mut wrong)?;
     Ok(wrong)
 }
 
@@ -80,7 +81,7 @@ fn journal(state: &Path, wrong: &mut Vec<String>) {
 }
 
 /// Supervisors end with their run.
-fn left_behind(lab: &Lab, wrong: &mut Vec<String>) {
+fn left_behind(lab: &dyn Fleet, wrong: &mut Vec<String>) {
     let until = Instant::now() + GRACE;
     loop {
         let left: Vec<String> =
@@ -96,7 +97,7 @@ fn left_behind(lab: &Lab, wrong: &mut Vec<String>) {
 }
 
 /// A run that ended well has let go of its hosts: the next one need not take them over.
-fn still_locked(lab: &Lab, wrong: &mut Vec<String>) -> io::Result<()> {
+fn still_locked(lab: &dyn Fleet, wrong: &mut Vec<String>) -> io::Result<()> {
     for host in lab.layout().hosts() {
         let bytes = match fs::read(host.host_state().join("lock")) {
             // Nobody ever had the host: what else was not done there is told already.

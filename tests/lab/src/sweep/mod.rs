@@ -15,6 +15,7 @@ use crate::victim::When;
 use anyhow::Context as _;
 use case::{Case, Clean};
 use clap::Args;
+use fleets::{Migration, Source, Tier};
 use lab::Topology;
 use queue::Queue;
 use site::Program;
@@ -31,6 +32,9 @@ pub(crate) struct SweepArgs {
     /// These topologies only.
     #[arg(long, value_name = "TOPOLOGY", value_parser = fleets::topology)]
     topology: Vec<Topology>,
+    /// From these versions only. Without it and `--topology`: every topology from v6.1, and a standard platform from v5.11 and from v7.
+    #[arg(long, value_enum, value_name = "VERSION")]
+    source: Vec<Source>,
     /// These disturbances only.
     #[arg(long, value_enum)]
     kind: Vec<Kind>,
@@ -43,7 +47,10 @@ pub(crate) struct SweepArgs {
     /// Real OpenSSH servers on all hosts; otherwise every second case of `--kind cut` has them, where OpenSSH is installed.
     #[arg(long)]
     openssh: bool,
-    /// So many cases, drawn by the seed: as many of each disturbance of each topology.
+    /// Realistic hosts, for root: a standard platform from v6.1 when nothing else is asked for.
+    #[arg(long, conflicts_with = "openssh")]
+    real: bool,
+    /// So many cases, drawn by the seed: as many of each disturbance of each migration.
     #[arg(long, value_name = "N")]
     sample: Option<usize>,
     /// What the sample is drawn by: any text, such as a commit's id.
@@ -72,13 +79,14 @@ pub(crate) fn run(args: &SweepArgs) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let program = Program::near(&standin()?)?;
     let standin = program.path();
-    let topologies = if args.topology.is_empty() { fleets::TOPOLOGIES.to_vec() } else { args.topology.clone() };
-    let clean = record(&topologies, &standin)?;
+    anyhow::ensure!(args.real || !args.kind.contains(&Kind::Silent), "`--kind silent` pulls a cable: only `--real` hosts have one");
+    let tier = if args.real { Tier::Real } else { Tier::StandIns };
+    let clean = record(&Migration::chosen(&args.topology, &args.source, tier), tier, &standin)?;
     let cases = choose(args, &clean);
-    anyhow::ensure!(!cases.is_empty(), "nothing to do: no migration of these topologies comes to such a place");
+    anyhow::ensure!(!cases.is_empty(), "nothing to do: no such migration comes to such a place");
     let jobs = args.jobs.unwrap_or_else(|| 2 * std::thread::available_parallelism().map_or(1, usize::from)).max(1);
     line!(
-        "{} places, {jobs} at once. An undisturbed migration of each topology took {:.1} s in all.",
+        "{} places, {jobs} at once. An undisturbed one of each migration took {:.1} s in all.",
         cases.len(),
         begun.elapsed().as_secs_f32()
     );
@@ -122,10 +130,10 @@ fn held<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// Takes one case after the other until there is none.
-fn work(queue: &Mutex<Queue>, table: &Mutex<table::Table>, clean: &BTreeMap<Topology, Clean>, standin: &Path) {
+fn work(queue: &Mutex<Queue>, table: &Mutex<table::Table>, clean: &BTreeMap<Migration, Clean>, standin: &Path) {
     loop {
         let Some(case) = held(queue).next() else { return };
-        let Some(clean) = clean.get(&case.topology) else { return };
+        let Some(clean) = clean.get(&case.migration) else { return };
         let play = || {
             case::play(&case, clean, standin).unwrap_or_else(|error| {
                 // The harness itself failed: that is no proof of anything, and counts as wrong.
@@ -155,48 +163,50 @@ fn work(queue: &Mutex<Queue>, table: &Mutex<table::Table>, clean: &BTreeMap<Topo
     }
 }
 
-/// An undisturbed migration of each topology.
-fn record(topologies: &[Topology], standin: &Path) -> anyhow::Result<BTreeMap<Topology, Clean>> {
+/// An undisturbed run of each migration.
+fn record(migrations: &[Migration], tier: Tier, standin: &Path) -> anyhow::Result<BTreeMap<Migration, Clean>> {
     std::thread::scope(|scope| {
-        let runs: Vec<_> =
-            topologies.iter().map(|topology| (*topology, scope.spawn(|| Clean::record(*topology, standin)))).collect();
-        let ended = runs.into_iter().map(|(topology, run)| {
+        let runs = migrations.iter().map(|migration| (*migration, scope.spawn(move || Clean::record(*migration, tier, standin))));
+        let runs: Vec<_> = runs.collect();
+        let ended = runs.into_iter().map(|(migration, run)| {
             let clean = run.join().unwrap_or_else(|_| Err(anyhow::anyhow!("an undisturbed migration panicked")));
-            Ok((topology, clean?))
+            Ok((migration, clean?))
         });
         ended.collect()
     })
 }
 
 /// The cases that were asked for.
-fn choose(args: &SweepArgs, clean: &BTreeMap<Topology, Clean>) -> Vec<Case> {
-    let wanted = |kind: Kind| args.kind.is_empty() || args.kind.contains(&kind);
+fn choose(args: &SweepArgs, clean: &BTreeMap<Migration, Clean>) -> Vec<Case> {
+    // A connection that goes silent takes a minute, and a cable to pull.
+    let wanted = |kind: Kind| args.kind.contains(&kind) || (args.kind.is_empty() && (args.real || kind != Kind::Silent));
     let mut cases = Vec::new();
-    for (topology, clean) in clean {
+    for (migration, clean) in clean {
         if wanted(Kind::Kill) {
-            cases.extend(queue::kills(*topology, clean, args.when));
+            cases.extend(queue::kills(*migration, clean, args.when));
         }
         if wanted(Kind::Torn) {
-            cases.extend(queue::torn(*topology, clean));
+            cases.extend(queue::torn(*migration, clean));
         }
-        if wanted(Kind::Supervisor) {
-            cases.extend(queue::strikes(*topology, clean, Kind::Supervisor));
-        }
-        if wanted(Kind::Cut) {
-            cases.extend(queue::strikes(*topology, clean, Kind::Cut));
+        for kind in [Kind::Supervisor, Kind::Cut, Kind::Silent] {
+            if wanted(kind) {
+                cases.extend(queue::strikes(*migration, clean, kind));
+            }
         }
     }
     cases.retain(|case| args.at.as_ref().is_none_or(|at| *at == case.point));
     let there = lab::openssh_is_installed();
-    if !there && cases.iter().any(|case| case.openssh) {
+    if !args.real && !there && cases.iter().any(|case| case.tier == Tier::OpenSsh) {
         line!("OpenSSH's server is not installed: only the lab's own servers are cut.");
     }
     for case in &mut cases {
-        case.openssh = (case.openssh && there) || args.openssh;
-    }
-    if args.at.is_some() && !args.openssh {
-        // A replay is with the servers that it is told to have.
-        cases.iter_mut().for_each(|case| case.openssh = false);
+        case.tier = match case.tier {
+            _ if args.real => Tier::Real,
+            _ if args.openssh => Tier::OpenSsh,
+            // A replay is with the servers that it is told to have.
+            Tier::OpenSsh if there && args.at.is_none() => Tier::OpenSsh,
+            _ => Tier::StandIns,
+        };
     }
     match args.sample {
         Some(count) => queue::sample(cases, count, &args.seed),

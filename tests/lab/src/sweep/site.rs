@@ -1,7 +1,9 @@
 //! One fleet, and a workstation to migrate it from.
 
-use super::fleets::confirmations;
-use lab::{Lab, Spec, Topology};
+use super::fleets::{Migration, Tier};
+use crate::either::Fleet;
+use lab::real::{RealHost, RealLab};
+use lab::{Lab, LabServer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{StatVfs, StatVfsMountFlags, statvfs};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -12,8 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// How long one command may take. A whole migration takes a few seconds, on a machine that does much else besides perhaps twenty.
-const LIMIT: Duration = Duration::from_secs(150);
+/// How long one command may take. A whole migration takes a few seconds, on a machine that does much else besides perhaps twenty; a cable
+/// that is pulled costs a minute more.
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// A file system in memory. A process that is killed loses nothing that it wrote, on whichever file system: half of a case's time would
 /// be spent on waiting for a disk that has nothing to prove.
@@ -81,21 +84,98 @@ impl std::fmt::Display for Ended {
     }
 }
 
+/// The hosts of a fleet.
+enum Hosts {
+    StandIns(Lab),
+    Real(RealLab),
+}
+
 /// A fleet that nobody else uses.
 pub(super) struct Site {
-    pub(super) lab: Lab,
-    topology: Topology,
-    // After the lab: first everything ends, then the directory goes.
+    hosts: Hosts,
+    migration: Migration,
+    // After the hosts: first everything ends, then the directory goes.
     root: tempfile::TempDir,
+}
+
+/// A host whose connections are cut, and what tells whether there are new ones.
+pub(super) enum Severed<'a> {
+    StandIn { server: &'a LabServer, accepted: u64 },
+    Real { host: &'a RealHost, sessions: Vec<u32> },
+}
+
+/// How long a cable is out when the sessions end with it.
+const OUT: Duration = Duration::from_millis(500);
+
+impl Severed<'_> {
+    /// Cuts the connections. False when that cannot be done.
+    pub(super) fn cut(&self) -> bool {
+        match self {
+            Self::StandIn { server, .. } => {
+                server.cut();
+                true
+            }
+            Self::Real { host, .. } => {
+                let out = host.cut().is_ok();
+                host.end_sessions();
+                std::thread::sleep(OUT);
+                self.mend() && out
+            }
+        }
+    }
+
+    /// Pulls the cable: nobody is told. False when that cannot be done.
+    pub(super) fn go_silent(&self) -> bool {
+        matches!(self, Self::Real { host, .. } if host.cut().is_ok())
+    }
+
+    /// Puts the cable back.
+    pub(super) fn mend(&self) -> bool {
+        matches!(self, Self::Real { host, .. } if host.mend().is_ok())
+    }
+
+    /// Whether the controller came back.
+    pub(super) fn is_back(&self) -> bool {
+        match self {
+            Self::StandIn { server, accepted } => server.accepted() > *accepted,
+            Self::Real { host, sessions } => host.sessions().iter().any(|pid| !sessions.contains(pid)),
+        }
+    }
 }
 
 impl Site {
     /// Builds a fleet.
-    pub(super) fn new(topology: Topology, spec: Spec, standin: &Path) -> io::Result<Self> {
+    pub(super) fn new(migration: Migration, tier: Tier, standin: &Path) -> io::Result<Self> {
         let root = new_dir()?;
         std::fs::create_dir(root.path().join("home"))?;
-        let lab = Lab::start_with(spec, &root.path().join("lab"), standin)?;
-        Ok(Self { lab, topology, root })
+        let (spec, dir) = (migration.spec(tier), root.path().join("lab"));
+        let hosts = match tier {
+            Tier::Real => Hosts::Real(RealLab::start(&spec, &dir, standin)?),
+            Tier::StandIns | Tier::OpenSsh => Hosts::StandIns(Lab::start_with(spec, &dir, standin)?),
+        };
+        Ok(Self { hosts, migration, root })
+    }
+
+    /// The fleet.
+    pub(super) fn fleet(&self) -> &dyn Fleet {
+        match &self.hosts {
+            Hosts::StandIns(lab) => lab,
+            Hosts::Real(lab) => lab,
+        }
+    }
+
+    /// A host whose connections are to be cut.
+    pub(super) fn sever(&self, host: &str) -> Severed<'_> {
+        match &self.hosts {
+            Hosts::StandIns(lab) => {
+                let server = lab.host(host).server;
+                Severed::StandIn { server, accepted: server.accepted() }
+            }
+            Hosts::Real(lab) => {
+                let host = lab.host(host);
+                Severed::Real { host, sessions: host.sessions() }
+            }
+        }
     }
 
     /// Where the workstation keeps its runs.
@@ -110,8 +190,8 @@ impl Site {
 
     /// Leaves everything where it is, ended, and says where.
     pub(super) fn keep(self) -> PathBuf {
-        let Self { lab, root, .. } = self;
-        drop(lab);
+        let Self { hosts, root, .. } = self;
+        drop(hosts);
         root.keep()
     }
 
@@ -120,7 +200,7 @@ impl Site {
         let mut log = OpenOptions::new().create(true).append(true).open(self.root.path().join("log"))?;
         writeln!(log, "$ lab {} -- {}", mode.join(" "), arguments.join(" "))?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(mode).arg("--").arg("-i").arg(self.lab.inventory()).arg("--state-dir").arg(self.state()).args(arguments);
+        command.args(mode).arg("--").arg("-i").arg(self.fleet().inventory()).arg("--state-dir").arg(self.state()).args(arguments);
         command.env_clear().env("HOME", self.root.path().join("home")).env("USER", "sweep").env("PATH", "/usr/bin:/bin");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()
     }
@@ -148,14 +228,14 @@ impl Site {
     /// The arguments of the migration.
     pub(super) fn migrate(&self) -> Vec<String> {
         let mut arguments = vec!["-q".to_owned(), "migrate".to_owned(), "--yes".to_owned()];
-        arguments.extend(confirmations(self.topology));
+        arguments.extend(self.migration.confirmations());
         arguments
     }
 
     /// The arguments that make the newest run go on.
     pub(super) fn resume(&self) -> Vec<String> {
         let mut arguments = vec!["-q".to_owned(), "resume".to_owned()];
-        arguments.extend(confirmations(self.topology));
+        arguments.extend(self.migration.confirmations());
         arguments
     }
 }

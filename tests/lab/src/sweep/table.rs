@@ -1,7 +1,7 @@
-//! What came out, topology by topology.
+//! What came out, migration by migration.
 
 use super::case::{Case, Kind, Result};
-use lab::Topology;
+use super::fleets::Migration;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// All results.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    rows: BTreeMap<(Kind, Topology), Row>,
+    rows: BTreeMap<(Kind, Migration), Row>,
     wrong: Vec<(Case, Vec<String>, Option<PathBuf>)>,
     missed: Vec<Case>,
 }
@@ -25,17 +25,17 @@ struct Row {
 }
 
 impl Row {
-    fn write(&self, f: &mut fmt::Formatter<'_>, kind: &str, topology: &str) -> fmt::Result {
+    fn write(&self, f: &mut fmt::Formatter<'_>, kind: &str, migration: &str) -> fmt::Result {
         let Self { runs, hit, places, resumes, wrong, seconds } = self;
         let each = seconds / (*runs).max(1) as f32;
-        writeln!(f, "{kind:<12}{topology:<18}{runs:>6}{hit:>8}{places:>8}{resumes:>9}{wrong:>7}{each:>10.1}")
+        writeln!(f, "{kind:<12}{migration:<20}{runs:>6}{hit:>8}{places:>8}{resumes:>9}{wrong:>7}{each:>10.1}")
     }
 }
 
 impl Table {
     /// Enters a result.
     pub(super) fn enter(&mut self, case: Case, result: Result) {
-        let row = self.rows.entry((case.kind, case.topology)).or_default();
+        let row = self.rows.entry((case.kind, case.migration)).or_default();
         row.runs += 1;
         row.hit += usize::from(result.hit);
         row.places += if case.kind == Kind::Kill { result.covered.len() } else { usize::from(result.hit) };
@@ -64,12 +64,12 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<12}{:<18}{:>6}{:>8}{:>8}{:>9}{:>7}{:>10}",
-            "disturbed", "topology", "runs", "struck", "places", "resumes", "wrong", "s per run"
+            "{:<12}{:<20}{:>6}{:>8}{:>8}{:>9}{:>7}{:>10}",
+            "disturbed", "migration", "runs", "struck", "places", "resumes", "wrong", "s per run"
         )?;
         let mut all = Row::default();
-        for ((kind, topology), row) in &self.rows {
-            row.write(f, kind.as_str(), topology.as_str())?;
+        for ((kind, migration), row) in &self.rows {
+            row.write(f, kind.as_str(), &migration.to_string())?;
             all.runs += row.runs;
             all.hit += row.hit;
             all.places += row.places;
