@@ -53,7 +53,24 @@ fn the_command_is_the_vendors_and_the_passwords_are_named_only() {
     old.hosts.iter_mut().for_each(|host| host.source.version = SourceVersion::V5_11);
     let plan = planned(vec![old]);
     let Action::Command(command) = &steps(&plan, SET)[0].spec.action else { panic!() };
-    assert_eq!(command.argv[0], "/usr/local/neolane/nl5/bin/nlserver");
+    // The host says whether it was migrated since: the installation that is there is asked.
+    let home = tempfile::tempdir().unwrap();
+    let run = |argv: &[String]| {
+        let argv: Vec<&str> = argv
+            .iter()
+            .map(|word| word.strip_prefix("/usr/local/neolane").map_or(word.as_str(), |_| home.path().to_str().unwrap()))
+            .collect();
+        let output = std::process::Command::new(argv[0]).args(&argv[1..]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for tree in ["nl5", "nl6"] {
+        let bin = home.path().join(tree).join("bin");
+        std::fs::create_dir_all(&bin).unwrap();
+        std::fs::write(home.path().join(tree).join("env.sh"), format!("PROFILE={tree}; export PROFILE\n")).unwrap();
+        std::fs::write(bin.join("nlserver"), format!("#!/bin/sh\necho \"{tree} $PROFILE $*\"\n")).unwrap();
+        std::fs::set_permissions(bin.join("nlserver"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        assert_eq!(run(&command.argv), format!("{tree} {tree} config -internalpassword\n"));
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use controller::run::store::Store;
 use harness::Site;
 use lab::{Event, Host, Progress, Role};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 /// Migrates a fleet, looks at its hosts, and brings it back.
 fn there_and_back(spec: &str, look: impl Fn(&Host)) {
@@ -155,6 +156,18 @@ fn the_tree_of_v5_is_cleaned_up() {
     site.caravan(&["cleanup", &run, "--yes", "--remove-backups"]).expect(0);
     assert!(!host.home().join("nl5.back").exists() && !host.host_state().exists());
     assert!(host.home().join("nl6/bin/nlserver").exists());
+    // The inventory still says v5: the host says where the password is by now.
+    let proof = |ran: harness::Ran| ran.json()["platforms"][0]["identical"].clone();
+    assert_eq!(proof(site.caravan(&["passwords", "check", "--format", "json"]).expect(0)), true);
+    let written = |name: &str, value: &str| {
+        let path = site.root().join(name);
+        fs::write(&path, value).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        format!("file:{}", path.display())
+    };
+    let (current, new) = (written("current", &site.lab.secrets().internal_password), written("new", "Another-5-pw"));
+    site.caravan(&["passwords", "set", "--yes", "--current", &current, "--new", &new]).expect(0);
+    assert_eq!(proof(site.caravan(&["passwords", "check", "--format", "json"]).expect(0)), true);
 }
 
 /// A runbook of the site's own is what is carried out, there and back.

@@ -86,12 +86,11 @@ pub async fn gather_passwords<H: Hosts>(
     hosts: &Arc<H>,
     fleet: &Fleet,
     selected: &BTreeSet<String>,
-    when: Point,
     (key, logons): (&ProofKey, &BTreeMap<String, Secret>),
     limits: Limits,
 ) -> BTreeMap<String, HostState> {
     let questions = |platform: &Platform, host: &Host| {
-        let mut asked = Asked::from(passwords::query(host, when).into_iter().collect::<Vec<_>>());
+        let mut asked = Asked::from(passwords::queries(host));
         if let (Some(password), Some(query)) = (logons.get(&platform.name), passwords::logon::query(host)) {
             asked.queries.push(query);
             asked.secrets.insert(LOGON_PASSWORD.to_owned(), password.clone());

@@ -77,12 +77,10 @@ fn set(platform: &Platform, host: &Host) -> PlannedStep {
             commands: vec!["nlserver config -internalpassword".to_owned()],
         }
     } else {
-        // v5 lives in `nl5`, every other version in `nl6`.
-        let tree = if host.source.version == SourceVersion::V5_11 { "nl5" } else { "nl6" };
-        let tree = format!("{}/{tree}", host.campaign.home);
+        let (argv, profile) = command(host);
         Action::Command(Command {
-            argv: vec![format!("{tree}/bin/nlserver"), "config".to_owned(), "-internalpassword".to_owned()],
-            profile: Some(format!("{tree}/env.sh")),
+            argv,
+            profile,
             ok: vec![0],
             dialog: Some(Dialog {
                 ways: vec![way(CURRENT, ""), way(NEW, "it had the new password already"), way(NONE, "none was set before")],
@@ -104,6 +102,20 @@ fn set(platform: &Platform, host: &Host) -> PlannedStep {
         undo: "Set the password before it again in the same way.".to_owned(),
         ..step(platform, host, (Phase::Passwords, "set", SET), account, action)
     }
+}
+
+/// The vendor's command. v5 lives in `nl5` and every other version in `nl6`: where the inventory says v5, the host says whether it was
+/// migrated since.
+fn command(host: &Host) -> (Vec<String>, Option<String>) {
+    let home = &host.campaign.home;
+    if host.source.version != SourceVersion::V5_11 {
+        let tree = format!("{home}/{}", host.source.version.tree());
+        let argv = vec![format!("{tree}/bin/nlserver"), "config".to_owned(), "-internalpassword".to_owned()];
+        return (argv, Some(format!("{tree}/env.sh")));
+    }
+    let script = "t=\"$1/nl6\"; [ -x \"$t/bin/nlserver\" ] || t=\"$1/nl5\"; [ ! -f \"$t/env.sh\" ] || . \"$t/env.sh\"; \
+                  exec \"$t/bin/nlserver\" config -internalpassword";
+    (["/bin/sh", "-c", script, "sh", home].map(str::to_owned).to_vec(), None)
 }
 
 fn prove(platform: &Platform, host: &Host, queries: Vec<Query>) -> PlannedStep {

@@ -16,7 +16,7 @@ use super::layout::Layout;
 use super::readings::HostState;
 use inventory::{Host, Platform, Role, Topology};
 use proto::Secret;
-use proto::inspect::Query;
+use proto::inspect::{Query, ReadError};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use zeroize::Zeroizing;
@@ -66,6 +66,14 @@ impl std::fmt::Debug for ProofKey {
 /// The question for the stored `internal` password of a host; `None` where there is none to ask (Windows, no Campaign there).
 pub fn query(host: &Host, when: Point) -> Option<Query> {
     (host.has_campaign() && !host.is_windows()).then(|| Layout::new(host, when).internal_password())
+}
+
+/// The questions for the stored `internal` password of a host that may have been migrated since the inventory was written: from v5 its
+/// installation has another name then. [`readings`] takes the one that is there.
+pub fn queries(host: &Host) -> Vec<Query> {
+    let before = query(host, Point::Preflight);
+    let after = query(host, Point::Verify).filter(|after| before.as_ref() != Some(after));
+    before.into_iter().chain(after).collect()
 }
 
 /// What is known of a host's stored `internal` password.
@@ -157,7 +165,12 @@ pub fn tracking(platform: &Platform) -> BTreeSet<String> {
 pub fn readings(platform: &Platform, hosts: &BTreeMap<String, HostState>, when: Point) -> BTreeMap<String, PasswordReading> {
     let reading = |host: &Host| match (query(host, when), hosts.get(&host.name)) {
         (None, _) => PasswordReading::Unreadable("a Windows host: its steps and checks are a person's".to_owned()),
-        (Some(query), Some(HostState::Reached(reached))) => reached.readings.password(&query),
+        (Some(before), Some(HostState::Reached(reached))) => {
+            let migrated = query(host, Point::Verify).filter(|after| {
+                reached.readings.asked(after) && !matches!(reached.readings.get(after), Err(ReadError::Missing(_)))
+            });
+            reached.readings.password(&migrated.unwrap_or(before))
+        }
         (Some(_), Some(HostState::Unreachable { .. }) | None) => PasswordReading::Unreachable,
     };
     platform.hosts.iter().filter(|host| host.has_campaign()).map(|host| (host.name.clone(), reading(host))).collect()

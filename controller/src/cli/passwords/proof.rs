@@ -155,7 +155,7 @@ pub(super) async fn prove<'a, H: Hosts>(
 ) -> Result<(Vec<(&'a Platform, PlatformProof)>, BTreeMap<String, String>), Failure> {
     let key = ProofKey::new().map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
     let whole = platforms.iter().flat_map(|platform| platform.hosts.iter().map(|host| host.name.clone())).collect();
-    let states = check::gather_passwords(hosts, fleet, &whole, Point::Preflight, (&key, typed), Limits::of(fleet)).await;
+    let states = check::gather_passwords(hosts, fleet, &whole, (&key, typed), Limits::of(fleet)).await;
     let prove = |platform: &Platform| {
         let stored = passwords::readings(platform, &states, Point::Preflight);
         match typed.contains_key(&platform.name) {

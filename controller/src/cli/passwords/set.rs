@@ -7,7 +7,7 @@ use super::super::start::{self, Drive, RunArgs};
 use super::super::{Context, Exit, Failure, Format};
 use super::proof::prove;
 use super::typed::{PasswordArg, Source};
-use crate::check::{Point, fold, passwords};
+use crate::check::{fold, passwords};
 use crate::plan::passwords::{SET, build};
 use crate::plan::{Plan, PlatformPlan};
 use crate::run::journal::Journal;
@@ -55,9 +55,8 @@ pub(crate) async fn set(context: &Context, args: &PasswordsSetArgs) -> Result<Ou
         Some(text) => whole_platforms(fleet, text, ("--on", "the servers of a platform get a password together"))?,
         None => fleet.platforms.iter().map(|platform| platform.name.clone()).collect(),
     };
-    let questions = |host: &Host| -> Vec<proto::Query> {
-        passwords::query(host, Point::Preflight).into_iter().chain(passwords::logon::query(host)).collect()
-    };
+    let questions =
+        |host: &Host| -> Vec<proto::Query> { passwords::queries(host).into_iter().chain(passwords::logon::query(host)).collect() };
     let plan = build(fleet, &platforms, &questions).map_err(|errors| Failure::new(Exit::Internal, errors.to_string()))?;
     start::check_ids(&plan, fleet, &args.with)?;
     let sources = (Source::of(args.current.as_ref(), "--current")?, Source::of(args.new.as_ref(), "--new")?);
