@@ -236,7 +236,8 @@ impl Watched {
     }
 
     /// Follows the program to its end, and hands out its output as it comes. When the deadline passes, or `halt` is ordered, the whole
-    /// process group gets SIGTERM and, a little later, SIGKILL.
+    /// process group gets SIGTERM and, a little later, SIGKILL. `sink` gets an empty piece several times a second, so that whoever follows
+    /// can look at something else, too.
     pub(crate) fn follow(mut self, halt: Option<&Halt>, sink: &mut dyn FnMut(&[u8])) -> Ended {
         let mut piece = vec![0u8; 32 * 1024];
         let mut status: Option<ExitStatus> = None;
@@ -246,6 +247,7 @@ impl Watched {
         let mut left_some = false;
         let mut killed = false;
         loop {
+            sink(&[]);
             open = open && self.read(&mut piece, ended_at.is_some_and(|at| at.elapsed() <= LINGER), sink);
             if status.is_none() {
                 status = if open { self.child.try_wait().ok().flatten() } else { self.wait_a_little() };

@@ -325,6 +325,9 @@ impl Action {
     }
 }
 
+/// How a line of a step's output begins that tells of [`Command::log`]: `[log] 812 lines, 3 warnings, 0 errors; ` and the last line.
+pub const LOG_MARK: &str = "[log] ";
+
 /// A program to run. Arguments are passed as they are; no shell reads them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -350,6 +353,10 @@ pub struct Command {
     /// Lines of output that mean failure whatever the exit code says (`>>>` and `PU-0007` of postupgrade, `Removing:` of yum).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fail_on: Vec<LineRule>,
+    /// A log file that the program writes; the last path segment can be a pattern with `*`, the newest file counts. While the program
+    /// itself is silent, the step's output gets a line about it now and then, which begins with [`LOG_MARK`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
     /// The command starts a service that outlives the step: its descendants do not count as the step still running.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub starts_service: bool,

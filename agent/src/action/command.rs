@@ -1,5 +1,6 @@
 //! Running a program as a step.
 
+use super::log::Log;
 use super::secret_file::{SecretFile, provide};
 use super::{Cause, Context, Done, Result, Trouble};
 use crate::program::{Ended, Program, Source, Watched, spawn};
@@ -54,8 +55,19 @@ pub(crate) fn run(spec: &Command, descendants: Descendants, context: &mut Contex
     watched.life = life.map(|(ours, _theirs)| ours);
 
     let mut lines = Lines::new(&spec.fail_on);
+    let mut log = spec.log.as_deref().map(Log::new);
     let sink = &mut *context.sink;
     let ended = watched.follow(Some(context.halt), &mut |bytes| {
+        if bytes.is_empty() {
+            // What its log says is not what the program said: no rule is about it.
+            if let Some(told) = log.as_mut().and_then(Log::line) {
+                sink(told.as_bytes());
+            }
+            return;
+        }
+        if let Some(log) = &mut log {
+            log.program_spoke();
+        }
         lines.take(bytes);
         sink(bytes);
     });

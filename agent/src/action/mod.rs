@@ -6,6 +6,7 @@ mod dialog;
 mod download;
 mod edit;
 mod gzip;
+mod log;
 mod push;
 mod replace;
 mod secret_file;

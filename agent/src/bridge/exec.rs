@@ -41,6 +41,9 @@ impl Commands {
         std::thread::spawn(move || {
             let mut offset = 0;
             let mut show = |bytes: &[u8]| {
+                if bytes.is_empty() {
+                    return;
+                }
                 this.output.data(id, offset, bytes);
                 offset += bytes.len() as u64;
             };
