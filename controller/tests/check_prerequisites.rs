@@ -2,10 +2,14 @@
 
 #[path = "check/agent.rs"]
 mod agent;
+#[path = "check/always.rs"]
+mod always;
 #[path = "check/evaluate.rs"]
 mod evaluate;
 #[path = "check/gather.rs"]
 mod gather;
+#[path = "check/history.rs"]
+mod history;
 #[path = "check/logon.rs"]
 mod logon;
 #[path = "check/passwords.rs"]

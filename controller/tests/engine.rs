@@ -336,6 +336,7 @@ fn run(setup: &Setup) -> (Ended, Vec<Saw>, Vec<Event>) {
                 let finding = Finding {
                     id: format!("test@{platform}"),
                     check: "test".into(),
+                    when: None,
                     platform: platform.into(),
                     host: None,
                     instance: None,
@@ -347,6 +348,7 @@ fn run(setup: &Setup) -> (Ended, Vec<Saw>, Vec<Event>) {
                 };
                 vec![finding]
             }),
+            again: Box::new(|_, _| BTreeMap::new()),
             reader: Box::new(|_, _, _| Vec::new()),
             clock: controller::run::touch::Clock::default(),
             asker: None,

@@ -238,6 +238,7 @@ fn what_a_run_did_is_read_from_its_events() {
         finding: Finding {
             id: format!("{check}@{host}"),
             check: check.into(),
+            when: None,
             platform: "p".into(),
             host: Some(host.into()),
             instance: None,

@@ -97,6 +97,32 @@ pub enum Status {
     Failure,
 }
 
+/// When a check has to be well: what it holds up while it is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum When {
+    /// Before anything of the platform is touched.
+    BeforeTouch,
+    /// Before the instance's postupgrade.
+    BeforePostupgrade,
+    /// Before anything is started again.
+    BeforeRestart,
+    /// From before anything is touched to the end: a run that is taken up again looks once more.
+    Always,
+}
+
+impl When {
+    /// Its name, as in events and reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BeforeTouch => "before-touch",
+            Self::BeforePostupgrade => "before-postupgrade",
+            Self::BeforeRestart => "before-restart",
+            Self::Always => "always",
+        }
+    }
+}
+
 /// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
@@ -104,6 +130,9 @@ pub struct Finding {
     pub id: String,
     /// The check's name.
     pub check: String,
+    /// When the check has to be well; nothing of one that is only for the record (what a postupgrade said), and in older records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<When>,
     /// The platform.
     pub platform: String,
     /// The host, where the check is about one.
@@ -264,6 +293,13 @@ pub enum Kind {
     Finding {
         /// Its result.
         finding: Finding,
+    },
+    /// The checks that have to be well at any time were made again on a platform that is past its preflight, because its run was taken
+    /// up again. Nothing new is granted there before this says that nothing holds it up; what runs goes on.
+    ChecksRepeated {
+        /// The findings that hold the platform up, by id.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        holding: Vec<String>,
     },
     /// Every step of a stage (or of the whole preflight) ended well and was proven: the next stage may start.
     BarrierOpened,

@@ -1,6 +1,7 @@
 //! How a finding is put together.
 
 use inventory::{Host, Instance, Platform};
+use proto::event::When::{self, Always, BeforeRestart, BeforeTouch};
 use proto::event::{Finding, Status};
 use proto::inspect::ReadError;
 
@@ -12,34 +13,61 @@ pub(super) enum About {
     Platform,
 }
 
-/// Every check, by its stable name: what stands before the `@` of a finding's id.
-pub(super) const CHECKS: &[(&str, About)] = &[
-    ("reachable", About::Host),
-    ("windows", About::Host),
-    ("os-as-declared", About::Host),
-    ("os-supported", About::Host),
-    ("arch", About::Host),
-    ("version", About::Host),
-    ("running", About::Host),
-    ("packages-old", About::Host),
-    ("instance-config", About::Host),
-    ("back-tree-absent", About::Host),
-    ("disk", About::Host),
-    ("campaign-user", About::Host),
-    ("clock", About::Host),
-    ("security-zones", About::Host),
-    ("tracking-password", About::Host),
-    ("dbms", About::Instance),
-    ("unicode", About::Instance),
-    ("database", About::Instance),
-    ("operator-passwords", About::Instance),
-    ("builds-equal", About::Platform),
-    ("same-machine", About::Platform),
-    ("backup", About::Platform),
-    ("rehearsal", About::Platform),
-    ("internal-password", About::Platform),
-    ("internal-password-others", About::Platform),
+impl About {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Instance => "instance",
+            Self::Platform => "platform",
+        }
+    }
+}
+
+/// Every check that can be set aside or holds up by itself, by its stable name (what stands before the `@` of a finding's id), what it
+/// is about, and when it has to be well. CHECKS.md has them for people, and a test compares the two.
+///
+/// In the middle of a migration only those that stay true through it can be asked again: that is what `always` means. Versions,
+/// packages, trees and passwords change on the way, by the migration itself.
+pub(super) const CHECKS: &[(&str, About, When)] = &[
+    ("reachable", About::Host, Always),
+    ("windows", About::Host, BeforeTouch),
+    ("os-as-declared", About::Host, Always),
+    ("os-supported", About::Host, BeforeTouch),
+    ("arch", About::Host, BeforeTouch),
+    ("version", About::Host, BeforeTouch),
+    ("running", About::Host, BeforeTouch),
+    ("packages-old", About::Host, BeforeTouch),
+    ("package-files", About::Host, Always),
+    ("instance-config", About::Host, BeforeTouch),
+    ("back-tree-absent", About::Host, BeforeTouch),
+    ("disk", About::Host, Always),
+    ("campaign-user", About::Host, Always),
+    ("clock", About::Host, Always),
+    ("security-zones", About::Host, BeforeRestart),
+    ("tracking-password", About::Host, BeforeTouch),
+    ("dbms", About::Instance, BeforeTouch),
+    ("unicode", About::Instance, BeforeTouch),
+    ("database", About::Instance, BeforeTouch),
+    ("operator-passwords", About::Instance, BeforeTouch),
+    ("builds-equal", About::Platform, BeforeTouch),
+    ("same-machine", About::Platform, BeforeTouch),
+    ("backup", About::Platform, BeforeTouch),
+    ("rehearsal", About::Platform, BeforeTouch),
+    ("internal-password", About::Platform, BeforeTouch),
+    ("internal-password-others", About::Platform, BeforeTouch),
 ];
+
+/// When a check has to be well. Nothing of a name that is no check.
+pub(super) fn when(check: &str) -> Option<When> {
+    CHECKS.iter().find(|(name, ..)| *name == check).map(|(.., when)| *when)
+}
+
+/// The name of every check, what its findings are about (`host`, `instance`, `platform`), and when it has to be well: nothing where a
+/// finding is for the record alone.
+pub fn catalogue() -> impl Iterator<Item = (&'static str, &'static str, Option<When>)> {
+    let own = CHECKS.iter().map(|(name, about, when)| (*name, about.as_str(), Some(*when)));
+    own.chain(super::postupgrade::CHECKS.iter().map(|(name, when)| (*name, About::Instance.as_str(), *when)))
+}
 
 /// How the evidence of a finding begins that is unknown for one reason only: hosts were not reached, which their own findings say.
 pub(super) const NOT_REACHED: &str = "not reached: ";
@@ -89,7 +117,10 @@ impl<'a> Subject<'a> {
         evidence: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Finding {
-        debug_assert!(CHECKS.contains(&(check, self.about())), "{check} is not in the list of checks");
+        debug_assert!(
+            CHECKS.iter().any(|(name, about, _)| (*name, *about) == (check, self.about())),
+            "{check} is not in the list of checks"
+        );
         let scope = match (self.instance, self.host) {
             (Some(instance), _) => instance_scope(self.platform, instance),
             (None, host) => host.unwrap_or(self.platform).to_owned(),
@@ -97,6 +128,7 @@ impl<'a> Subject<'a> {
         Finding {
             id: format!("{check}@{scope}"),
             check: check.to_owned(),
+            when: when(check),
             platform: self.platform.to_owned(),
             host: self.host.map(str::to_owned),
             instance: self.instance.map(str::to_owned),

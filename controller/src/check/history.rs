@@ -4,7 +4,11 @@ use super::finding::{Subject, clean};
 use crate::plan::{Expected, Plan};
 use inventory::{Platform, Topology};
 use proto::event::{Finding, Status};
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// The runbook's step whose time is learned from.
+pub const POSTUPGRADE: &str = "postupgrade";
 
 /// A platform that a run migrated to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub struct Migrated {
     pub target: String,
     /// From the beginning of `stop` to the end of `verify`.
     pub took: Duration,
+    /// How long the postupgrade of each instance took.
+    pub postupgrades: BTreeMap<String, Duration>,
 }
 
 /// The earlier runs that this workstation knows of.
@@ -57,6 +63,33 @@ impl History {
             Some((platform.name.clone(), (known.took, format!("{kind} {}", known.run))))
         };
         plan.platforms.iter().filter_map(expectation).collect()
+    }
+
+    /// How long each postupgrade of a plan is expected to take, by the step's id: the instance's own last one, or else the longest of the last platform that
+    /// is like it. It says nothing more about another database than that.
+    pub fn expected_steps(&self, plan: &Plan) -> Expected {
+        let mut expected = Expected::new();
+        for platform in &plan.platforms {
+            let alike = |known: &&Migrated| {
+                known.topology == platform.topology
+                    && version(&known.source) == version(&platform.source)
+                    && version(&known.target) == version(&platform.target)
+            };
+            for step in platform.steps().filter(|step| step.name == POSTUPGRADE) {
+                let Some(instance) = &step.instance else { continue };
+                let own = |known: &Migrated| known.postupgrades.get(instance).filter(|_| known.platform == platform.name).copied();
+                let found = self.migrated.iter().filter(alike).rev();
+                let found = found.clone().find_map(|known| Some((own(known)?, known))).or_else(|| {
+                    let mut found = found;
+                    found.find_map(|known| Some((*known.postupgrades.values().max()?, known)))
+                });
+                if let Some((took, known)) = found {
+                    let kind = if known.rehearsal { "rehearsal" } else { "run" };
+                    expected.insert(step.id.0.clone(), (took, format!("{kind} {}", known.run)));
+                }
+            }
+        }
+        expected
     }
 
     /// Whether the migration of a platform was rehearsed (domain: prerequisite 6).

@@ -3,6 +3,7 @@
 //! Three parts that know nothing of each other's insides: [`queries`] says what to ask of a host, [`gather`] asks all hosts side by
 //! side, and [`evaluate`] turns the answers into findings without any input or output of its own.
 
+mod again;
 mod banner;
 mod compatibility;
 mod database;
@@ -23,11 +24,13 @@ mod readings;
 mod tracking;
 mod zones;
 
+pub use again::{PackageFiles, evaluate_again, queries_again};
 pub use database::passwords as database_passwords;
 pub use facts::{Fact, Facts, HostFacts, facts_of};
+pub use finding::catalogue;
 pub(crate) use finding::fold;
 pub use gather::{DatabasePasswords, Limits, gather, gather_facts, gather_passwords};
-pub use history::{History, Migrated};
+pub use history::{History, Migrated, POSTUPGRADE};
 pub use moved::{Change, Ground, How, Moved, StepChange};
 pub use overrides::{OverrideError, Verdict, apply_overrides, holds_up, overridable, verdict};
 pub use queries::{planned_queries, queries};

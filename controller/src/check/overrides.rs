@@ -46,7 +46,7 @@ pub fn overridable(fleet: &Fleet, id: &str) -> Result<(), OverrideError> {
 fn known_ids(platforms: &[Platform]) -> BTreeSet<String> {
     let mut known = BTreeSet::new();
     for platform in platforms {
-        for (check, about) in CHECKS {
+        for (check, about, _) in CHECKS {
             let scopes: Vec<String> = match about {
                 About::Host => platform.hosts.iter().map(|host| host.name.clone()).collect(),
                 About::Instance => {
@@ -87,7 +87,7 @@ fn refuse(findings: &[Finding], id: &str, reason: &str) -> Option<OverrideError>
     let known = findings.iter().any(|finding| finding.id == id) || {
         let scopes: BTreeSet<&str> =
             findings.iter().filter_map(|finding| finding.id.split_once('@').map(|(_, scope)| scope)).collect();
-        id.split_once('@').is_some_and(|(check, scope)| CHECKS.iter().any(|(known, _)| *known == check) && scopes.contains(scope))
+        id.split_once('@').is_some_and(|(check, scope)| CHECKS.iter().any(|(known, ..)| *known == check) && scopes.contains(scope))
     };
     if !known {
         return Some(unknown(id, findings.iter().map(|finding| finding.id.as_str())));

@@ -5,7 +5,8 @@
 
 use super::finding::{clean, instance_scope};
 use crate::plan::PlannedStep;
-use proto::event::{Finding, Status};
+use proto::event::{Finding, Status, When};
+use proto::step::LOG_MARK;
 use std::collections::BTreeSet;
 use std::io::BufRead;
 
@@ -13,6 +14,9 @@ use std::io::BufRead;
 const STEPS: &[(&str, &str)] = &[("postupgrade", "postupgrade"), ("postupgrade.check", "postupgrade-check")];
 /// The check for documents that a person has to merge.
 const CONFLICTS: &str = "postupgrade-conflicts";
+/// The checks, and when they have to be well. What the postupgrade itself says is for the record: how the step ended counts.
+pub(super) const CHECKS: &[(&str, Option<When>)] =
+    &[("postupgrade-check", Some(When::BeforePostupgrade)), ("postupgrade", None), (CONFLICTS, None)];
 /// A warning that the vendor says can be ignored.
 const IGNORED: &str = "JST-310040";
 /// Codes that are errors whatever their line looks like (domain: procedure step 7).
@@ -60,6 +64,7 @@ pub fn findings(platform: &str, step: &PlannedStep, output: impl BufRead) -> Vec
     let finding = |check: &str, (status, message, evidence, remedy): Told| Finding {
         id: format!("{check}@{}", instance_scope(platform, instance)),
         check: check.to_owned(),
+        when: CHECKS.iter().find(|(name, _)| *name == check).and_then(|(_, when)| *when),
         platform: platform.to_owned(),
         host: Some(step.host.clone()),
         instance: Some(instance.to_owned()),
@@ -91,6 +96,9 @@ impl Said {
     }
 
     fn line(&mut self, line: &str) {
+        if line.starts_with(LOG_MARK) {
+            return; // Its log says once more what it says itself.
+        }
         let codes: Vec<&str> = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter(|word| is_code(word)).collect();
         if let Some(counts) = summary(line) {
             self.summary = Some(counts);

@@ -23,7 +23,7 @@ pub fn queries(platform: &Platform, host: &Host, when: Point) -> Vec<Query> {
         queries.extend(campaign(host, when));
     }
     if when == Point::Preflight {
-        queries.push(Query::Space { path: host.host_state.clone() });
+        queries.extend(super::on_host::space_queries(host));
         let dirs = backup_dirs(platform, host);
         if !dirs.is_empty() {
             queries.push(pg_dump());
@@ -49,7 +49,6 @@ fn campaign(host: &Host, when: Point) -> Vec<Query> {
     queries.extend([
         Query::Path { path: layout.back() },
         Query::Path { path: host.init_scripts.clone() },
-        Query::Space { path: host.campaign.home.clone() },
         layout.owner(),
         layout.instance_list(),
     ]);

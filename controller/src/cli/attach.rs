@@ -2,6 +2,7 @@
 
 use super::control::{self, Request};
 use super::follow::{Follower, POLL, say_end};
+use super::history;
 use super::next::fleet;
 use super::pick;
 use super::screen::Screen;
@@ -12,10 +13,10 @@ use crate::plan::{Plan, PlannedStep};
 use crate::run::Observer;
 use crate::run::engine::output_file;
 use crate::run::store::RunDir;
-use crate::view::text::sanitize;
+use crate::view::text::{last_line, sanitize};
 use crate::view::{StepState, View};
 use proto::StepId;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -52,6 +53,7 @@ pub async fn run(context: &Context, args: &AttachArgs) -> Result<Exit, Failure> 
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| internal(&error))?;
     let mut view = View::new(&follower.plan);
     let mut screen = Screen::new(context, &follower.plan);
+    screen.expect(history::read(context).expected_steps(&follower.plan));
     let mut outputs = Outputs::new(&follower.plan, &dir.path);
     seen.events.iter().for_each(|event| view.apply(event));
     match context.format {
@@ -149,6 +151,18 @@ impl Outputs {
             screen.line(&step.host, &StepId(step.id.clone()), &text);
         }
     }
+}
+
+/// What the running steps of a run printed last, by id.
+pub(super) fn last_lines(plan: &Plan, dir: &Path, view: &View) -> BTreeMap<String, String> {
+    let planned = plan.platforms.iter().flat_map(|platform| platform.steps().enumerate());
+    let running = |step: &PlannedStep| view.step(&step.id.0).filter(|known| known.state == StepState::Running);
+    let said = planned.filter_map(|(index, step)| {
+        let path = dir.join(output_file(step, index, running(step)?.attempt));
+        let (_, text) = tail(&path, 0).ok()??;
+        Some((step.id.0.clone(), last_line(&text)?))
+    });
+    said.collect()
 }
 
 /// The end of a file whose length is not the known one any more, with its length.

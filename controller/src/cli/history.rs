@@ -1,12 +1,14 @@
 //! Reads what earlier runs of this workstation say.
 
 use super::{Context, status};
-use crate::check::{History, Migrated};
+use crate::check::{History, Migrated, POSTUPGRADE};
 use crate::plan::{Phase, Plan};
 use crate::run::store::{RunDir, Store};
-use crate::view::{PlatformView, View};
+use crate::view::{PlatformView, StepState, View};
 use inventory::Fleet;
+use proto::Outcome;
 use proto::event::RunOutcome;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Runs that are looked at, the newest first: what is older says little about tonight.
@@ -49,9 +51,17 @@ fn migrated(run: &RunDir, plan: &Plan, view: &View) -> Vec<Migrated> {
             source: platform.source.clone(),
             target: platform.target.clone(),
             took: took(platform)?,
+            postupgrades: postupgrades(view, platform),
         })
     };
     well.filter_map(done).collect()
+}
+
+/// How long the postupgrades of a platform took that did something.
+fn postupgrades(view: &View, platform: &PlatformView) -> BTreeMap<String, Duration> {
+    let steps = view.stages_of(platform).iter().flat_map(|stage| view.steps_of(stage));
+    let done = steps.filter(|step| step.name == POSTUPGRADE && step.state == StepState::Ended(Outcome::Ok));
+    done.filter_map(|step| Some((step.instance.clone()?, Duration::from_millis(step.duration_ms)))).collect()
 }
 
 /// From the beginning of `stop` to the end of `verify`.

@@ -17,6 +17,7 @@ mod history;
 pub mod hosts;
 pub mod init;
 pub mod inventory;
+mod judge;
 pub mod migrate;
 mod next;
 mod page;

@@ -1,7 +1,7 @@
 //! What an operator sees of a run: the live display on standard error; with `--format json` the events themselves on standard output.
 
 use super::{Context, Format};
-use crate::plan::Plan;
+use crate::plan::{Expected, Plan};
 use crate::progress::{self, Progress};
 use crate::run::Observer;
 use crate::run::options::Asker;
@@ -36,6 +36,11 @@ impl Screen {
         let display = progress.clone();
         let writer = std::thread::spawn(move || queue.into_iter().for_each(|shown| show(&display, json, &shown)));
         Self { progress, shown, writer }
+    }
+
+    /// How long steps are expected to take.
+    pub(super) fn expect(&self, expected: Expected) {
+        self.progress.expect(expected);
     }
 
     /// What happened before this display: it counts, and is not shown again.

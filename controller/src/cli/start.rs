@@ -1,15 +1,16 @@
 //! What every command that drives a run has in common: how its hosts are reached, who drives it, how people are asked and heard.
 
 use super::control;
+use super::judge::{again, judge};
 use super::next::next;
 use super::screen::Screen;
 use super::site::Site;
 use super::{Context, Exit, Failure, Format};
-use crate::check::{self, HostState, Point, Reached, Readings};
+use crate::check;
 use crate::plan::{Plan, PlannedStep, SCRATCH_SECRETS, passwords};
 use crate::report::{Record, summary};
 use crate::run::journal::{Chain, Journal, JournalError};
-use crate::run::options::{Asker, HostOptions, HostReading, Judge};
+use crate::run::options::{Asker, HostOptions};
 use crate::run::state::Bounds;
 use crate::run::store::{RunDir, Store};
 use crate::run::{Command, Engine, Options, Signal};
@@ -101,7 +102,9 @@ pub(super) async fn drive(context: &Context, site: &Site, args: &RunArgs, drive:
     let overrides = overridden.into_iter().chain(args.overrides.iter().cloned()).collect();
     let clock = super::conditions::clock(context, &plan, &bounds.conditions)?;
     let history = super::history::of(context, fleet);
+    let files = check::PackageFiles::of(&plan);
     let mut screen = Screen::new(context, &plan);
+    screen.expect(history.expected_steps(&plan));
     let options = Options {
         command: command.to_owned(),
         run: dir.id.clone(),
@@ -116,7 +119,8 @@ pub(super) async fn drive(context: &Context, site: &Site, args: &RunArgs, drive:
         patience: Duration::from_secs(args.patience),
         abort,
         clock,
-        judge: judge(fleet, overrides, history, passwords::sets_passwords(&plan)),
+        again: again(fleet, files.clone()),
+        judge: judge(fleet, overrides, history, files, passwords::sets_passwords(&plan)),
         reader: Box::new(read_output),
         asker: asker(context, &screen),
     };
@@ -302,25 +306,6 @@ pub(super) async fn database_password(platform: &inventory::Platform, name: &str
     }
 }
 
-/// Evaluates what the hosts answered, with the operator's overrides. A run that sets passwords asks about them alone.
-fn judge(fleet: &Fleet, overrides: BTreeMap<String, String>, history: check::History, sets_passwords: bool) -> Box<Judge> {
-    let fleet = fleet.clone();
-    Box::new(move |name, phase, readings| {
-        let Some(platform) = fleet.platforms.iter().find(|platform| platform.name == name) else { return Vec::new() };
-        let states = readings.iter().map(|(host, reading)| (host.clone(), host_state(reading))).collect();
-        let findings = match sets_passwords {
-            true => check::passwords::findings(platform, &check::passwords::both(platform, &states, Point::Preflight)),
-            false => check::evaluate(platform, &states, Point::of(phase), &history),
-        };
-        let own: BTreeMap<_, _> = overrides
-            .iter()
-            .filter(|(id, _)| findings.iter().any(|f| f.id == **id))
-            .map(|(id, why)| (id.clone(), why.clone()))
-            .collect();
-        check::apply_overrides(findings.clone(), &own).unwrap_or(findings)
-    })
-}
-
 /// What a step printed, as far as it means something to the checks.
 fn read_output(platform: &str, step: &PlannedStep, file: &std::path::Path) -> Vec<proto::event::Finding> {
     match std::fs::File::open(file) {
@@ -329,24 +314,6 @@ fn read_output(platform: &str, step: &PlannedStep, file: &std::path::Path) -> Ve
             tracing::warn!("{}: what it printed cannot be read from {}: {error}", step.id, file.display());
             Vec::new()
         }
-    }
-}
-
-fn host_state(reading: &HostReading) -> HostState {
-    match reading {
-        HostReading::Away(error) => HostState::from_error(error),
-        HostReading::Read(read) => match Readings::new(read.queries.clone(), read.readings.clone()) {
-            Some(readings) => HostState::Reached(Box::new(Reached {
-                readings,
-                asked_ms: read.asked_ms,
-                answered_ms: read.answered_ms,
-                agent: read.agent.clone(),
-            })),
-            None => HostState::Unreachable {
-                reason: "the agent answered another number of questions than was asked".to_owned(),
-                kind: check::Unreached::Agent,
-            },
-        },
     }
 }
 

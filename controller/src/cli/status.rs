@@ -1,14 +1,17 @@
 //! `status [RUN]`: where a run stands.
 
+use super::attach;
 use super::control;
+use super::history;
 use super::next::{here, next};
 use super::pick;
 use super::{Context, Exit, Failure, Format};
+use crate::check::POSTUPGRADE;
 use crate::plan::Plan;
 use crate::report::{self, Next, Record};
 use crate::run::journal;
 use crate::run::store::RunDir;
-use crate::view::View;
+use crate::view::{StepState, View};
 use jiff::Timestamp;
 use proto::Event;
 use serde_json::json;
@@ -34,7 +37,14 @@ pub async fn run(context: &Context, args: &StatusArgs) -> Result<Exit, Failure> 
 /// There is no such run (2), or it cannot be read (7).
 pub fn page(context: &Context, args: &StatusArgs) -> Result<String, Failure> {
     let found = pick::shown(context, args.run.as_deref())?;
-    let (view, record) = read(&found)?;
+    let (mut view, mut record) = read(&found)?;
+    if let Ok(plan) = found.plan() {
+        record.said = attach::last_lines(&plan, &found.path, &view);
+        // Other runs are read where something depends on it.
+        if view.steps.iter().any(|step| step.name == POSTUPGRADE && step.state == StepState::Running) {
+            view.expected = history::read(context).expected_steps(&plan);
+        }
+    }
     let record = Record { undone: pick::undone(context).map_err(failure)?.remove(&found.id).unwrap_or_default(), ..record };
     let rollback = record.undone.values().max().filter(|_| record.is_undone(&view));
     let next = match rollback {

@@ -195,6 +195,11 @@ impl Board<'_> {
             Some((line, _)) => line.clone(),
             None => step.instance.clone().unwrap_or_default(),
         };
+        let said = match self.view.estimate(step, self.now) {
+            Some(estimate) if said.is_empty() => estimate,
+            Some(estimate) => format!("{estimate} · {said}"),
+            None => said,
+        };
         let said = if step.attempt > 1 { format!("(attempt {}) {said}", step.attempt) } else { said };
         let head = fit(&head, columns);
         let said = fit(&said, columns.saturating_sub(width(&head))).into_owned();

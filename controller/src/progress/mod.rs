@@ -6,7 +6,7 @@
 mod board;
 mod narrate;
 
-use crate::plan::Plan;
+use crate::plan::{Expected, Plan};
 use crate::view::{Paint, View};
 use board::{Board, Outputs};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
@@ -102,6 +102,11 @@ impl Progress {
             let _ = std::thread::Builder::new().name("progress".to_owned()).spawn(move || tick(&shared));
         }
         progress
+    }
+
+    /// How long steps are expected to take.
+    pub fn expect(&self, expected: Expected) {
+        lock(&self.shared).view.expected = expected;
     }
 
     /// Takes in what happened before, without showing it.

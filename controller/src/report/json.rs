@@ -111,6 +111,7 @@ fn life(life: &Life) -> Value {
         "ended_by_itself": life.ended,
         "cut_bytes": life.cut_bytes,
         "from_hosts": life.from_hosts,
+        "conditions": life.conditions,
     })
 }
 
@@ -189,6 +190,7 @@ fn step(record: &Record, step: &StepView) -> Value {
         "skipped": step.skipped,
         "skip": step.skip,
         "output": log(record, step),
+        "said": record.said.get(&step.id),
         "earlier_attempts": step.earlier.iter().map(attempt).collect::<Vec<_>>(),
     })
 }
@@ -213,6 +215,7 @@ fn finding(known: &FindingView) -> Value {
         "time": time(known.time),
         "id": finding.id,
         "check": finding.check,
+        "when": finding.when,
         "platform": finding.platform,
         "host": finding.host,
         "instance": finding.instance,

@@ -1,11 +1,13 @@
 //! The report for a change board: what was done, when, by whom, in which order, with what result.
 
+mod conditions;
 mod steps;
 
 use super::chain::HostHeads;
 use super::{Record, accepted, fared, gone, halted, log, untouched};
 use crate::view::text::{count, date_time, duration, fold_hosts, time_of_day};
 use crate::view::{HostState, HostView, PlatformView, StageView, StepView, View};
+use conditions::conditions;
 use jiff::{SignedDuration, Timestamp};
 use proto::event::{RunOutcome, Status};
 use std::collections::{BTreeMap, BTreeSet};
@@ -96,6 +98,11 @@ fn facts(out: &mut String, view: &View, record: &Record) {
     }
     if let Some(limit) = &run.limit {
         rows.push(("Limited to", format!("{limit}; other hosts were proven, not touched")));
+    }
+    rows.extend(conditions(view));
+    if !view.alerts.is_empty() {
+        let alerts = view.alerts.iter().map(|(time, message)| format!("{}: {message}", time_of_day(*time)));
+        rows.push(("Noticed", alerts.collect::<Vec<_>>().join("; ")));
     }
     rows.push(("Journal", journal(view, record)));
     let rows = rows.into_iter().map(|(what, text)| vec![what.to_owned(), text]);
@@ -412,6 +419,7 @@ fn checks(out: &mut String, view: &View, platform: &PlatformView) {
                 vec![
                     known.phase.clone(),
                     finding.id.clone(),
+                    finding.when.map_or_else(String::new, |when| when.as_str().to_owned()),
                     format!("{status}{overridden}"),
                     finding.message.clone(),
                     finding.evidence.clone(),
@@ -421,7 +429,7 @@ fn checks(out: &mut String, view: &View, platform: &PlatformView) {
             .collect();
         if !rows.is_empty() {
             heading(out, 3, title);
-            table(out, &["Phase", "Finding", "Status", "What was found", "Evidence", "What to do"], rows);
+            table(out, &["Phase", "Finding", "Has to be well", "Status", "What was found", "Evidence", "What to do"], rows);
         }
     }
 }

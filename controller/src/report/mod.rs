@@ -27,6 +27,8 @@ pub struct Record {
     pub chain: Option<ChainCheck>,
     /// Whether a controller drives the run at this moment; `None` where nobody looked.
     pub driven: Option<bool>,
+    /// What running steps printed last, by id.
+    pub said: BTreeMap<String, String>,
     /// Platforms of which a rollback changed something that the run had done, with the rollback.
     pub undone: BTreeMap<String, String>,
 }

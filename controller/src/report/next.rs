@@ -122,6 +122,9 @@ fn go_on(view: &View, typed: &Typed, say: &mut impl FnMut(&str, String)) {
     }
     let gates: String = view.waiting_gates().map(|gate| format!(" --confirm {}=NOTE", word(&gate.id))).collect();
     let held = view.findings.iter().any(|known| known.blocks());
+    // A host that was not reached is never set aside.
+    let mut aside = view.findings.iter().filter(|known| known.blocks() && known.finding.check != "reachable");
+    let (aside, others) = (aside.next(), aside.next().is_some());
     let away = || view.interruptions.iter().filter(|known| known.until.is_none());
     let failed = view.steps.iter().any(StepView::is_bad);
     let when = match () {
@@ -133,6 +136,10 @@ fn go_on(view: &View, typed: &Typed, say: &mut impl FnMut(&str, String)) {
         () => "To go on",
     };
     say(when, typed.fleet(&format!("resume {run}{gates}")));
+    if let Some(known) = aside {
+        let one = if others { "To set one aside" } else { "To set it aside" };
+        say(one, typed.fleet(&format!("resume {run} --override {}=REASON", word(&known.finding.id))));
+    }
     if away().any(|known| known.locked) {
         say("If that run is given up", typed.fleet(&format!("resume {run} --take-over REASON")));
     }

@@ -3,11 +3,14 @@
 use super::next::{questioned, undecided};
 use super::{Next, Record, fared, gone, next_lines};
 use crate::view::text::{clock, count, date_time, fold_hosts, pad, time_of_day, width};
-use crate::view::{Paint, Progressed, StageView, StepView, View};
+use crate::view::{Paint, Progressed, StageView, StepState, StepView, View};
 use jiff::Timestamp;
 use proto::event::RunOutcome;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+
+/// At most so many running steps of a stage are shown.
+const RUNNING: usize = 8;
 
 /// Where a run stands. `next` are the commands that make sense now, `now` is the clock for what is still running.
 pub fn status(view: &View, record: &Record, next: &[Next], now: Timestamp, color: bool) -> String {
@@ -42,6 +45,10 @@ pub fn status(view: &View, record: &Record, next: &[Next], now: Timestamp, color
                 let what: Vec<&str> = what.into_iter().filter(|part| !part.is_empty()).collect();
                 let _ = writeln!(text, "      {}", paint.red(&format!("✗ {}", what.join("  "))));
             }
+            let running = view.steps_of(stage).iter().filter(|step| step.state == StepState::Running);
+            for step in running.filter_map(|step| running_line(view, record, step, now)).take(RUNNING) {
+                let _ = writeln!(text, "      {}", paint.dim(&step));
+            }
             for step in view.steps_of(stage) {
                 for alert in step.warnings() {
                     let line = format!("! {}  {}  {}", view.short(&step.host), step.name, alert.message);
@@ -66,6 +73,14 @@ pub fn status(view: &View, record: &Record, next: &[Next], now: Timestamp, color
         let _ = writeln!(text, "\n{}", paint.dim(&format!("journal and output: {}", record.dir)));
     }
     text
+}
+
+/// How far a running step is, as far as that is known: an estimate from its time, and what it printed last.
+fn running_line(view: &View, record: &Record, step: &StepView, now: Timestamp) -> Option<String> {
+    let ran = step.started.map_or_else(String::new, |started| clock(now.duration_since(started)));
+    let known = [view.estimate(step, now), record.said.get(&step.id).cloned()];
+    let known = known.into_iter().flatten().collect::<Vec<_>>().join(" · ");
+    (!known.is_empty()).then(|| format!("▸ {}  {}{}  {ran}  {known}", view.short(&step.host), step.name, step.nth()))
 }
 
 /// What waits for a person: gates, steps whose end nobody can tell or that must not start again unasked, questions of watchdogs.

@@ -48,6 +48,8 @@ pub struct Engine<'o, H> {
     /// Inspections under way: id to platform, host, steps with the number of queries of each.
     pub(super) inspections: HashMap<u32, Inspection>,
     pub(super) next_inspection: u32,
+    /// Platforms whose checks are being made again.
+    pub(super) looking_again: BTreeMap<usize, super::again::Reading>,
     /// Running steps that a person wants started again: who, why.
     pub(super) retrying: BTreeMap<Attempt, (String, String)>,
     /// Who paused the run.
@@ -75,6 +77,8 @@ pub(super) struct Inspection {
     pub(super) queries: Vec<Query>,
     pub(super) began: Instant,
     pub(super) asked_ms: u64,
+    /// It is of no planned step: checks are made again.
+    pub(super) again: bool,
 }
 
 /// What has to be done once the drafts of a batch are durable.
@@ -138,6 +142,7 @@ impl<'o, H: Hosts> Engine<'o, H> {
             readings: BTreeMap::new(),
             inspections: HashMap::new(),
             next_inspection: 0,
+            looking_again: BTreeMap::new(),
             retrying: BTreeMap::new(),
             paused_by: None,
             window_end: None,

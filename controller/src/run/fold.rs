@@ -1,5 +1,6 @@
 //! How events change where a run stands.
 
+use super::again::Again;
 use super::stage::{Executor, StepStatus, executor};
 use super::state::{PlatformState, RunState};
 use crate::plan::Phase;
@@ -86,6 +87,7 @@ impl RunState {
         platform.at = platform.at.min(checks);
         platform.checked = None;
         platform.rechecks += 1;
+        platform.again = Again::No;
         platform.findings.clear();
         for step in 0..self.platforms[number].steps.len() {
             let of_checks = self.platforms[number].steps[step].stage == checks;
@@ -214,6 +216,7 @@ impl RunState {
             if let Some(unfinished) = platform.stages[..platform.at].iter().position(|stage| stage.tolerant && stage.left() > 0) {
                 platform.at = unfinished;
             }
+            platform.look_again();
             let judged = platform.stages.get(platform.at).is_some_and(|stage| stage.judged);
             for step in 0..self.platforms[number].steps.len() {
                 self.reopen_step(number, step, judged);
@@ -277,6 +280,9 @@ impl PlatformState {
                     self.checked = Some(event.time.clone());
                 }
                 self.at += 1;
+            }
+            Kind::ChecksRepeated { holding } => {
+                self.again = if holding.is_empty() { Again::No } else { Again::Held(holding.clone()) };
             }
             Kind::GateConfirmed { .. } if self.end == Some(RunOutcome::Waiting) => self.end = None,
             Kind::PlatformFinished { outcome, .. } => {

@@ -4,6 +4,7 @@
 //! The order of things is always: decide (pure) -> write the decision durably -> act. The journal is the single source of truth:
 //! [`state::RunState`] is a fold over its events, and so is everything that is ever shown.
 
+mod again;
 pub mod decide;
 pub mod engine;
 mod fold;

@@ -1,5 +1,6 @@
 //! What may happen next in a run: a function of where it stands.
 
+use super::again::{self, Admission, Again};
 use super::stage::{Room, StepStatus, Terms};
 use super::state::{Decision, PlatformState, RunState};
 use super::touch::Hold;
@@ -36,13 +37,19 @@ impl RunState {
             } else if stage.entered {
                 self.decide_in_stage(platform, &mut room, &mut decisions);
             } else if !self.paused {
-                let touch = state.is_about_to_be_touched();
+                let (touch, phase_begins) = (state.is_about_to_be_touched(), stage.phase_begins);
                 match (touch && room.preflight_over).then(|| self.hold(platform)).flatten() {
                     Some(Hold::End(outcome, message)) => decisions.push(Decision::End { platform, outcome, message }),
                     Some(Hold::Recheck(reason)) => decisions.push(Decision::Recheck { platform, reason }),
                     Some(Hold::Wait) => {}
-                    None if room.admits(touch) => decisions.push(Decision::Enter { platform, phase_begins: stage.phase_begins }),
-                    None => {}
+                    // In the middle it may be entered: nothing is granted before the checks were made.
+                    None if !touch => decisions.push(Decision::Enter { platform, phase_begins }),
+                    None if !room.has_place() => {}
+                    None => match self.platforms[platform].admit(platform, &mut decisions) {
+                        Admission::Granted if room.admits(touch) => decisions.push(Decision::Enter { platform, phase_begins }),
+                        Admission::Granted | Admission::Wait => {}
+                        Admission::Refused(message) => decisions.push(again::stopped(platform, message)),
+                    },
                 }
             }
         }
@@ -76,7 +83,8 @@ impl RunState {
         };
         // Before anything is read, too: whoever comes second is told so at once, and not what a platform looks like in the middle of a
         // migration.
-        let wanted = for_agent || !unsent.is_empty() || (judged && ready);
+        let looks_again = ready && state.again != Again::No;
+        let wanted = for_agent || !unsent.is_empty() || (judged && ready) || looks_again;
         let claims = if wanted { state.claims(tolerant, &self.away, &self.unreachable) } else { Claims::Done };
         let locked = state.agents.iter().any(|host| self.away.contains(host) && !self.unreachable.contains(host));
         match claims {
@@ -100,6 +108,18 @@ impl RunState {
                 return decisions.extend(unsent.iter().map(told));
             }
             _ => {}
+        }
+        if looks_again && !matches!(claims, Claims::Done) && !(judged && matches!(claims, Claims::Refused)) {
+            return; // Its hosts are taken first.
+        }
+        if ready {
+            match state.admit(platform, decisions) {
+                Admission::Granted => {}
+                Admission::Wait => return,
+                // What runs goes on, and with it its platform, as far as that.
+                Admission::Refused(_) if state.open() > 0 || state.asking > 0 || !state.claiming.is_empty() => return,
+                Admission::Refused(message) => return decisions.push(again::stopped(platform, message)),
+            }
         }
         let PlatformState { stages, steps, at, .. } = state;
         let stage = &mut stages[*at];

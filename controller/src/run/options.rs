@@ -39,8 +39,23 @@ pub struct Read {
     pub agent: AgentHello,
 }
 
-/// Evaluates what was read on a platform: platform name, phase, readings by host.
-pub type Judge = dyn Fn(&str, Phase, &BTreeMap<String, HostReading>) -> Vec<Finding> + Send + Sync;
+/// Why hosts were read.
+#[derive(Debug, Clone, Copy)]
+pub enum Occasion<'a> {
+    /// A phase of the plan reads them.
+    Phase(Phase),
+    /// The run was taken up again, and the platform is past its preflight.
+    Again {
+        /// Its steps that are not proven.
+        left: &'a [&'a PlannedStep],
+    },
+}
+
+/// Evaluates what was read on a platform: platform name, why, readings by host.
+pub type Judge = dyn Fn(&str, Occasion<'_>, &BTreeMap<String, HostReading>) -> Vec<Finding> + Send + Sync;
+
+/// What the hosts of a platform are asked when a run is taken up again: platform name, its steps that are not proven.
+pub type Questions = dyn Fn(&str, &[&PlannedStep]) -> BTreeMap<String, Vec<Query>> + Send + Sync;
 
 /// Reads what a step that ended has printed, out of the file that it is kept in: platform name, step, file.
 pub type Reader = dyn Fn(&str, &PlannedStep, &Path) -> Vec<Finding> + Send + Sync;
@@ -169,6 +184,8 @@ pub struct Options {
     pub abort: Option<String>,
     /// Evaluates readings.
     pub judge: Box<Judge>,
+    /// What is asked when the run is taken up again.
+    pub again: Box<Questions>,
     /// Reads what steps printed.
     pub reader: Box<Reader>,
     /// Asks at the terminal; without it gates that are not confirmed make the run wait.

@@ -4,6 +4,7 @@ use super::decide;
 use super::engine::{Effect, Engine, Inspection, now_ms, output_file};
 use super::fold::RECHECK;
 use super::journal::Draft;
+use super::options::Occasion;
 use super::state::Decision;
 use crate::hosts::Hosts;
 use crate::plan::PlannedStep;
@@ -75,6 +76,7 @@ impl<H: Hosts> Engine<'_, H> {
                     queries: queries.clone(),
                     began: Instant::now(),
                     asked_ms: now_ms(),
+                    again: false,
                 };
                 self.inspections.insert(self.next_inspection, inspection);
                 effects.push(Effect::Inspect { host, id: self.next_inspection, queries });
@@ -102,6 +104,7 @@ impl<H: Hosts> Engine<'_, H> {
                 let (decision, operator) = (RECHECK.to_owned(), "caravan".to_owned());
                 drafts.push(Draft::new(scope, Kind::Decision { decision, about, operator, reason }));
             }
+            Decision::LookAgain { platform } => self.look_again(platform, drafts, effects),
             Decision::Pass { platform } => self.leave_stage(platform, drafts),
             Decision::End { platform, outcome, message } => {
                 let scope = Scope { stage: None, phase: None, ..self.stage_scope(platform) };
@@ -115,18 +118,8 @@ impl<H: Hosts> Engine<'_, H> {
         let scope = self.stage_scope(platform);
         let (phase, _) = self.state.stage(platform);
         let readings = self.readings.remove(&platform).unwrap_or_default();
-        let findings = (self.options.judge)(self.state.platform_name(platform), phase, &readings);
-        let holds_up = |f: &&Finding| f.overridden.is_none() && matches!(f.status, Status::Failure | Status::Unknown);
-        let held = findings.iter().filter(holds_up).count();
-        for finding in findings {
-            let scope = Scope { host: finding.host.clone(), instance: finding.instance.clone(), ..scope.clone() };
-            if let Some(reason) = &finding.overridden {
-                let (operator, about) = (self.options.claim.operator.clone(), finding.id.clone());
-                let decision = Kind::Decision { decision: "override".to_owned(), about, operator, reason: reason.clone() };
-                drafts.push(Draft::new(scope.clone(), decision));
-            }
-            drafts.push(Draft::new(scope, Kind::Finding { finding }));
-        }
+        let findings = (self.options.judge)(self.state.platform_name(platform), Occasion::Phase(phase), &readings);
+        let held = self.found(platform, findings, drafts).len();
         if held == 0 && self.state.proven(platform) {
             return self.open_barrier(platform, drafts);
         }
@@ -146,6 +139,23 @@ impl<H: Hosts> Engine<'_, H> {
         }
         let scope = Scope { stage: None, phase: None, ..scope };
         drafts.push(Draft::new(scope, Kind::PlatformFinished { outcome: RunOutcome::Stopped, message }));
+    }
+
+    /// Findings for the record, and which of them hold the platform up, by id.
+    pub(super) fn found(&self, platform: usize, findings: Vec<Finding>, drafts: &mut Vec<Draft>) -> Vec<String> {
+        let scope = self.stage_scope(platform);
+        let holds_up = |f: &&Finding| f.overridden.is_none() && matches!(f.status, Status::Failure | Status::Unknown);
+        let held = findings.iter().filter(holds_up).map(|finding| finding.id.clone()).collect();
+        for finding in findings {
+            let scope = Scope { host: finding.host.clone(), instance: finding.instance.clone(), ..scope.clone() };
+            if let Some(reason) = &finding.overridden {
+                let (operator, about) = (self.options.claim.operator.clone(), finding.id.clone());
+                let decision = Kind::Decision { decision: "override".to_owned(), about, operator, reason: reason.clone() };
+                drafts.push(Draft::new(scope.clone(), decision));
+            }
+            drafts.push(Draft::new(scope, Kind::Finding { finding }));
+        }
+        held
     }
 
     fn open_barrier(&self, platform: usize, drafts: &mut Vec<Draft>) {

@@ -54,12 +54,19 @@ impl<H: Hosts> Engine<'_, H> {
                         let message = format!("the host is no longer this run's: {reason}; what the step did is not known");
                         drafts.extend(self.draft_for(&step, not_known(message)));
                     }
+                    // It is not asked any more, either.
+                    let next = "Look at who holds it".to_owned();
+                    let away = OpenError::Unreachable { host: host.clone(), seen: reason.clone(), next };
+                    if let Some(platform) = self.state.platform_of(&host) {
+                        self.looked_again(platform, &host, HostReading::Away(away));
+                    }
                     drafts.push(Draft::new(host_scope(&host), Kind::HostLocked { reason }));
                 }
                 Report::Broken(error) => return Err(EngineError::Output { host, error }),
                 Report::Finished | Report::StillLocked(_) => {}
             }
         }
+        self.judge_again(&mut drafts);
         self.commit(drafts).await?;
         effects.into_iter().for_each(|effect| self.act(effect));
         Ok(())
@@ -173,8 +180,11 @@ impl<H: Hosts> Engine<'_, H> {
             drafts.push(Draft::new(scope.clone(), Kind::StepStarted));
             drafts.push(Draft::new(scope, Kind::StepFinished { outcome, exit_code: None, duration_ms, message, died: false }));
         }
-        let Inspection { platform, queries, asked_ms, .. } = inspection;
+        let Inspection { platform, queries, asked_ms, again, .. } = inspection;
         let read = Read { queries, readings, asked_ms, answered_ms: now_ms(), agent };
+        if again {
+            return self.looked_again(platform, host, HostReading::Read(read));
+        }
         self.readings.entry(platform).or_default().insert(host.to_owned(), HostReading::Read(read));
     }
 
@@ -199,6 +209,10 @@ impl<H: Hosts> Engine<'_, H> {
         let gone: Vec<u32> = self.inspections.iter().filter(|(_, i)| i.host == host).map(|(id, _)| *id).collect();
         for id in gone {
             if let Some(inspection) = self.inspections.remove(&id) {
+                if inspection.again {
+                    self.looked_again(inspection.platform, host, HostReading::Away(error.clone()));
+                    continue;
+                }
                 let readings = self.readings.entry(inspection.platform).or_default();
                 readings.insert(host.to_owned(), HostReading::Away(error.clone()));
             }

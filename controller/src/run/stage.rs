@@ -132,6 +132,11 @@ pub(super) struct Room {
 }
 
 impl Room {
+    /// Whether one more platform may be touched now.
+    pub(super) fn has_place(&self) -> bool {
+        self.preflight_over && self.platforms > 0
+    }
+
     /// Whether a platform may enter its next stage. All selected platforms finish preflight before any is touched.
     pub(super) fn admits(&mut self, about_to_be_touched: bool) -> bool {
         if !about_to_be_touched {

@@ -5,6 +5,7 @@
 //! a barrier opens only when every step of the stage ended in proof, and one step that did not closes the platform for everything
 //! that was not granted yet.
 
+use super::again::Again;
 use super::stage::{Executor, Queue, Stage, StepState, StepStatus, Wave, executor};
 use super::touch::Hold;
 use crate::plan::{Phase, Plan, PlannedStep};
@@ -123,6 +124,11 @@ pub enum Decision {
         /// Why.
         reason: String,
     },
+    /// Make the checks that have to be well at any time again, before anything new is granted on a platform that is past its preflight.
+    LookAgain {
+        /// Platform index.
+        platform: usize,
+    },
     /// Go on from a tolerant stage without the hosts that failed in it.
     Pass {
         /// Platform index.
@@ -152,6 +158,8 @@ pub(super) struct PlatformState {
     pub(super) checked: Option<String>,
     /// How often its checks were made again since a controller took the run up.
     pub(super) rechecks: u32,
+    /// Whether checks are to be made again since a controller took the run up.
+    pub(super) again: Again,
     /// It had ended badly when it was taken up again, and has not ended since.
     pub(super) was_bad: bool,
     /// Answers of people are awaited for this many gates (not journaled: a question does not outlive its terminal).
@@ -215,6 +223,7 @@ impl RunState {
                 findings: Vec::new(),
                 checked: None,
                 rechecks: 0,
+                again: Again::No,
                 was_bad: false,
                 asking: 0,
                 agents: BTreeSet::new(),

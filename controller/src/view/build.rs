@@ -3,7 +3,7 @@
 use super::model::*;
 use super::record::{GateView, Interruption};
 use super::text::short_names;
-use crate::plan::{Phase, PhasePlan, Plan, PlannedStep, StagePlan};
+use crate::plan::{Expected, Phase, PhasePlan, Plan, PlannedStep, StagePlan};
 use proto::{Action, Event};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -27,6 +27,7 @@ impl View {
             claims: Vec::new(),
             breaches: Vec::new(),
             preflight_barrier: None,
+            expected: Expected::new(),
             index: Index::default(),
         };
         for platform in &plan.platforms {

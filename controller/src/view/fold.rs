@@ -44,6 +44,8 @@ impl View {
             Kind::StepFinished { .. } => self.step_finished(event, time),
             Kind::StepAlert { message, ask } => self.alerted(&event.scope, time, message, *ask),
             Kind::Finding { finding } => self.found(&event.scope, time, finding),
+            // What they found is in findings of their own, and what follows in the platform's end.
+            Kind::ChecksRepeated { .. } => {}
             Kind::BarrierOpened => self.barrier(platform, &event.scope, time),
             Kind::StageFinished => {
                 if let Some(at) = self.stage_of(platform, &event.scope) {

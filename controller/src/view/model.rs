@@ -1,7 +1,7 @@
 //! What a view is made of.
 
 use super::record::{Alert, Attempt, Breach, Claimed, DecisionView, FindingView, GateView, Interruption, Life};
-use crate::plan::{Phase, Reversibility};
+use crate::plan::{Expected, Phase, Reversibility};
 use inventory::{Role, Topology};
 use jiff::Timestamp;
 use proto::Outcome;
@@ -45,6 +45,8 @@ pub struct View {
     pub breaches: Vec<Breach>,
     /// When every selected platform was through its preflight, where the journal says so for the run as a whole.
     pub preflight_barrier: Option<Timestamp>,
+    /// How long steps are expected to take, by id, and where that is known from. Other runs say it, and not this one's record.
+    pub expected: Expected,
     pub(super) index: Index,
 }
 

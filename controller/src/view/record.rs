@@ -2,7 +2,7 @@
 
 use super::model::StepState;
 use jiff::Timestamp;
-use proto::event::{Finding, Status};
+use proto::event::{Conditions, Finding, Status};
 
 /// An attempt at a step that is over, and that another one follows or is to follow.
 #[derive(Debug, Clone)]
@@ -157,6 +157,8 @@ pub struct Life {
     pub cut_bytes: u64,
     /// It rebuilt plan and journal from the hosts.
     pub from_hosts: bool,
+    /// When it may touch platforms.
+    pub conditions: Conditions,
     /// When it was paused, and by whom: what runs may still end.
     pub paused: Option<(Option<Timestamp>, String)>,
 }

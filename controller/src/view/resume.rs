@@ -7,11 +7,22 @@ use super::text::sanitize;
 use crate::plan::Phase;
 use jiff::{SignedDuration, Timestamp};
 use proto::Kind;
-use proto::event::RunOutcome;
+use proto::event::{Conditions, RunOutcome};
+use std::time::Duration;
+
+/// The same, as it can be shown.
+fn harmless(conditions: &Conditions) -> Conditions {
+    let clean = |text: &String| sanitize(text).into_owned();
+    Conditions {
+        canaries: conditions.canaries.iter().map(clean).collect(),
+        window: conditions.window.as_ref().map(clean),
+        ..conditions.clone()
+    }
+}
 
 impl View {
     pub(super) fn begin(&mut self, time: Option<Timestamp>, kind: &Kind) {
-        let Kind::RunStarted { command, operator, version, plan, limit, platforms, undoes, .. } = kind else { return };
+        let Kind::RunStarted { command, operator, version, plan, limit, platforms, undoes, conditions, .. } = kind else { return };
         let clean = |text: &String| sanitize(text).into_owned();
         self.run.command = clean(command);
         self.run.operator = clean(operator);
@@ -33,6 +44,7 @@ impl View {
             ended: false,
             cut_bytes: 0,
             from_hosts: false,
+            conditions: harmless(conditions),
             paused: None,
         });
     }
@@ -40,7 +52,7 @@ impl View {
     /// A controller took the run up again. What was known in memory alone is not known any more: where hosts are, whose their locks
     /// are, what was read from them. What hosts have is open until they say what became of it.
     pub(super) fn resume(&mut self, time: Option<Timestamp>, kind: &Kind) {
-        let Kind::RunResumed { command, operator, version, cut_bytes, from_hosts, .. } = kind else { return };
+        let Kind::RunResumed { command, operator, version, cut_bytes, from_hosts, conditions } = kind else { return };
         let clean = |text: &String| sanitize(text).into_owned();
         self.is_under_way();
         self.lives.push(Life {
@@ -52,6 +64,7 @@ impl View {
             ended: false,
             cut_bytes: *cut_bytes,
             from_hosts: *from_hosts,
+            conditions: harmless(conditions),
             paused: None,
         });
         let gone: Vec<(String, usize)> = self.index.away.drain().collect();
@@ -192,6 +205,20 @@ impl View {
         let (from, until) = (from?, until?);
         let gone = self.gaps().map(|(left, back)| back.min(until).duration_since(left.max(from)).max(SignedDuration::ZERO));
         Some(until.duration_since(from).saturating_sub(gone.fold(SignedDuration::ZERO, SignedDuration::saturating_add)))
+    }
+
+    /// How far a running step is, as far as its time tells where it is expected to take as long as an earlier one: an estimate, and
+    /// told as one. Nothing where no earlier one is known.
+    pub fn estimate(&self, step: &StepView, now: Timestamp) -> Option<String> {
+        let (expected, from) = self.expected.get(&step.id).filter(|(expected, _)| !expected.is_zero())?;
+        let started = step.started.filter(|_| step.state == StepState::Running)?;
+        // The step runs on its host, whoever drives the run.
+        let ran = Duration::try_from(now.duration_since(started)).unwrap_or_default();
+        let about = super::text::duration(SignedDuration::try_from(*expected).ok()?);
+        Some(match ran.as_millis() * 100 / expected.as_millis().max(1) {
+            percent @ 0..100 => format!("about {percent} % of {about} (estimate: {from})"),
+            _ => format!("longer than the {about} of {from}"),
+        })
     }
 
     /// [`View::worked`] for people; `–` where a point is missing.

@@ -1,6 +1,7 @@
 //! What went wrong, with equal errors folded.
 
 use super::model::{HostState, StageView, View};
+use super::record::FindingView;
 use std::collections::HashMap;
 
 /// One error, and everything it happened to.
@@ -56,16 +57,17 @@ impl View {
         }
         let Some(platform) = self.platforms.get(stage.platform) else { return folded.troubles };
         let first = platform.phases.get(stage.phase).and_then(|phase| phase.stages.clone().next());
-        if first.and_then(|at| self.stages.get(at)).is_some_and(|first| first.name == stage.name) {
-            let phase = stage.phase_name.as_str();
-            let mine = self.findings.iter().filter(|known| known.blocks() && known.phase == phase);
-            for finding in mine.map(|known| &known.finding).filter(|finding| finding.platform == platform.name) {
-                let host = finding.host.as_deref();
-                let short = host.map_or("", |host| self.short(host));
-                let trouble = folded.add(TroubleKind::Finding, &finding.check, &finding.message, host, short);
-                trouble.remedy.clone_from(&finding.remedy);
-                trouble.findings.push(finding.id.clone());
-            }
+        let is_first = first.and_then(|at| self.stages.get(at)).is_some_and(|first| first.name == stage.name);
+        let phase = stage.phase_name.as_str();
+        // Checks that were made again stand where the platform stood.
+        let here = |known: &FindingView| known.stage == stage.name || (is_first && known.stage.is_empty());
+        let mine = self.findings.iter().filter(|known| known.blocks() && known.phase == phase && here(known));
+        for finding in mine.map(|known| &known.finding).filter(|finding| finding.platform == platform.name) {
+            let host = finding.host.as_deref();
+            let short = host.map_or("", |host| self.short(host));
+            let trouble = folded.add(TroubleKind::Finding, &finding.check, &finding.message, host, short);
+            trouble.remedy.clone_from(&finding.remedy);
+            trouble.findings.push(finding.id.clone());
         }
         folded.troubles.sort_by_key(|trouble| std::cmp::Reverse(trouble.hosts.len()));
         folded.troubles

@@ -247,6 +247,58 @@ fn the_backup_tree_must_be_absent_and_the_disks_not_full() {
     alone(&all, "disk@trk01", Status::Unknown, "free space");
 }
 
+/// A build upgrade is laid over a copy, and the old tree and its archive stay beside it: the disk must hold all three.
+#[test]
+fn a_build_upgrade_needs_room_for_a_copy_of_the_installation() {
+    let upgrade = |change: &dyn Fn(&mut SimHost)| {
+        with(|platform, sim| {
+            for host in &mut platform.hosts {
+                (host.source.version, host.source.latest_build) = (SourceVersion::V7, None);
+                let sim = sim.at(&host.name);
+                (sim.version, sim.build) = ("7.0".to_owned(), OLD);
+                sim.answer(
+                    Query::Packages { manager: PackageManager::Dpkg, names: vec!["nlserver6-v7".to_owned(); 2] },
+                    Ok(Answer::Packages(vec![("nlserver6-v7".to_owned(), OLD.to_string())])),
+                );
+            }
+            change(sim.at("trk01"));
+        })
+    };
+    // 3072 for the copy, 1536 for the archive, 1024 for the rest.
+    let free = |mib: u64| Ok(Answer::Space { free: mib * MIB, inodes: 0 });
+    let status = |mib: u64| find(&upgrade(&|host| host.answer(space(HOME), free(mib))), "disk@trk01").clone();
+    let short = status(5631);
+    assert_eq!((short.status, short.message.as_str()), (Status::Failure, "/usr/local/neolane needs at least 5632 MiB free"));
+    let counted = "needed: 3072 MiB for a copy of /usr/local/neolane/nl6, 1536 MiB for its archive, 1024 MiB for packages and the rest: 5632 MiB";
+    assert!(short.evidence.ends_with(counted), "{}", short.evidence);
+    assert_eq!(status(5632).status, Status::Warning);
+    assert_eq!(status(6656).status, Status::Ok);
+    let du = || program(&["du", "-skx", &format!("{HOME}/nl6")]);
+    // Files that come and go while it counts are no reason to know nothing.
+    let text = format!("du: cannot access 'x': No such file or directory\n2048\t{HOME}/nl6\n");
+    let partly = upgrade(&|host| host.answer(du(), Ok(Answer::Output { code: 1, text: text.clone() })));
+    let partly = find(&partly, "disk@trk01");
+    assert!(partly.status == Status::Ok && partly.evidence.contains("needed: 2 MiB"), "{partly:#?}");
+    for answer in
+        [Err(ReadError::Failed("du did not answer within 60 s".to_owned())), Ok(Answer::Output { code: 1, text: String::new() })]
+    {
+        let unknown = upgrade(&|host| host.answer(du(), answer.clone()));
+        one(&unknown, "disk@trk01", Status::Unknown, "how large /usr/local/neolane/nl6 is cannot be read");
+    }
+}
+
+/// What a host does not say of itself is unknown for each check that rests on it.
+#[test]
+fn a_host_that_does_not_say_what_it_is_leaves_every_check_of_it_unknown() {
+    let all = with(|_, sim| sim.at("mta2").answer(Query::System, Err(ReadError::Failed("/proc cannot be read".to_owned()))));
+    for check in ["os-as-declared", "os-supported", "arch", "clock"] {
+        one(&all, &format!("{check}@mta2"), Status::Unknown, "what the host is cannot be read");
+    }
+    let all = with(|_, sim| sim.at("mta2").system.os = String::new());
+    one(&all, "os-supported@mta2", Status::Unknown, "cannot be told");
+    one(&all, "os-as-declared@mta2", Status::Unknown, "cannot be told");
+}
+
 #[test]
 fn the_account_must_be_able_to_change_the_installation() {
     let none = |platform: &mut Platform| platform.hosts[1].become_.method = BecomeMethod::None;

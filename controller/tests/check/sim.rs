@@ -239,6 +239,8 @@ impl SimHost {
                     ),
                     "stat" => "1001 neolane\n".to_owned(),
                     "id" => "1001\n".to_owned(),
+                    // 3 GiB, whatever is counted.
+                    "du" => format!("{}\t{}\n", 3 << 20, argv.last().expect("a tree")),
                     "pg_dump" => "pg_dump (PostgreSQL) 13.4\n".to_owned(),
                     // The statement is the last word.
                     "psql" if argv.last().is_some_and(|sql| sql.contains("xtkoption")) => "database-id|u6F2A\n".to_owned(),
@@ -415,6 +417,7 @@ pub(crate) fn rehearsed() -> History {
         source: source.to_owned(),
         target: format!("v7.4.1 ({NEW})"),
         took: Duration::from_secs(6720),
+        postupgrades: BTreeMap::new(),
     };
     History { migrated: ["v5.11", "v6.02", "v6.1"].map(migrated).to_vec(), ..History::default() }
 }

@@ -64,6 +64,7 @@ fn options(plan: &Plan, life: usize) -> Options {
         abort: None,
         patience: PATIENCE,
         judge: Box::new(|_, _, _| Vec::new()),
+        again: Box::new(|_, _| BTreeMap::new()),
         reader: Box::new(|_, _, _| Vec::new()),
         clock: controller::run::touch::Clock::default(),
         asker: None,

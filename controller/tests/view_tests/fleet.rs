@@ -181,6 +181,7 @@ pub(crate) fn red_password(platform: &str) -> Finding {
     Finding {
         id: format!("passwords@{platform}"),
         check: "passwords".to_owned(),
+        when: None,
         platform: platform.to_owned(),
         host: None,
         instance: None,
@@ -288,6 +289,7 @@ impl Story<'_> {
         let good = Finding {
             id: format!("version@mkt1.{platform}.example.net"),
             check: "version".to_owned(),
+            when: None,
             platform: platform.to_owned(),
             host: Some(format!("mkt1.{platform}.example.net")),
             instance: None,

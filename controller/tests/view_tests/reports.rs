@@ -113,6 +113,35 @@ fn eventful() -> (Plan, View) {
     (plan, view)
 }
 
+/// A step that takes hours is told about while it runs: how long an earlier one took, and what its log says.
+#[test]
+fn a_running_step_is_told_with_an_estimate_and_what_it_printed_last() {
+    let plan = fleet::plan(vec![fleet::platform("emea", Topology::Standard, 1, 2)]);
+    let events = fleet::run(&plan, &Faults::default());
+    let began = events.iter().position(|event| event.kind == Kind::StepStarted && event.scope.phase.as_deref() == Some("migrate"));
+    let began = began.unwrap();
+    let (id, at) = (events[began].scope.step.clone().unwrap(), events[began].time.parse::<jiff::Timestamp>().unwrap());
+    let mut view = View::of(&plan, &events[..=began]);
+    let mut record = record();
+    record.driven = Some(true);
+    let line = |view: &View, record: &Record, minutes: i64| {
+        let text = report::status(view, record, &[], at + jiff::SignedDuration::from_mins(minutes), false);
+        text.lines()
+            .find(|line| line.contains("▸ mkt1") || line.contains("  ▸ ") && line.contains('·'))
+            .unwrap_or("")
+            .trim()
+            .to_owned()
+    };
+    assert_eq!(report::status(&view, &record, &[], at, false).matches("estimate").count(), 0, "where nobody knows nothing is said");
+    view.expected.insert(id.clone(), (std::time::Duration::from_secs(2400), "rehearsal 2026-11-14-k3".to_owned()));
+    record.said.insert(id, "[log] 812 lines, 3 warnings, 0 errors; Updating tables".to_owned());
+    let early = line(&view, &record, 10);
+    let said = "about 25 % of 40:00 (estimate: rehearsal 2026-11-14-k3) · [log] 812 lines, 3 warnings, 0 errors; Updating tables";
+    assert!(early.ends_with(said), "{early}");
+    let late = line(&view, &record, 60);
+    assert!(late.contains("longer than the 40:00 of rehearsal 2026-11-14-k3"), "{late}");
+}
+
 #[test]
 fn the_report_of_a_good_run() {
     let plan = fleet::plan(vec![fleet::platform("emea", Topology::Standard, 1, 2)]);
@@ -122,6 +151,38 @@ fn the_report_of_a_good_run() {
 #[test]
 fn the_report_of_an_eventful_run() {
     insta::assert_snapshot!(report::markdown(&eventful().1, &record()));
+}
+
+#[test]
+fn the_header_of_a_report_says_when_platforms_could_be_touched() {
+    let mut plan = two();
+    plan.platforms.truncate(2);
+    let mut events = fleet::run(&plan, &Faults::default());
+    let Kind::RunStarted { conditions, .. } = &mut events[0].kind else { panic!("a run begins with its start") };
+    conditions.canaries = vec!["apac".to_owned()];
+    conditions.failures = Some(1);
+    conditions.window = Some("22:00-04:00".to_owned());
+    conditions.fresh_s = Some(4 * 3600);
+    let mut later = conditions.clone();
+    (later.window, later.expected_s) = (Some("22:00-06:00".to_owned()), Some(5400));
+    let mut view = View::of(&plan, &events);
+    let resumed = Kind::RunResumed {
+        command: "resume".to_owned(),
+        operator: "eva@ops7".to_owned(),
+        version: "0.1.0".to_owned(),
+        cut_bytes: 0,
+        from_hosts: false,
+        conditions: later.clone(),
+    };
+    view.apply(&fleet::event(900, 5_000_000, Scope::default(), resumed.clone()));
+    // The same once more is nothing new.
+    view.apply(&fleet::event(901, 5_100_000, Scope::default(), resumed));
+    let message = "the maintenance window is over, and platforms are not through: the run goes on".to_owned();
+    view.apply(&fleet::event(902, 5_200_000, Scope::default(), Kind::RunAlert { message }));
+    let text = report::markdown(&view, &record());
+    insta::assert_snapshot!(text.split("\n## ").next().unwrap());
+    let json = report::json(&view, &record());
+    assert_eq!(json["controllers"][1]["conditions"]["window"], "22:00-06:00", "{json:#}");
 }
 
 #[test]

@@ -77,6 +77,7 @@ async fn carry_out(files: &Files, work: Workload) -> anyhow::Result<u8> {
         abort: None,
         patience: Duration::from_secs(60),
         judge: Box::new(|_, _, _| Vec::new()),
+        again: Box::new(|_, _| BTreeMap::new()),
         reader: Box::new(|_, _, _| Vec::new()),
         clock: controller::run::touch::Clock::default(),
         asker: None,

@@ -266,6 +266,40 @@ impl<'p> Judge<'p> {
         Ok(())
     }
 
+    /// After a run was taken up again, nothing new is granted on a platform that is past its preflight before its checks were made again
+    /// and hold nothing up.
+    ///
+    /// # Errors
+    /// The step that was granted all the same.
+    pub(crate) fn looked_again(&self, chain: &Chain) -> Result<(), String> {
+        let (mut judged, mut due) = (BTreeSet::new(), BTreeSet::new());
+        for event in &chain.events {
+            let scope = &event.scope;
+            let platform = scope.platform.as_deref().and_then(|name| self.names.iter().position(|known| *known == name));
+            match (&event.kind, platform) {
+                (Kind::RunResumed { .. }, _) => due = judged.clone(),
+                (Kind::ChecksRepeated { holding }, Some(platform)) if holding.is_empty() => drop(due.remove(&platform)),
+                // A write may be cut off between the barrier and the end of its stage: then it is judged once more.
+                (Kind::StageFinished, Some(platform)) => {
+                    let stage = |place: &&Place| {
+                        let inspects = matches!(place.step.spec.action, Action::Inspect { .. });
+                        let name = place.step.id.0.split('/').nth(2);
+                        inspects && place.phase == Phase::Preflight && place.platform == platform && name == scope.stage.as_deref()
+                    };
+                    if scope.phase.as_deref() == Some(Phase::Preflight.as_str()) && self.places.values().any(|p| stage(&p)) {
+                        judged.insert(platform);
+                    }
+                }
+                (Kind::StepGranted { .. }, Some(platform)) if due.contains(&platform) => {
+                    let step = scope.step.as_deref().unwrap_or_default();
+                    return Err(format!("{step} was granted before the checks of its platform were made again"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Whether one step of a host waits for another one in the same wave.
     fn stands_behind(&self, step: &StepId, before: &StepId) -> bool {
         let (Some(step), Some(before)) = (self.places.get(step), self.places.get(before)) else { return false };

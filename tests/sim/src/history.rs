@@ -139,6 +139,7 @@ fn judge(world: &World, plan: &Plan, ends: [(&Seat, Result<Option<Over>, String>
             }
             let chain = seat.paper.read()?;
             judge.beginnings(&chain)?;
+            judge.looked_again(&chain)?;
             let witness = Witness::new(&chain);
             for (name, host) in &w.hosts {
                 if let Some(disk) = host.disk.runs.get(&seat.run) {

@@ -7,14 +7,14 @@ use crate::watch::{Bad, Watch};
 use crate::world::{Way, World};
 use controller::plan::{Plan, PlannedStep};
 use controller::run::journal::{Chain, Journal};
-use controller::run::options::{HostOptions, HostReading};
+use controller::run::options::{HostOptions, HostReading, Occasion};
 use controller::run::state::{Bounds, RunState};
 use controller::run::{Command, Ended, Engine, Options, Signal, decide};
 use proto::event::Conditions;
 use proto::event::{Finding, Kind, RunOutcome, Status};
 use proto::message::Claim;
 use proto::step::{Action, Probe};
-use proto::{RunAs, StepId};
+use proto::{Query, RunAs, StepId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -215,6 +215,8 @@ impl Seat {
 
     fn options(&mut self, life: u64, abort: bool) -> Options {
         let red = self.red.iter().filter(|(_, lives)| **lives >= self.lives).map(|(name, _)| name.clone()).collect::<BTreeSet<_>>();
+        // A disk that filled up meanwhile, which somebody clears before the next controller.
+        let red_again = self.lives < CALM && self.rng.chance(1500);
         let steps = || self.plan.platforms.iter().flat_map(|platform| platform.steps());
         let gates: Vec<String> = steps().filter_map(|step| gate(step).cloned()).collect();
         let hosts = steps().map(|step| step.host.clone()).collect::<BTreeSet<_>>();
@@ -239,12 +241,24 @@ impl Seat {
             accepted: BTreeMap::new(),
             patience: Duration::from_secs(self.rng.between(20, 300)),
             abort: abort.then(|| "kept out".to_owned()),
-            judge: Box::new(move |platform, _, readings| findings(platform, red.contains(platform), readings)),
+            again: Box::new(questions),
+            judge: Box::new(move |platform, occasion, readings| {
+                let red = match occasion {
+                    Occasion::Phase(_) => red.contains(platform),
+                    Occasion::Again { .. } => red_again,
+                };
+                findings(platform, red, readings)
+            }),
             reader: Box::new(|_, _, _| Vec::new()),
             clock: controller::run::touch::Clock::default(),
             asker: None,
         }
     }
+}
+
+/// What hosts with something left to do are asked when a run is taken up again.
+fn questions(_: &str, left: &[&PlannedStep]) -> BTreeMap<String, Vec<Query>> {
+    left.iter().filter(|step| gate(step).is_none()).map(|step| (step.host.clone(), vec![Query::System])).collect()
 }
 
 fn gate(step: &PlannedStep) -> Option<&String> {
@@ -258,6 +272,7 @@ fn findings(platform: &str, red: bool, readings: &BTreeMap<String, HostReading>)
     let finding = |check: &str, host: Option<&String>, status| Finding {
         id: format!("{check}@{}", host.map_or(platform, |host| host)),
         check: check.into(),
+        when: None,
         platform: platform.into(),
         host: host.cloned(),
         instance: None,

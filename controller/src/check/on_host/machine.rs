@@ -7,26 +7,25 @@ use inventory::InitSystem;
 use proto::event::{Finding, Status};
 use proto::inspect::{PathKind, ReadError, System};
 
-const MIB: u64 = 1024 * 1024;
-/// Free space wanted at `campaign.home`: the new packages unpacked, copies of `var` and `customers`, and a compressed archive of the
-/// old tree. How large the old tree is is not asked, since counting it takes minutes on a busy disk; twice this is comfortable.
-const HOME_MIB: u64 = 1024;
-/// Free space wanted at `host_state`: the agent, package files of about 63 MB (domain: procedure step 4), kept output.
-const STATE_MIB: u64 = 256;
-/// Free inodes wanted at both.
-const INODES: u64 = 10_000;
 /// Clocks may differ by this much before reports become hard to read.
 const SKEW_WARNING_MS: u64 = 30_000;
 /// Clocks may differ by this much before tokens and delivery schedules go wrong.
 const SKEW_FAILURE_MS: u64 = 300_000;
 
 impl Checked<'_> {
-    pub(super) fn system(&self, system: &System) -> Vec<Finding> {
-        let mut findings = vec![self.os_as_declared(system), self.clock(system)];
-        if self.host.has_campaign() {
-            findings.extend([self.os_supported(system), self.arch(system)]);
-        }
-        findings
+    /// The findings of these checks, which all rest on what the host says of itself.
+    pub(super) fn machine(&self, checks: &[&'static str]) -> Vec<Finding> {
+        let system = match self.reached.readings.system() {
+            Ok(system) => system,
+            Err(error) => return checks.iter().map(|check| self.subject.unread(check, "what the host is", &error)).collect(),
+        };
+        let finding = |check: &&'static str| match *check {
+            "clock" => self.clock(system),
+            "os-supported" => self.os_supported(system),
+            "arch" => self.arch(system),
+            _ => self.os_as_declared(system),
+        };
+        checks.iter().map(finding).collect()
     }
 
     fn os_as_declared(&self, system: &System) -> Finding {
@@ -84,6 +83,10 @@ impl Checked<'_> {
         let evidence = format!("{os}; target {target}");
         let remedy = "Move the server to a supported system first, or choose another target build.";
         let look = "Look into the vendor's compatibility matrix.";
+        if os.is_empty() {
+            let (message, seen) = ("which operating system it is cannot be told", format!("nothing; target {target}"));
+            return self.subject.finding(check, Status::Unknown, message, seen, "Look at /etc/os-release on the host.");
+        }
         match support(&system.os, &self.host.target.version) {
             Support::Yes => self.subject.ok(check, format!("{target} supports {os}"), evidence),
             Support::Rebuild => {
@@ -130,36 +133,6 @@ impl Checked<'_> {
         let direction = if system.clock_ms < early { "behind" } else { "ahead" };
         let message = format!("the clock is {} {direction} this workstation's", duration(skew));
         self.subject.finding("clock", status, message, "asked over SSH", "Mend time synchronisation (NTP), on the host or here.")
-    }
-
-    pub(super) fn disk(&self) -> Finding {
-        let check = "disk";
-        let mut wanted = vec![(&self.host.host_state, STATE_MIB)];
-        if self.host.has_campaign() {
-            wanted.insert(0, (&self.host.campaign.home, HOME_MIB));
-        }
-        let (mut worst, mut problems, mut seen) = (Status::Ok, Vec::new(), Vec::new());
-        for (path, mib) in wanted {
-            let (free, inodes) = match self.reached.readings.space(path) {
-                Ok(space) => space,
-                Err(error) => return self.subject.unread(check, &format!("free space at {path}"), &error),
-            };
-            let free = free / MIB;
-            seen.push(format!("{path}: {free} MiB"));
-            let status = match free {
-                _ if free < mib || (inodes > 0 && inodes < INODES) => Status::Failure,
-                _ if free < 2 * mib => Status::Warning,
-                _ => continue,
-            };
-            worst = worst.max(status);
-            let what = if free < 2 * mib { format!("{mib} MiB") } else { format!("{INODES} inodes") };
-            problems.push(format!("{path} needs at least {what} free"));
-        }
-        if problems.is_empty() {
-            return self.subject.ok(check, "enough free space", seen.join("; "));
-        }
-        let remedy = "Free space there, or move it: a migration that fills a disk stops half-way.";
-        self.subject.finding(check, worst, problems.join("; "), format!("free: {}", seen.join("; ")), remedy)
     }
 
     pub(super) fn campaign_user(&self) -> Finding {

@@ -2,13 +2,18 @@
 
 mod campaign;
 mod machine;
+mod room;
+
+pub(super) use room::queries as space_queries;
 
 use super::Point;
 use super::finding::{Subject, clean};
 use super::layout::Layout;
 use super::readings::{HostState, Reached, Unreached};
 use super::tracking;
+use crate::plan::PlannedStep;
 use inventory::{Host, Platform};
+use proto::Query;
 use proto::event::{Finding, Status};
 
 pub(super) fn evaluate(platform: &Platform, host: &Host, state: Option<&HostState>, when: Point) -> Vec<Finding> {
@@ -32,6 +37,38 @@ pub(super) fn evaluate(platform: &Platform, host: &Host, state: Option<&HostStat
         Some(HostState::Unreachable { reason, kind }) => vec![unreachable(subject, *kind, reason)],
         None => vec![unreachable(subject, Unreached::NotAsked, "nothing is known of it")],
     }
+}
+
+/// What is asked of a host in the middle of a migration, see [`super::again`].
+pub(super) fn queries_again(host: &Host, left: &[&PlannedStep]) -> Vec<Query> {
+    let layout = Layout::new(host, Point::Preflight);
+    let mut queries = vec![Query::System];
+    if host.has_campaign() {
+        queries.extend([Query::Path { path: host.init_scripts.clone() }, layout.owner()]);
+        if host.has_root() {
+            queries.push(layout.account());
+        }
+    }
+    queries.extend(room::Room::left(host, left).queries());
+    queries
+}
+
+/// The findings about a host in the middle of a migration, see [`super::again`].
+pub(super) fn evaluate_again(platform: &Platform, host: &Host, state: Option<&HostState>, left: &[&PlannedStep]) -> Vec<Finding> {
+    let subject = Subject::host(platform, host);
+    let reached = match state {
+        Some(HostState::Reached(reached)) => reached,
+        Some(HostState::Unreachable { reason, kind }) => return vec![unreachable(subject, *kind, reason)],
+        None => return vec![unreachable(subject, Unreached::NotAsked, "nothing is known of it")],
+    };
+    let checked = Checked { subject, platform, host, reached, layout: Layout::new(host, Point::Preflight) };
+    let mut findings = vec![checked.reachable()];
+    findings.extend(checked.machine(&["os-as-declared", "clock"]));
+    if host.has_campaign() {
+        findings.push(checked.campaign_user());
+    }
+    findings.push(checked.disk(&room::Room::left(host, left)));
+    findings
 }
 
 fn unreachable(subject: Subject<'_>, kind: Unreached, reason: &str) -> Finding {
@@ -64,16 +101,18 @@ struct Checked<'a> {
 }
 
 impl Checked<'_> {
-    fn all(&self, when: Point) -> Vec<Finding> {
+    fn reachable(&self) -> Finding {
         let agent = &self.reached.agent;
-        let mut findings =
-            vec![self.subject.ok("reachable", "reached", format!("agent {} as {}", agent.version, clean(&agent.user)))];
+        self.subject.ok("reachable", "reached", format!("agent {} as {}", agent.version, clean(&agent.user)))
+    }
+
+    fn all(&self, when: Point) -> Vec<Finding> {
+        let mut findings = vec![self.reachable()];
         match when {
             Point::Preflight => {
-                match self.reached.readings.system() {
-                    Ok(system) => findings.extend(self.system(system)),
-                    Err(error) => findings.push(self.subject.unread("os-as-declared", "the operating system", &error)),
-                }
+                let of_campaign: &[&str] = if self.host.has_campaign() { &["os-supported", "arch"] } else { &[] };
+                findings.extend(self.machine(&["os-as-declared", "clock"]));
+                findings.extend(self.machine(of_campaign));
                 if self.host.has_campaign() {
                     findings.push(self.version());
                     findings.extend(self.running());
@@ -83,7 +122,7 @@ impl Checked<'_> {
                     findings.push(self.campaign_user());
                     findings.extend(tracking::evaluate(self.platform, self.host, self.reached));
                 }
-                findings.push(self.disk());
+                findings.push(self.disk(&room::Room::preflight(self.host)));
             }
             // A plan proves the build by a step of its own, and asks only for the password again.
             Point::Verify if self.reached.readings.asked(&self.layout.pdump()) => findings.push(self.new_version()),
