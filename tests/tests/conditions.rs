@@ -1,7 +1,7 @@
 //! When platforms may be touched: rehearsals, canaries, a failure budget, a maintenance window, the age of checks.
 
-use harness::Site;
-use lab::Event;
+use harness::{Site, finish, kill, until};
+use lab::{Event, Says};
 use proto::Kind;
 use std::time::Duration;
 
@@ -174,4 +174,85 @@ fn checks_that_are_old_are_made_again_before_anything_is_touched() {
     site.assert_no_violations();
     let report = site.caravan(&["report", "--format", "json"]).expect(0).json();
     assert_eq!((&report["order"]["kept"], &report["outcome"]), (&true.into(), &"ok".into()));
+}
+
+/// Whoever takes a run up again looks once more at what has to be well at any time, also on platforms that were touched: what is still to
+/// come waits for it.
+#[test]
+fn what_has_to_be_well_at_any_time_is_looked_at_again_in_the_middle() {
+    let site = Site::new(
+        "
+platforms: [{ name: emea, topology: standard, hosts: { marketing: 1, mta: 1, tracking: 1 } }]
+faults: { fail: [{ host: emea-mta1, step: install, times: 1 }] }
+",
+    );
+    site.migrate(&[]).expect(1);
+    assert_eq!(site.count(Event::PackageInstalled), 1, "the marketing server is through");
+    let sent = |host: &str, part: &str| {
+        let find = |dir: &std::path::Path| -> Vec<std::path::PathBuf> {
+            let mut found = Vec::new();
+            let mut dirs = vec![dir.to_owned()];
+            while let Some(dir) = dirs.pop() {
+                for entry in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+                    if entry.is_dir() { dirs.push(entry) } else { found.push(entry) }
+                }
+            }
+            found
+        };
+        let all = find(&site.host(host).host_state());
+        all.iter()
+            .find(|path| path.to_str().unwrap().contains(part) && path.extension().is_some_and(|e| e == "deb"))
+            .cloned()
+            .unwrap_or_else(|| panic!("{all:#?}"))
+    };
+    let (new, old) = (sent("emea-trk1", "v7"), sent("emea-mkt1", "8989"));
+    let was = std::fs::read(&new).unwrap();
+    std::fs::write(&new, "half a package").unwrap();
+    let held = site.caravan(&["resume"]).expect(1);
+    let said = "--override package-files@emea-trk1=REASON";
+    assert!(held.stderr.contains(said) && held.stderr.contains("is gone or was changed"), "{}", held.stderr);
+    assert_eq!(site.count(Event::PackageInstalled), 1, "nothing further was done");
+    let status = site.caravan(&["status"]).expect(0);
+    assert!(status.stdout.contains("package-files@emea-trk1"), "{}", status.stdout);
+
+    // Mended is one way, and set aside with a reason the other one.
+    std::fs::write(&new, was).unwrap();
+    std::fs::remove_file(&old).unwrap();
+    let held = site.caravan(&["resume"]).expect(1);
+    assert!(held.stderr.contains("--override package-files@emea-mkt1=REASON"), "{}", held.stderr);
+    site.caravan(&["resume", "--override", "package-files@emea-mkt1=the old package is on the share"]).expect(0);
+    assert_eq!((site.count(Event::PackageInstalled), site.count(Event::PostupgradeEnded)), (3, 1));
+    site.assert_no_violations();
+    let report = site.caravan(&["report"]).expect(0).stdout;
+    assert!(report.contains("| always | ") && report.contains("OVERRIDDEN: the old package is on the share"), "{report}");
+    let repeated = site.events().into_iter().filter(|event| matches!(event.kind, Kind::ChecksRepeated { .. }));
+    let repeated: Vec<_> =
+        repeated.map(|event| if let Kind::ChecksRepeated { holding } = event.kind { holding } else { vec![] }).collect();
+    assert_eq!(repeated, [vec!["package-files@emea-trk1".to_owned()], vec!["package-files@emea-mkt1".to_owned()], vec![]]);
+}
+
+/// What runs on a host goes on, whatever the checks say when the run is taken up again.
+#[test]
+fn what_runs_goes_on_while_a_check_holds_up_what_is_to_come() {
+    let site = Site::new(
+        "
+platforms: [{ name: emea, topology: standard, hosts: { marketing: 1, mta: 1, tracking: 1 } }]
+faults: { slow: [{ host: emea-mkt1, what: postupgrade, seconds: 8 }] }
+",
+    );
+    let mut run = site.begin(&["migrate", "--yes"]);
+    site.wait_for(Event::PostupgradeBegan, &mut run);
+    // It prints nothing for a while: its log says how far it is.
+    let status = || site.caravan(&["status"]).expect(0).stdout;
+    until("its log", || status().contains("[log] 2 lines, 0 warnings, 0 errors; "));
+    kill(run);
+    site.host("emea-trk1").say(Some(&Says { clock_ms: 3_600_000, ..Says::default() })).unwrap();
+    let held = finish(site.begin(&["resume"])).expect(1);
+    assert!(held.stderr.contains("--override clock@emea-trk1=REASON"), "{}", held.stderr);
+    assert_eq!((site.count(Event::PostupgradeBegan), site.count(Event::PostupgradeEnded)), (1, 1), "it came to its end");
+    assert_eq!(site.count(Event::PackageInstalled), 1, "and nothing was begun behind it");
+    site.host("emea-trk1").say(None).unwrap();
+    site.caravan(&["resume"]).expect(0);
+    assert_eq!((site.count(Event::PostupgradeBegan), site.count(Event::PackageInstalled)), (1, 3));
+    site.assert_no_violations();
 }

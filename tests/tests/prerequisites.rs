@@ -1,7 +1,8 @@
 //! Every prerequisite, failing and not to be known: the finding, its words, the exit code, and that nothing was touched.
 
 use harness::Site;
-use lab::Event;
+use harness::mounts::{self, Mounted};
+use lab::{Event, Says};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -36,6 +37,44 @@ impl Broken {
     }
 }
 
+/// What a host says of itself, and the truth again afterwards.
+struct Told<'s> {
+    site: &'s Site,
+    host: &'s str,
+}
+
+impl<'s> Told<'s> {
+    fn by(site: &'s Site, host: &'s str, says: &Says) -> Self {
+        site.host(host).say(Some(says)).unwrap();
+        Self { site, host }
+    }
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.site.host(self.host).say(None).unwrap();
+    }
+}
+
+/// A program in front of the machine's own, for the host alone.
+struct InFront(PathBuf);
+
+impl InFront {
+    fn of(site: &Site, host: &str, program: &str, text: &str) -> Self {
+        let path = site.host(host).dir.join("bin").join(program);
+        assert!(!path.exists(), "{program} is a stand-in already");
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for InFront {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).unwrap();
+    }
+}
+
 impl Drop for Broken {
     fn drop(&mut self) {
         write(&self.file, &self.before, self.mode);
@@ -58,7 +97,7 @@ fn recorded(site: &Site) -> usize {
 
 /// `check` with what is broken: this finding has this status and says this, and the exit code is this.
 #[track_caller]
-fn check(site: &Site, broken: Broken, id: &str, status: &str, says: &str, exit: i32) {
+fn check<B>(site: &Site, broken: B, id: &str, status: &str, says: &str, exit: i32) {
     let before = recorded(site);
     let ran = site.caravan(&["check", "--format", "json"]).expect(exit);
     let found = ran.json();
@@ -144,7 +183,57 @@ fn each_of_them_fails_or_is_unknown_by_itself_and_nothing_is_touched() {
     let torn = Broken::edit(server_conf("emea-trk2"), |text| text[..text.len() / 2].to_owned());
     check(&site, torn, "internal-password@emea", "unknown", "cannot be read on emea-trk2", 1);
 
-    // 8: the operating system, the packages, the room.
+    let unset = Broken::edit(server_conf("emea-trk1"), |text| {
+        text.replace(&format!("trackingPassword=\"{}\"", site.lab.secrets().tracking_password), "trackingPassword=\"\"")
+    });
+    check(&site, unset, "tracking-password@emea-trk1", "failure", "not set", 1);
+    let torn = Broken::edit(server_conf("emea-trk1"), |text| text[..text.len() / 2].to_owned());
+    check(&site, torn, "tracking-password@emea-trk1", "unknown", "cannot be read", 1);
+
+    // 6: the rehearsal, as this workstation's runs have it.
+    let rehearsal = Broken::edit(inventory(), |text| {
+        let dev = text.replace("emea", "dev");
+        let dev = dev.split_once("platforms:\n").unwrap().1.replacen("- name: dev\n", "- name: dev\n  rehearsal: true\n", 1);
+        format!("{text}{dev}")
+    });
+    check(&site, rehearsal, "rehearsal@emea", "failure", "dev has not been migrated from v6.1", 1);
+    let damaged = site.state().join("runs/2026-11-14-k3");
+    std::fs::create_dir_all(&damaged).unwrap();
+    std::fs::write(damaged.join("plan.json"), "{").unwrap();
+    std::fs::write(damaged.join("journal.jsonl"), "{").unwrap();
+    check(&site, (), "rehearsal@emea", "unknown", "whether it was rehearsed is not known", 1);
+    std::fs::remove_dir_all(&damaged).unwrap();
+
+    // 8: the operating system, the packages, the room, the clock, the rights.
+    let said = |os: &str| Told::by(&site, "emea-mta1", &Says { os: Some(os.to_owned()), ..Says::default() });
+    check(&site, said("debian-9"), "os-supported@emea-mta1", "failure", "does not support debian-9", 1);
+    check(&site, said("rhel-9"), "os-as-declared@emea-mta1", "failure", "the host is rhel-9", 1);
+    check(&site, said(""), "os-supported@emea-mta1", "unknown", "which operating system it is cannot be told", 1);
+    check(&site, said(""), "os-as-declared@emea-mta1", "unknown", "cannot be told", 1);
+    let skewed = |minutes: i64| Told::by(&site, "emea-trk2", &Says { clock_ms: minutes * 60_000, ..Says::default() });
+    check(&site, skewed(10), "clock@emea-trk2", "failure", "ahead this workstation's", 1);
+    check(&site, skewed(-10), "clock@emea-trk2", "failure", "behind this workstation's", 1);
+    check(&site, skewed(2), "clock@emea-trk2", "warning", "ahead this workstation's", 0);
+    for id in ["clock@emea-trk2", "os-supported@emea-trk2", "arch@emea-trk2"] {
+        let silent = Says { unread: Some("/proc cannot be read".to_owned()), ..Says::default() };
+        check(&site, Told::by(&site, "emea-trk2", &silent), id, "unknown", "what the host is cannot be read", 1);
+    }
+    let none = script(site.host("emea-trk1").dir.join("bin/dpkg-query"), "no packages found", 1);
+    check(&site, none, "packages-old@emea-trk1", "failure", "not installed: nlserver6", 1);
+    let broken = Broken::with(site.host("emea-trk1").dir.join("bin/dpkg-query"), "#!/nonexistent\n", 0o755);
+    check(&site, broken, "packages-old@emea-trk1", "unknown", "the package manager's list cannot be read", 1);
+    let nobody = InFront::of(&site, "emea-mta1", "stat", "#!/bin/sh\necho 65533 somebody\n");
+    check(&site, nobody, "campaign-user@emea-mta1", "failure", "", 1);
+    let silent = InFront::of(&site, "emea-mta1", "stat", "#!/bin/sh\necho stat: broken\nexit 1\n");
+    check(&site, silent, "campaign-user@emea-mta1", "unknown", "cannot be read", 1);
+    let home = site.host("emea-mta1").home();
+    let away = home.with_extension("away");
+    std::fs::rename(&home, &away).unwrap();
+    std::os::unix::fs::symlink(&home, &home).unwrap();
+    check(&site, (), "disk@emea-mta1", "unknown", "free space at", 1);
+    std::fs::remove_file(&home).unwrap();
+    std::fs::rename(&away, &home).unwrap();
+
     let os = site.host("emea-mta1").os.clone();
     let other = Broken::edit(inventory(), |text| {
         text.replacen(&format!("os: {os}\n"), "os: rhel-8\n", text.matches(&format!("os: {os}\n")).count())
@@ -156,6 +245,22 @@ fn each_of_them_fails_or_is_unknown_by_itself_and_nothing_is_touched() {
     std::fs::remove_dir(site.host("emea-mta1").backup()).unwrap();
 
     site.caravan(&["check"]).expect(0);
+}
+
+#[test]
+fn a_disk_without_room_for_what_is_to_come_fails() {
+    if !mounts::inside("a_disk_without_room_for_what_is_to_come_fails") {
+        return;
+    }
+    let site = Site::new("platforms: [{ name: emea, topology: standalone, hosts: { marketing: 1 } }]");
+    let small = Mounted::small(&site.host("emea-mkt1").host_state(), 100 * 1024);
+    let needs = "var/lib/caravan needs at least 256 MiB free";
+    check(&site, (), "disk@emea-mkt1", "failure", needs, 1);
+    let held = site.caravan(&["migrate", "--yes"]).expect(1);
+    assert!(held.stderr.contains(needs), "{}", held.stderr);
+    assert_eq!(site.count(Event::ServiceStopped), 0, "nothing was touched");
+    small.resize(600 * 1024);
+    check(&site, (), "disk@emea-mkt1", "ok", "enough free space", 0);
 }
 
 #[test]
@@ -191,6 +296,11 @@ fn nothing_is_started_while_v7_would_let_nobody_in() {
     assert_eq!(site.count(Event::PostupgradeEnded), 1);
     assert_eq!(site.count(Event::ModuleStarted), 0, "nothing is started");
     let text = std::fs::read_to_string(&file).unwrap();
+    // What cannot be known holds up as well.
+    std::fs::write(&file, &text[..text.len() / 2]).unwrap();
+    let unknown = site.caravan(&["resume"]).expect(1);
+    assert!(unknown.stderr.contains("the security zones cannot be read"), "{}", unknown.stderr);
+    assert_eq!(site.count(Event::ModuleStarted), 0, "nothing is started");
     std::fs::write(
         &file,
         text.replace("<securityZone name=\"lan\"", "<subNetwork mask=\"10.0.0.0/8\"/><securityZone name=\"lan\""),

@@ -5,6 +5,7 @@ use crate::faults::cut_file;
 use crate::furnish::LOGIN;
 use crate::layout::{HOST_VARIABLE, Host};
 use crate::openssh;
+use crate::says::Changed;
 use russh::keys::{PrivateKey, PublicKey};
 use russh::server::{Auth, Config, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
@@ -245,7 +246,7 @@ impl Handler for Login {
         match spawn(&self.shared.host, &command) {
             Ok(child) => {
                 session.channel_success(id)?;
-                tokio::spawn(carry(channel, child));
+                tokio::spawn(carry(channel, child, Changed::of(&self.shared.host)));
                 Ok(())
             }
             Err(_) => session.channel_failure(id),
@@ -306,13 +307,13 @@ fn spawn(host: &Host, command: &str) -> io::Result<Child> {
 }
 
 /// Carries a command's input, output and end over its channel.
-async fn carry(channel: Channel<Msg>, mut child: Child) {
+async fn carry(channel: Channel<Msg>, mut child: Child, changed: Option<Changed>) {
     let (reader, writer) = channel.split();
     let writer = Arc::new(writer);
     let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     let input = tokio::spawn(carry_input(reader, child.stdin.take(), group));
-    let output = tokio::spawn(carry_output(writer.clone(), child.stdout.take(), None));
-    let errors = tokio::spawn(carry_output(writer.clone(), child.stderr.take(), Some(1)));
+    let output = tokio::spawn(carry_output(writer.clone(), child.stdout.take(), None, changed));
+    let errors = tokio::spawn(carry_output(writer.clone(), child.stderr.take(), Some(1), None));
     let hands = [input.abort_handle(), output.abort_handle(), errors.abort_handle()];
     let gone = async {
         let status = child.wait().await;
@@ -385,7 +386,12 @@ fn number(signal: &Sig) -> Option<Signal> {
     })
 }
 
-async fn carry_output<R: tokio::io::AsyncRead + Unpin>(writer: Arc<ChannelWriteHalf<Msg>>, pipe: Option<R>, extended: Option<u32>) {
+async fn carry_output<R: tokio::io::AsyncRead + Unpin>(
+    writer: Arc<ChannelWriteHalf<Msg>>,
+    pipe: Option<R>,
+    extended: Option<u32>,
+    mut changed: Option<Changed>,
+) {
     let Some(mut pipe) = pipe else { return };
     let mut buffer = vec![0; 32 * 1024];
     loop {
@@ -393,7 +399,11 @@ async fn carry_output<R: tokio::io::AsyncRead + Unpin>(writer: Arc<ChannelWriteH
             Ok(0) | Err(_) => return,
             Ok(read) => read,
         };
-        let data = buffer.get(..read).unwrap_or_default().to_vec();
+        let data = buffer.get(..read).unwrap_or_default();
+        let data = changed.as_mut().map_or_else(|| data.to_vec(), |changed| changed.pass(data));
+        if data.is_empty() {
+            continue;
+        }
         let sent = match extended {
             None => writer.data_bytes(data).await,
             Some(kind) => writer.extended_data_bytes(kind, data).await,
