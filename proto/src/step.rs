@@ -481,17 +481,19 @@ impl PackageManager {
     fn remove_argv(self, names: &[String]) -> Vec<String> {
         let verb: &[&str] = match self {
             Self::Dpkg => &["dpkg", "--purge"],
-            Self::Rpm => &["rpm", "-ev"],
+            // An upgrade that was cut off leaves two versions of a package, which rpm refuses to remove otherwise.
+            Self::Rpm => &["rpm", "-ev", "--allmatches"],
         };
         verb.iter().map(ToString::to_string).chain(names.iter().cloned()).collect()
     }
 
     /// How to ask for one package. Installed: exit code 0 and `WANT FLAG installed VERSION` on standard output, in dpkg's words
-    /// (dpkg-query(1), `Status`: all versions of dpkg print it, while `db:Status-Status` came after Debian 7).
+    /// (dpkg-query(1), `Status`: all versions of dpkg print it, while `db:Status-Status` came after Debian 7). Of several versions that
+    /// are installed at once, rpm prints a line each.
     pub fn query_argv(self, name: &str) -> Vec<String> {
         let argv: &[&str] = match self {
             Self::Dpkg => &["dpkg-query", "-W", "-f=${Status} ${Version}", name],
-            Self::Rpm => &["rpm", "-q", "--qf", "install ok installed %{VERSION}-%{RELEASE}", name],
+            Self::Rpm => &["rpm", "-q", "--qf", "install ok installed %{VERSION}-%{RELEASE}\\n", name],
         };
         argv.iter().map(ToString::to_string).collect()
     }

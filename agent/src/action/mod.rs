@@ -7,6 +7,7 @@ mod download;
 mod edit;
 mod gzip;
 mod log;
+mod packages;
 mod push;
 mod replace;
 mod secret_file;
@@ -108,12 +109,8 @@ pub(crate) fn perform(action: &Action, context: &mut Context<'_>) -> Result {
             let descendants = if *op == ServiceOp::Start { command::Descendants::Outlive } else { command::Descendants::Count };
             command::run(&plain(action), descendants, context)
         }
-        // Maintainer scripts may restart services: those live on, but while the package manager itself runs, so does the step.
-        Action::InstallPackages { .. } | Action::RemovePackages { .. } => {
-            let mut command = plain(action);
-            command.env.insert("DEBIAN_FRONTEND".to_owned(), "noninteractive".to_owned());
-            command::run(&command, command::Descendants::MayRemain, context)
-        }
+        Action::InstallPackages { .. } => packages::install(action, context),
+        Action::RemovePackages { manager, names } => packages::remove(*manager, names, context),
         Action::StopProcesses { under, term_after_s, kill_after_s } => stop::run(under, *term_after_s, *kill_after_s, context),
         Action::MoveTree { from, to } => tree::move_tree(from, to, context),
         Action::CopyTree { from, to, include, required } => tree::copy_tree(from, to, include, required, context),

@@ -74,22 +74,19 @@ fn unreadable(what: &str, error: &io::Error) -> ReadError {
 fn packages(manager: PackageManager, names: &[String], account: Option<&Account>) -> Result<Vec<(String, String)>, ReadError> {
     let mut installed = Vec::new();
     for name in names {
-        if let Some(version) = installed_version(manager, name, account)? {
-            installed.push((name.clone(), version));
+        let versions = installed_versions(manager, name, account)?;
+        if !versions.is_empty() {
+            installed.push((name.clone(), versions.join(" and ")));
         }
     }
     Ok(installed)
 }
 
-/// The version of a package, or nothing when it is not installed.
+/// The version of a package; none when it is not installed, and several after an upgrade by rpm that was cut off.
 ///
 /// # Errors
 /// The package manager cannot be asked.
-pub(crate) fn installed_version(
-    manager: PackageManager,
-    name: &str,
-    account: Option<&Account>,
-) -> Result<Option<String>, ReadError> {
+pub(crate) fn installed_versions(manager: PackageManager, name: &str, account: Option<&Account>) -> Result<Vec<String>, ReadError> {
     let argv = manager.query_argv(name);
     let tool = argv.first().map(String::as_str).unwrap_or_default();
     if program::find(tool).is_none() {
@@ -100,10 +97,14 @@ pub(crate) fn installed_version(
     if !captured.ended.in_time {
         return Err(ReadError::Failed(format!("{tool} did not answer within {} s", TIME_LIMIT.as_secs())));
     }
-    let text = String::from_utf8_lossy(&captured.text).into_owned();
-    let mut words = text.split_whitespace().skip(2);
-    let version = (words.next() == Some("installed")).then(|| words.collect::<Vec<_>>().join(" "));
-    Ok(version.filter(|_| captured.ended.code() == Some(0)))
+    if captured.ended.code() != Some(0) {
+        return Ok(Vec::new());
+    }
+    let version = |line: &str| {
+        let mut words = line.split_whitespace().skip(2);
+        (words.next() == Some("installed")).then(|| words.collect::<Vec<_>>().join(" "))
+    };
+    Ok(String::from_utf8_lossy(&captured.text).lines().filter_map(version).collect())
 }
 
 /// A file's bytes, when it is of a size that a configuration has.

@@ -1,7 +1,7 @@
 //! Looking whether an effect is there. Changes nothing.
 
 use crate::action::{Place, archive_checksum_file, counterpart, places, select};
-use crate::inspect::installed_version;
+use crate::inspect::installed_versions;
 use crate::program::{Program, capture};
 use crate::{digest, http, pattern, processes, xml};
 use proto::Probe;
@@ -142,11 +142,18 @@ fn command(argv: &[String], profile: Option<&str>, code: Option<i32>, contains: 
 
 fn installed(manager: PackageManager, names: &[String], version: &str) -> Seen {
     for name in names {
-        match installed_version(manager, name, None) {
-            Ok(Some(seen)) if seen.contains(version) => {}
-            Ok(Some(seen)) => return NotThere(format!("expected package {name} in a version with `{version}`, seen {seen}")),
-            Ok(None) => return NotThere(format!("expected package {name}, which is not installed")),
+        let versions = match installed_versions(manager, name, None) {
+            Ok(versions) => versions,
             Err(e) => return cannot_ask(&e),
+        };
+        match versions.as_slice() {
+            [seen] if seen.contains(version) => {}
+            [] => return NotThere(format!("expected package {name}, which is not installed")),
+            // Of two versions at once, neither is installed whole.
+            seen => {
+                let seen = seen.join(" and ");
+                return NotThere(format!("expected package {name} in a version with `{version}`, seen {seen}"));
+            }
         }
     }
     There
@@ -154,9 +161,9 @@ fn installed(manager: PackageManager, names: &[String], version: &str) -> Seen {
 
 fn absent(manager: PackageManager, names: &[String]) -> Seen {
     for name in names {
-        match installed_version(manager, name, None) {
-            Ok(Some(seen)) => return NotThere(format!("expected no package {name}, but {seen} is installed")),
-            Ok(None) => {}
+        match installed_versions(manager, name, None) {
+            Ok(seen) if seen.is_empty() => {}
+            Ok(seen) => return NotThere(format!("expected no package {name}, but {} is installed", seen.join(" and "))),
             Err(e) => return cannot_ask(&e),
         }
     }

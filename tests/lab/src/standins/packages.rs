@@ -56,13 +56,13 @@ pub(super) fn dpkg_query(site: &Site, arguments: &[String]) -> io::Result<u8> {
     Ok(code)
 }
 
-/// `rpm -Uvh [--replacepkgs] FILE..`, `rpm -ev NAME..`, `rpm -q [--qf FORMAT] NAME..`, `rpm -qa`.
+/// `rpm -Uvh [--replacepkgs] FILE..`, `rpm -ev [--allmatches] NAME..`, `rpm -q [--qf FORMAT] NAME..`, `rpm -qa`.
 pub(super) fn rpm(site: &Site, arguments: &[String]) -> io::Result<u8> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["-Uvh" | "-U", "--replacepkgs", files @ ..] if !files.is_empty() => install(site, Family::Rhel, files),
         ["-Uvh" | "-ivh" | "-U" | "-i", files @ ..] if !files.is_empty() => upgrade(site, files),
-        ["-ev" | "-e", names @ ..] if !names.is_empty() => erase(site, names),
+        ["-ev" | "-e", "--allmatches", names @ ..] | ["-ev" | "-e", names @ ..] if !names.is_empty() => erase(site, names),
         ["-qa", ..] => {
             for package in state::packages(&site.host)? {
                 say(&format!("{}-{}.x86_64", package.name, package.release.package_version()));
