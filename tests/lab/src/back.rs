@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -87,7 +87,9 @@ impl Found {
         let (mut files, mut around) = (BTreeMap::new(), BTreeMap::new());
         walk(&host.nl6(), "", known, &mut files)?;
         walk(&host.home().join(".bashrc"), ".bashrc", known, &mut around)?;
-        walk(&host.dir.join("etc"), "etc", known, &mut around)?;
+        // What a realistic host has of its own: the rest is the machine's, which may change meanwhile.
+        let own = host.dir.join(crate::real::OWN_FILES).join("etc");
+        walk(&if own.exists() { own } else { host.dir.join("etc") }, "etc", known, &mut around)?;
         // They are written anew when they are changed: their times are not what they were, and nobody relies on them.
         for what in around.values_mut() {
             what.truncate(what.find(" of ").unwrap_or(what.len()));
@@ -157,6 +159,8 @@ fn walk(path: &Path, name: &str, known: &mut Known, files: &mut BTreeMap<String,
     let kind = match () {
         () if meta.is_dir() => "directory".to_owned(),
         () if meta.is_symlink() => format!("link to {}", fs::read_link(path)?.display()),
+        // So an overlay writes down that a file below is gone.
+        () if meta.file_type().is_char_device() => "removed".to_owned(),
         // What this account cannot open is told by its size and time.
         () => match digest(path, &meta, known) {
             Ok(digest) => format!("file {digest}"),

@@ -98,12 +98,13 @@ pub(crate) fn auto_start(host: &Host) -> io::Result<Vec<String>> {
     Ok(modules)
 }
 
-/// `serverConf.xml`.
-pub(crate) fn server_conf(internal_password: &str, tracking_password: &str, database_id: &str) -> String {
+/// `serverConf.xml` as a version delivers it, with these values.
+pub(crate) fn server_conf(release: &Release, internal_password: &str, tracking_password: &str, database_id: &str) -> String {
+    let build = release.build;
     format!(
         r#"<?xml version='1.0'?>
 <serverconf>
-  <!-- Local changes are listed in serverConf.xml.diff. -->
+  <!-- Delivered with build {build}. Local changes are listed in serverConf.xml.diff. -->
   <shared>
     <authentication>
       <xtk internalPassword="{internal_password}"/>

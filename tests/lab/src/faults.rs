@@ -1,5 +1,6 @@
 //! Faults of a spec, as stand-ins meet them.
 
+use crate::layout::Host;
 use crate::rules::Site;
 use std::io;
 use std::path::PathBuf;
@@ -9,8 +10,54 @@ use std::time::Duration;
 pub(crate) const FURNISHING: &str = "furnishing";
 
 /// The file by which a stand-in tells its host's SSH server to cut the connections.
-pub(crate) fn cut_file(host: &crate::layout::Host) -> PathBuf {
+pub(crate) fn cut_file(host: &Host) -> PathBuf {
     host.state().join("cut-now")
+}
+
+/// What another process tells a stand-in host's SSH server to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Cut all connections. What they ran goes on.
+    Drop,
+    /// Cut all connections and refuse new ones.
+    Cut,
+    /// Take new ones again.
+    Heal,
+}
+
+impl Order {
+    const ALL: [(Self, &str); 3] = [(Self::Drop, "drop"), (Self::Cut, "cut"), (Self::Heal, "heal")];
+
+    fn file(host: &Host) -> PathBuf {
+        host.state().join("order")
+    }
+
+    /// Gives the order and waits until it is obeyed.
+    ///
+    /// # Errors
+    /// Nobody obeys it: the lab does not run.
+    pub fn give(self, host: &Host) -> io::Result<()> {
+        let word = Self::ALL.iter().find(|(order, _)| *order == self).map_or("", |(_, word)| word);
+        let file = Self::file(host);
+        crate::processes::write_atomically(&file, word.as_bytes())?;
+        if crate::processes::wait_until(Duration::from_secs(10), || !file.exists()) {
+            return Ok(());
+        }
+        std::fs::remove_file(&file)?;
+        Err(io::Error::other(format!("nobody serves {}: its lab does not run, or its spec keeps the host unreachable", host.name)))
+    }
+
+    /// The order that a host's server was given, until [`Order::obeyed`].
+    pub(crate) fn given(host: &Host) -> Option<Self> {
+        let text = std::fs::read_to_string(Self::file(host)).ok()?;
+        Self::ALL.iter().find(|(_, word)| *word == text).map(|(order, _)| *order)
+    }
+
+    /// Tells who gave the order that it was obeyed.
+    pub(crate) fn obeyed(host: &Host) {
+        // One that was taken back meanwhile needs no answer.
+        let _ = std::fs::remove_file(Self::file(host));
+    }
 }
 
 impl Site {

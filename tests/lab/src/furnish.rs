@@ -22,7 +22,7 @@ pub(crate) const LOGIN: &str = "ops";
 pub(crate) const DATABASE_USER: &str = "neolane";
 
 /// The account of every scratch database.
-const SCRATCH_USER: &str = "tester";
+pub(crate) const SCRATCH_USER: &str = "tester";
 
 /// Values that must turn up nowhere but where they belong: canaries for tests.
 #[derive(Clone)]
@@ -87,8 +87,8 @@ pub(crate) fn furnish(spec: &Spec, dir: &Path, binary: &Path) -> io::Result<Furn
     let dir = fs::canonicalize(dir)?;
     let count = spec.platforms.iter().map(|platform| platform.resolve().map(|hosts| hosts.len())).sum::<Result<usize, _>>();
     let (listeners, port) = listen(count.map_err(io::Error::other)?)?;
-    if let Some(name) = spec.platforms.iter().flat_map(|platform| &platform.systemd).next() {
-        return Err(io::Error::other(format!("systemd runs on realistic hosts only (`lab up --real`), and {name} is to have it")));
+    if let Some(problem) = only_realistic(spec) {
+        return Err(io::Error::other(format!("{problem}: that is for realistic hosts only (`lab up --real`)")));
     }
     let mut addresses = listeners.iter();
     let layout = lay_out(spec, &dir, || match addresses.next().map(TcpListener::local_addr).transpose()? {
@@ -152,6 +152,15 @@ pub(crate) fn furnish(spec: &Spec, dir: &Path, binary: &Path) -> io::Result<Furn
     }
     crate::fleet::write(&layout, &layout.dir, port)?;
     Ok(Furnished { login: login.public_key().clone(), layout, secrets, doors, port })
+}
+
+/// What a spec asks that stand-in hosts cannot have.
+fn only_realistic(spec: &Spec) -> Option<String> {
+    let faults = &spec.faults;
+    let systemd = spec.platforms.iter().flat_map(|platform| &platform.systemd).map(|name| format!("systemd on {name}"));
+    let loss = faults.loss.iter().map(|loss| format!("a link of {} that loses packets", loss.host));
+    let slow = faults.slow_links.iter().map(|link| format!("a slow link of {}", link.host));
+    systemd.chain(loss).chain(slow).next()
 }
 
 pub(crate) fn private_file(path: &Path, content: &str) -> io::Result<()> {
@@ -343,7 +352,7 @@ pub(crate) fn configure(layout: &Layout, platform: &Platform, host: &Host, secre
     };
     let server_conf = nl6.join("conf/serverConf.xml");
     let tracking = if has(&faults.empty_tracking_password) { "" } else { &secrets.tracking_password };
-    let text = conf::server_conf(&password, tracking, "uFE80000000000000F1FA913DD7CC7C48004BA419F");
+    let text = conf::server_conf(&host.source, &password, tracking, "uFE80000000000000F1FA913DD7CC7C48004BA419F");
     fs::write(&server_conf, &text)?;
     let web = platform.web || host.roles.iter().any(|role| !matches!(role, Role::Mta | Role::Tracking));
     fs::write(nl6.join("conf/config-default.xml"), conf::config_default(&host.source, web, host.is(Role::Tracking)))?;

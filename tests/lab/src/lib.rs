@@ -25,6 +25,7 @@ mod standins;
 mod state;
 
 pub use back::{Snapshot, redirect_build};
+pub use faults::Order;
 pub use furnish::Secrets;
 pub use lab::{Lab, LabHost};
 pub use layout::{Family, HOST_VARIABLE, Host, Instance, Layout, Platform};
@@ -33,6 +34,8 @@ pub use processes::{Running, end_all, running};
 pub use records::{Event, Record, Rule, Violation, Writer, records, violations};
 pub use says::Says;
 pub use server::LabServer;
-pub use spec::{Cut, Failing, Faults, HostsSpec, PlatformSpec, Release, Role, STEPS, Slow, Spec, Topology, seconds};
+pub use spec::{
+    Cut, Failing, Faults, HostsSpec, Loss, PlatformSpec, Release, Role, STEPS, Slow, SlowLink, Spec, Topology, seconds,
+};
 pub use standins::{run as run_standin, session_token};
 pub use state::{Database, Progress, database, migration_rank, packages, progress};

@@ -1,7 +1,7 @@
 //! The SSH server of a host: logs in with the lab's key, runs commands as real processes, and lets them live on when the
 //! connection is cut, as OpenSSH does.
 
-use crate::faults::cut_file;
+use crate::faults::{Order, cut_file};
 use crate::furnish::LOGIN;
 use crate::layout::{HOST_VARIABLE, Host};
 use crate::openssh;
@@ -166,9 +166,18 @@ impl Shared {
 
 async fn accept(shared: Arc<Shared>, listener: tokio::net::TcpListener) {
     let mut watch = tokio::time::interval(Duration::from_millis(20));
+    let address = listener.local_addr();
+    // None while it was told to refuse connections.
+    let mut listener = Some(listener);
     loop {
+        let next = async {
+            match &listener {
+                Some(listener) => listener.accept().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            accepted = listener.accept() => {
+            accepted = next => {
                 // Out of file descriptors, or a client that hung up at once: neither ends the server.
                 let Ok((stream, _)) = accepted else { continue };
                 tokio::spawn(serve(shared.clone(), stream));
@@ -179,6 +188,23 @@ async fn accept(shared: Arc<Shared>, listener: tokio::net::TcpListener) {
                 if wanted.exists() {
                     shared.cut();
                     let _ = std::fs::remove_file(wanted);
+                }
+                if let Some(order) = Order::given(&shared.host) {
+                    match order {
+                        Order::Drop => shared.cut(),
+                        Order::Cut => {
+                            listener = None;
+                            shared.cut();
+                        }
+                        Order::Heal if listener.is_none() => {
+                            // A port that another program has taken meanwhile: whoever waits for the order is told that nobody obeys.
+                            let Ok(address) = &address else { continue };
+                            let Ok(again) = tokio::net::TcpListener::bind(address).await else { continue };
+                            listener = Some(again);
+                        }
+                        Order::Heal => {}
+                    }
+                    Order::obeyed(&shared.host);
                 }
             }
         }

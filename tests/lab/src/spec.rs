@@ -1,6 +1,10 @@
 //! What a lab is asked to be: platforms, hosts per role, faults. Read strictly, so that a mistyped fault is never a test that
 //! passes because nothing was wrong.
 
+mod faults;
+
+pub use faults::{Cut, Failing, Faults, Loss, STEPS, Slow, SlowLink, seconds};
+
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -208,141 +212,6 @@ impl Role {
     }
 }
 
-/// What goes wrong, on which hosts.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Faults {
-    /// These tracking servers have another `internal` password than the rest of their platform.
-    #[serde(default)]
-    pub different_password: Vec<String>,
-    /// On these the `internal` password is not set.
-    #[serde(default)]
-    pub empty_password: Vec<String>,
-    /// On these tracking servers the tracking password is not set.
-    #[serde(default)]
-    pub empty_tracking_password: Vec<String>,
-    /// On these `serverConf.xml` cannot be read: it ends in the middle, and other accounts have no right to read it.
-    #[serde(default)]
-    pub unreadable_conf: Vec<String>,
-    /// Operators without a password in every database, besides those with one.
-    #[serde(default)]
-    pub operators_without_password: Vec<String>,
-    /// The encoding that every database names; `UTF8` when left out.
-    #[serde(default)]
-    pub database_encoding: Option<String>,
-    /// Stand-ins that fail.
-    #[serde(default)]
-    pub fail: Vec<Failing>,
-    /// Stand-ins that take longer.
-    #[serde(default)]
-    pub slow: Vec<Slow>,
-    /// Hosts that refuse connections.
-    #[serde(default)]
-    pub unreachable: Vec<String>,
-    /// Hosts that accept connections and then say nothing.
-    #[serde(default)]
-    pub silent: Vec<String>,
-    /// Hosts whose connections are cut when a stand-in begins something.
-    #[serde(default)]
-    pub cut: Vec<Cut>,
-}
-
-/// A stand-in that fails.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Failing {
-    /// On which host.
-    pub host: String,
-    /// What fails: see [`STEPS`], or `module:NAME@INSTANCE`.
-    pub step: String,
-    /// How many times; always when left out.
-    #[serde(default)]
-    pub times: Option<u32>,
-}
-
-/// A stand-in that takes longer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Slow {
-    /// On which host.
-    pub host: String,
-    /// What is slow: see [`STEPS`].
-    pub what: String,
-    /// By how many seconds.
-    pub seconds: seconds::Seconds,
-}
-
-/// A connection that is cut.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Cut {
-    /// On which host.
-    pub host: String,
-    /// When this begins: see [`STEPS`].
-    pub after: String,
-    /// How many times; once when left out.
-    #[serde(default)]
-    pub times: Option<u32>,
-}
-
-/// Seconds with a fraction, kept as whole milliseconds so that specs can be compared.
-pub mod seconds {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    /// A duration, written as seconds (`1.5`).
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub struct Seconds(
-        /// Milliseconds.
-        pub u64,
-    );
-
-    impl Serialize for Seconds {
-        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-            serializer.serialize_f64(self.0 as f64 / 1000.0)
-        }
-    }
-
-    impl<'de> Deserialize<'de> for Seconds {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            let seconds = f64::deserialize(deserializer)?;
-            if !(0.0..=3600.0).contains(&seconds) {
-                return Err(serde::de::Error::custom(format!("`{seconds}` is not between 0 and 3600 seconds")));
-            }
-            Ok(Self((seconds * 1000.0) as u64))
-        }
-    }
-}
-
-/// What stand-ins can be told to fail at, to be slow at, or to cut the connection at.
-///
-/// - `stop`: a module ignores the request to end (fail), or ends late (slow)
-/// - `dump`: `pg_dump`
-/// - `restore`: `pg_restore` into a database
-/// - `remove`, `install`: the package manager
-/// - `postupgrade.check`, `postupgrade`: a `>>>` line, and nothing was migrated
-/// - `apache`: the web server does not start
-/// - `apache.library`: it starts and goes on with the library of the version before
-/// - `password`: `nlserver config -internalpassword` fails after the last answer, and nothing was changed (fail), or asks late (slow)
-/// - `password.prompt` (fail only): it never asks
-/// - `logon`: the SOAP router is out of service
-/// - `module:NAME@INSTANCE` (fail only): the module does not come up
-pub const STEPS: &[&str] = &[
-    "stop",
-    "dump",
-    "restore",
-    "restore.scratch",
-    "restore.empty",
-    "remove",
-    "install",
-    "postupgrade.check",
-    "postupgrade",
-    "apache",
-    "apache.library",
-    "password",
-    "password.prompt",
-    "logon",
-];
-
 /// A host of a lab, as the spec resolves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SpecHost {
@@ -424,36 +293,7 @@ impl Spec {
                 }
             }
         }
-        self.validate_faults(&known)
-    }
-
-    fn validate_faults(&self, known: &BTreeSet<String>) -> Result<(), String> {
-        let faults = &self.faults;
-        let named = [
-            &faults.different_password,
-            &faults.empty_password,
-            &faults.empty_tracking_password,
-            &faults.unreadable_conf,
-            &faults.unreachable,
-            &faults.silent,
-        ];
-        let hosts = named.into_iter().flatten();
-        let hosts = hosts.chain(faults.fail.iter().map(|f| &f.host)).chain(faults.slow.iter().map(|f| &f.host));
-        for host in hosts.chain(faults.cut.iter().map(|f| &f.host)) {
-            if !known.contains(host) {
-                let names: Vec<&str> = known.iter().map(String::as_str).collect();
-                return Err(format!("faults name the host `{host}`, which does not exist; there are: {}", names.join(", ")));
-            }
-        }
-        let steps = faults.fail.iter().map(|f| (&f.step, true));
-        let steps = steps.chain(faults.slow.iter().map(|f| (&f.what, false)));
-        for (step, failing) in steps.chain(faults.cut.iter().map(|f| (&f.after, false))) {
-            let module = failing && step.strip_prefix("module:").is_some_and(|name| name.contains('@'));
-            if !module && !STEPS.contains(&step.as_str()) {
-                return Err(format!("faults name `{step}`; there are: {}, and for `fail` module:NAME@INSTANCE", STEPS.join(", ")));
-            }
-        }
-        Ok(())
+        self.faults.validate(&known)
     }
 }
 
@@ -568,6 +408,10 @@ mod tests {
         assert!(error(&format!("{host}{{fail: [{{host: m, step: instal}}]}}")).contains("`instal`; there are: stop, dump"));
         assert!(error(&format!("{host}{{slow: [{{host: m, what: install, seconds: -1}}]}}")).contains("between 0 and 3600"));
         assert!(Spec::parse(&format!("{host}{{fail: [{{host: m, step: 'module:mta@a', times: 1}}]}}")).is_ok());
+        assert!(error(&format!("{host}{{loss: [{{host: x, percent: 3}}]}}")).contains("`x`, which does not exist"));
+        assert!(error(&format!("{host}{{loss: [{{host: m, percent: 101}}]}}")).contains("100 is all of them"));
+        assert!(error(&format!("{host}{{slow_links: [{{host: m, rate: fast}}]}}")).contains("write it as `256kbit`"));
+        assert!(Spec::parse(&format!("{host}{{loss: [{{host: m, percent: 3}}], slow_links: [{{host: m, rate: 2mbit}}]}}")).is_ok());
         let platform = "platforms: [{name: a, topology: standalone, hosts: {marketing: [m]}, disabled: ";
         assert!(error(&format!("{platform}{{x: [mta]}}}}]")).contains("`x`, which does not exist"));
         assert!(error(&format!("{platform}{{m: [inmail]}}}}]")).contains("`inmail`; there are: mta, wfserver, inMail"));

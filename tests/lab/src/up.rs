@@ -62,9 +62,9 @@ fn introduce(lab: &dyn Fleet, real: bool) -> anyhow::Result<()> {
         writeln!(out, "  ssh -i {dir}/id_ed25519 -o UserKnownHostsFile={dir}/known_hosts -p {port} ops@{}", host.address)?;
         if real {
             writeln!(out, "  its password for sudo is in {dir}/ops.pw")?;
-            let faults = "cut|freeze|drop|full-disk|loss PERCENT|slow RATE|thaw|heal";
-            writeln!(out, "\nDo something to a host:\n  lab fault --dir {dir} {} {faults}", host.name)?;
         }
+        let faults = if real { "cut|freeze|drop|full-disk|loss PERCENT|slow RATE|thaw|heal" } else { "cut|drop|heal" };
+        writeln!(out, "\nDo something to a host:\n  lab fault --dir {dir} {} {faults}", host.name)?;
         writeln!(out, "\nWhat the stand-ins see: {records}/records.jsonl      Ctrl-C ends it.")?;
     }
     Ok(out.flush()?)

@@ -150,6 +150,38 @@ fn hosts_go_down_come_up_and_fall_silent() {
 }
 
 #[test]
+fn another_process_can_do_something_to_a_host() {
+    let bench = Bench::standard();
+    let lab = &bench.lab;
+    let fault = |arguments: &[&str]| {
+        let output = Command::new(common::PROGRAM).args(["fault", "--dir"]).arg(lab.dir()).args(arguments).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let host = lab.host("demo-mta1");
+    let open = || std::net::TcpStream::connect((host.host.address, lab.port()));
+    let cut_off = |mut stream: std::net::TcpStream| {
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        // The server's greeting, and then the end.
+        std::io::Read::read_to_end(&mut stream, &mut Vec::new()).unwrap();
+    };
+    let first = open().unwrap();
+    wait_for("the connection is served", || host.server.open() == 1);
+    assert_eq!(fault(&["demo-mta1", "drop"]), (true, String::new()));
+    cut_off(first);
+    let second = open().unwrap();
+    wait_for("the connection is served", || host.server.open() == 1);
+    assert_eq!(fault(&["demo-mta1", "cut"]), (true, String::new()));
+    cut_off(second);
+    assert_eq!(open().unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    assert_eq!(fault(&["demo-mta1", "heal"]), (true, String::new()));
+    open().unwrap();
+    let (done, said) = fault(&["demo-mta1", "loss", "5"]);
+    assert!(!done && said.contains("demo-mta1 is a stand-in") && said.contains("cut, drop and heal"), "{said}");
+    let (done, said) = fault(&["nobody", "cut"]);
+    assert!(!done && said.contains("no host nobody; there are: demo-mkt1, "), "{said}");
+}
+
+#[test]
 fn a_fault_cuts_the_connection_once_when_its_step_begins() {
     if !have_ssh() {
         return;

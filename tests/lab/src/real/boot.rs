@@ -19,6 +19,9 @@ pub(crate) const SHARED: &str = "run/lab";
 /// Where the host's own disk can be reached: a file system in memory below everything that it writes.
 pub(crate) const DISK: &str = "run/lab-disk";
 
+/// What a host has written on it, and has removed of the machine's own files.
+pub(crate) const OWN_FILES: &str = "run/lab-disk/upper";
+
 /// How much is on it at most.
 pub(crate) const DISK_SIZE: &str = "1g";
 

@@ -1,7 +1,8 @@
 //! The database of an instance of a realistic lab: a real one, on a real PostgreSQL server.
 
-use crate::furnish::DATABASE_USER;
+use crate::furnish::{DATABASE_USER, SCRATCH_USER, Secrets};
 use crate::layout::{Host, Layout, Platform};
+use crate::standins::scratch_name;
 use crate::state::Database;
 use std::io;
 use std::path::PathBuf;
@@ -35,8 +36,11 @@ pub(crate) fn server(platform: &Platform) -> io::Result<&Host> {
 }
 
 /// The commands that make the accounts and databases of a platform, for the administrator of its server.
-pub(crate) fn creation(layout: &Layout, platform: &Platform, password: &str) -> String {
-    let mut sql = format!("CREATE ROLE {DATABASE_USER} LOGIN PASSWORD '{password}';\n");
+pub(crate) fn creation(layout: &Layout, platform: &Platform, secrets: &Secrets) -> String {
+    let mut sql = format!("CREATE ROLE {DATABASE_USER} LOGIN PASSWORD '{}';\n", secrets.database_password);
+    if platform.scratch {
+        sql.push_str(&format!("CREATE ROLE {SCRATCH_USER} LOGIN PASSWORD '{}';\n", secrets.scratch_password));
+    }
     let open = layout.faults.operators_without_password.iter().enumerate();
     let open: String =
         open.map(|(number, name)| format!("INSERT INTO xtkoperator VALUES ({}, '{name}', '');\n", 100 + number)).collect();
@@ -44,7 +48,15 @@ pub(crate) fn creation(layout: &Layout, platform: &Platform, password: &str) -> 
     for instance in &platform.instances {
         let name = &instance.name;
         let content = CONTENT.replace("{build}", &platform.source.build.to_string()).replace("{open}", &open);
-        sql.push_str(&format!("CREATE DATABASE \"{name}\" OWNER {DATABASE_USER} TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C';\n"));
+        let create = |name: &str, owner: &str| {
+            format!(
+                "CREATE DATABASE \"{name}\" OWNER {owner} TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C';\n"
+            )
+        };
+        if platform.scratch {
+            sql.push_str(&create(&scratch_name(name), SCRATCH_USER));
+        }
+        sql.push_str(&create(name, DATABASE_USER));
         sql.push_str(&format!("\\connect \"{name}\"\nSET ROLE {DATABASE_USER};\n{content}RESET ROLE;\n\\connect postgres\n"));
     }
     sql
@@ -94,18 +106,28 @@ pub(crate) fn write(layout: &Layout, instance: &str, state: &Database) -> io::Re
     ask(layout, instance, &sql).map(|_| ())
 }
 
-/// Runs SQL in the database of an instance, as the instance's account, and gives the rows.
-pub(crate) fn ask(layout: &Layout, instance: &str, sql: &str) -> io::Result<String> {
-    let platform = layout.platforms.iter().find(|platform| platform.instance(instance).is_some());
-    let platform = platform.ok_or_else(|| io::Error::other(format!("the lab has no instance {instance}")))?;
-    let password = std::fs::read_to_string(layout.dir.join("db.pw"))?;
+/// The platform whose instance has this scratch database.
+pub(crate) fn platform_of_scratch<'a>(layout: &'a Layout, name: &str) -> Option<&'a Platform> {
+    let has = |platform: &&Platform| platform.instances.iter().any(|instance| scratch_name(&instance.name) == name);
+    layout.platforms.iter().filter(|platform| platform.scratch).find(has)
+}
+
+/// Runs SQL in the database of an instance or in a scratch database, as the account that it belongs to, and gives the rows.
+pub(crate) fn ask(layout: &Layout, database: &str, sql: &str) -> io::Result<String> {
+    let own = layout.platforms.iter().find(|platform| platform.instance(database).is_some());
+    let (platform, user, password) = match (own, platform_of_scratch(layout, database)) {
+        (Some(platform), _) => (platform, DATABASE_USER, "db.pw"),
+        (None, Some(platform)) => (platform, SCRATCH_USER, "scratch.pw"),
+        (None, None) => return Err(io::Error::other(format!("the lab has no database {database}"))),
+    };
+    let password = std::fs::read_to_string(layout.dir.join(password))?;
     let address = server(platform)?.address.to_string();
     let mut psql = Command::new("/usr/bin/psql");
-    psql.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-U", DATABASE_USER, "-h", &address, "-d", instance, "-c", sql]);
+    psql.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-U", user, "-h", &address, "-d", database, "-c", sql]);
     psql.env("PGPASSWORD", password.trim()).env("PGCONNECT_TIMEOUT", "10").stdin(Stdio::null());
     let output = psql.output()?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    Err(io::Error::other(format!("{instance}: {}", String::from_utf8_lossy(&output.stderr).trim())))
+    Err(io::Error::other(format!("{database}: {}", String::from_utf8_lossy(&output.stderr).trim())))
 }

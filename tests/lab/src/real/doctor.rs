@@ -1,5 +1,7 @@
 //! Which tier of the lab can run here, and what is missing.
 
+use crate::layout::Family;
+use crate::spec::Spec;
 use std::fmt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -46,9 +48,9 @@ const NEEDED: [(&str, &str, &str); 14] = [
     ("update-rc.d", "/usr/sbin/update-rc.d", "init-system-helpers"),
 ];
 
-/// What single faults and kinds of hosts need besides.
+/// What single kinds of hosts need besides.
 const EXTRA: [(&str, &[&str], &str); 2] = [
-    ("the fault `loss`", &["/usr/sbin/iptables"], "iptables"),
+    (RPM, &["/usr/bin/rpm", "/usr/bin/rpmbuild"], "rpm"),
     (
         SYSTEMD,
         &["/usr/bin/systemd-nspawn", "/usr/bin/dbus-daemon", "/usr/share/pam-configs/systemd"],
@@ -58,6 +60,23 @@ const EXTRA: [(&str, &[&str], &str); 2] = [
 
 /// What hosts with systemd are called in a diagnosis.
 const SYSTEMD: &str = "hosts with systemd";
+
+/// What hosts of the RHEL family are called in a diagnosis.
+const RPM: &str = "hosts of the RHEL family";
+
+/// What single faults are called in a diagnosis.
+const LOSS: &str = "the fault `loss`";
+const SLOW: &str = "the fault `slow`";
+
+/// Faults that not every kernel can do: what is tried, and what to say where it fails.
+const FAULTS: [(&str, &str, &str); 2] = [
+    (
+        LOSS,
+        "iptables -A INPUT -m statistic --mode random --probability 0.5 -j DROP",
+        "`apt-get install --no-install-recommends iptables`; where it is installed, the kernel's match `statistic` is missing",
+    ),
+    (SLOW, "tc qdisc add dev lo root tbf rate 256kbit burst 16kb latency 500ms", "the kernel's queue `tbf` is missing"),
+];
 
 /// How much memory a host may need, in kilobytes, besides what programs share.
 const ROOM_KB: u64 = 1024 * 1024;
@@ -109,6 +128,13 @@ pub fn diagnose() -> Vec<Diagnosis> {
         &format!("{} MiB free", room / 1024),
         &format!("{} MiB free, and 1 GiB is needed: hosts write into memory", room / 1024),
     );
+    if root {
+        for (what, script, no) in FAULTS {
+            let well = tried(script, &["--net"]);
+            let note = if well { "can be made" } else { no }.to_owned();
+            found.push(Diagnosis { what: what.to_owned(), well, needed: false, note });
+        }
+    }
     for (what, files, package) in EXTRA {
         let well = files.iter().all(|file| Path::new(file).exists());
         let note = if well { files.join(", ") } else { format!("apt-get install --no-install-recommends {package}") };
@@ -122,9 +148,17 @@ pub fn can_run(found: &[Diagnosis]) -> bool {
     found.iter().all(|diagnosis| diagnosis.well || !diagnosis.needed)
 }
 
-/// Whether realistic hosts with systemd can run, by what was found.
-pub fn can_run_systemd(found: &[Diagnosis]) -> bool {
-    can_run(found) && found.iter().any(|diagnosis| diagnosis.what == SYSTEMD && diagnosis.well)
+/// What the hosts and faults of a spec need, and what was not found; nothing when that fleet can be made here.
+pub fn missing<'a>(spec: &Spec, found: &'a [Diagnosis]) -> Vec<&'a Diagnosis> {
+    let platforms = || spec.platforms.iter();
+    let wanted = |what: &str| match what {
+        SYSTEMD => platforms().any(|platform| !platform.systemd.is_empty()),
+        LOSS => !spec.faults.loss.is_empty(),
+        SLOW => !spec.faults.slow_links.is_empty(),
+        RPM => platforms().any(|platform| platform.os.as_deref().is_some_and(|os| Family::of(os) == Family::Rhel)),
+        _ => false,
+    };
+    found.iter().filter(|diagnosis| !diagnosis.well && (diagnosis.needed || wanted(&diagnosis.what))).collect()
 }
 
 /// Whether a shell command works in namespaces of its own.

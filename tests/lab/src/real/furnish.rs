@@ -2,20 +2,21 @@
 //! a database server. Scripts run on the host; what they need lies in the host's own directory of the lab until they are done.
 
 use super::net::Network;
+use super::packages::base_file;
 use super::{NAME_FILE, RealHost, SHARED_DIR, WITNESS, database};
 use crate::faults::FURNISHING;
 use crate::furnish::{LOGIN, Secrets, package_path};
 use crate::layout::{Family, Host, Layout, Platform};
 use crate::package;
 use crate::spec::Role;
-use crate::standins::{place, script};
+use crate::standins::{database_server, place, scratch_server, script};
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The keys of a lab.
 pub(crate) struct Keys {
@@ -70,6 +71,7 @@ pub(crate) fn shared(layout: &Layout, binary: &Path, secrets: &Secrets) -> io::R
     open(dir, 0o777)?;
     open(&dir.join("databases"), 0o777)?;
     fs::write(dir.join("db.pw"), &secrets.database_password)?;
+    fs::write(dir.join("scratch.pw"), &secrets.scratch_password)?;
     fs::write(Layout::file(dir), serde_json::to_vec_pretty(layout)?)
 }
 
@@ -100,20 +102,31 @@ impl Seed<'_> {
         let mut names = String::from("127.0.0.1 localhost\n");
         for platform in &self.layout.platforms {
             let database = database::server(platform)?.address;
-            names.push_str(&format!("{database} {}\n", crate::standins::database_server(&platform.name)));
+            names.push_str(&format!("{database} {} {}\n", database_server(&platform.name), scratch_server(&platform.name)));
             platform.hosts.iter().for_each(|host| names.push_str(&format!("{} {}\n", host.address, host.name)));
         }
-        let packages = package::names(&host.source).iter();
-        let debs = packages.map(|name| package_path(self.layout, Family::Debian, &[name], host.source.build));
-        let debs: Vec<String> =
-            debs.filter_map(|path| Some(format!("/{SHARED_DIR}/packages/{}", path.file_name()?.to_string_lossy()))).collect();
+        let mut packages: Vec<PathBuf> = package::names(&host.source)
+            .iter()
+            .map(|name| package_path(self.layout, host.family(), &[name], host.source.build))
+            .collect();
+        if host.family() == Family::Rhel {
+            packages.insert(0, base_file(self.layout));
+        }
+        let packages: Vec<String> =
+            packages.iter().filter_map(|path| Some(format!("/{SHARED_DIR}/packages/{}", path.file_name()?.to_str()?))).collect();
+        let family = match host.family() {
+            Family::Debian => DEBIAN,
+            Family::Rhel => RHEL,
+        };
         let files = [
             ("hosts", names),
             ("authorized_keys", self.keys.login.clone()),
             ("host_key", self.keys.hosts.get(&host.name).cloned().unwrap_or_default()),
             ("password", format!("{LOGIN}:{}\n", self.password)),
             ("os-release", os_release(&host.os)),
-            ("debs", debs.join("\n") + "\n"),
+            ("packages", packages.join("\n") + "\n"),
+            ("family", family.to_owned()),
+            ("httpd.init", HTTPD.to_owned()),
             ("tree", format!("/usr/local/neolane/{}\n", host.source.tree())),
             ("service", format!("{}\n", script(&host.source))),
             ("install", INSTALL.to_owned()),
@@ -123,10 +136,10 @@ impl Seed<'_> {
             fs::write(dir.join(name), content)?;
         }
         if host.is(Role::Tracking) {
-            fs::write(dir.join("tracking"), b"")?;
+            fs::write(dir.join("tracking"), host.family().web_service())?;
         }
         if database::server(platform)?.name == host.name {
-            let sql = database::creation(self.layout, platform, &self.secrets.database_password);
+            let sql = database::creation(self.layout, platform, self.secrets);
             fs::write(dir.join("database.sql"), sql)?;
             fs::write(dir.join("network"), self.network.cidr())?;
         }
@@ -143,63 +156,18 @@ fn os_release(os: &str) -> String {
     format!("ID={id}\nVERSION_ID=\"{version}\"\nNAME=\"{id}\"\nPRETTY_NAME=\"{id} {version}\"\n")
 }
 
-/// Makes a machine out of a copy of this one, and installs the old version as its operators did.
-const INSTALL: &str = r#"set -e
-cd "$(dirname "$0")"
-host=$(cat /var/lib/lab/name)
-hostname "$host"
-echo "$host" >/etc/hostname
-cp hosts /etc/hosts
-[ ! -s os-release ] || { rm -f /etc/os-release; cp os-release /etc/os-release; }
-# Nothing of the machine that this is a copy of: no keys, no other accounts' rights.
-rm -f /etc/ssh/ssh_host_* /etc/ssh/sshd_config.d/* /etc/sudoers.d/*
-getent passwd ops >/dev/null || useradd --create-home --shell /bin/bash ops
-chpasswd <password
-install -d -o ops -g ops -m 700 /home/ops /home/ops/.ssh
-install -o ops -g ops -m 600 authorized_keys /home/ops/.ssh/authorized_keys
-printf 'root ALL=(ALL:ALL) ALL\nops ALL=(ALL:ALL) ALL\n' >/etc/sudoers
-chmod 440 /etc/sudoers
-install -m 600 host_key /etc/ssh/ssh_host_ed25519_key
-printf '%s\n' 'HostKey /etc/ssh/ssh_host_ed25519_key' 'UsePAM yes' 'PasswordAuthentication no' 'KbdInteractiveAuthentication no' \
-    'PrintMotd no' 'AcceptEnv LANG LC_*' 'Subsystem sftp /usr/lib/openssh/sftp-server' >/etc/ssh/sshd_config
-mkdir -p /run/sshd /var/backups/campaign
-# Wrappers that note what the real programs do.
-ln -s /run/lab/bin/pg_dump /run/lab/bin/pg_restore /usr/local/bin/
-dpkg --force-unsafe-io -i $(cat debs)
-if [ -e tracking ]; then
-    rm -f /etc/apache2/sites-enabled/*
-    echo "ServerName $host" >/etc/apache2/conf-enabled/lab.conf
-    tree=$(cat tree)
-    cd /etc/apache2
-    echo ". $tree/env.sh" >>envvars
-    echo "LoadModule requesthandler24_module $tree/lib/libnlsrvmod.so" >mods-available/nlsrv.load
-    echo "Alias /nl $tree/web/" >>mods-available/alias.conf
-    ln -s "$tree/conf/apache_neolane.conf" mods-available/nlsrv.conf
-    ln -s ../mods-available/nlsrv.load ../mods-available/nlsrv.conf mods-enabled/
-    cd "$OLDPWD"
-fi
-if [ -e database.sql ]; then
-    rm -rf /etc/postgresql/* /var/lib/postgresql/* /var/log/postgresql/*
-    install -d -o postgres -g postgres -m 2775 /run/postgresql
-    version=$(ls /usr/lib/postgresql | sort -n | tail -1)
-    pg_createcluster "$version" campaign --port 5432 --start-conf manual --locale C.UTF-8 -- --auth-host=scram-sha-256 --no-sync
-    conf=/etc/postgresql/$version/campaign
-    echo "host all all $(cat network) scram-sha-256" >>$conf/pg_hba.conf
-    printf "listen_addresses = '*'\nfsync = off\nshared_buffers = 16MB\n" >>$conf/postgresql.conf
-    pg_ctlcluster "$version" campaign start
-    su postgres -c 'psql -X -q -v ON_ERROR_STOP=1 -d postgres' <database.sql
-fi
-if [ -d /run/systemd/system ]; then systemctl start ssh; else /usr/sbin/sshd; fi
-"#;
+/// Makes a host a machine of its own, with the old version.
+const INSTALL: &str = include_str!("../../real/install.sh");
 
 /// Starts what runs on a host before anybody touches it.
-const START: &str = r#"set -e
-service=$(cat "$(dirname "$0")/service")
-rm -r "$(dirname "$0")"
-start() { if [ -d /run/systemd/system ]; then systemctl start "$1"; else "/etc/init.d/$1" start; fi; }
-start "$service"
-[ ! -e /etc/apache2/mods-enabled/nlsrv.load ] || start apache2
-"#;
+const START: &str = include_str!("../../real/start.sh");
+
+/// What differs between the families of systems.
+const DEBIAN: &str = include_str!("../../real/debian.sh");
+const RHEL: &str = include_str!("../../real/rhel.sh");
+
+/// The service script of the RHEL family's web server.
+const HTTPD: &str = include_str!("../../real/httpd.init");
 
 /// Runs one of the scripts of a host on it.
 fn run(host: &RealHost, script: &str) -> io::Result<()> {

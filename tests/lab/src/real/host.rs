@@ -235,6 +235,36 @@ impl RealHost {
         self.run("tc", &host.split(' ').collect::<Vec<_>>()).map(|_| ())
     }
 
+    /// How many packets [`RealHost::lose`] has lost so far.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub fn lost(&self) -> io::Result<u64> {
+        let mut lost = 0;
+        for chain in ["INPUT", "OUTPUT"] {
+            let rules = self.run("iptables", &["-nvxL", chain])?;
+            // Packets, bytes, target.
+            let dropped = rules.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+            lost += dropped
+                .filter(|words| words.get(2) == Some(&"DROP"))
+                .filter_map(|words| words.first()?.parse::<u64>().ok())
+                .sum::<u64>();
+        }
+        Ok(lost)
+    }
+
+    /// How often something had to wait at its end of a link that [`RealHost::slow`] has made slow, or at the lab's.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub fn held_up(&self) -> io::Result<u64> {
+        let lab = net::run(Command::new("tc").args(["-s", "qdisc", "show", "dev", &self.interface]).stdin(Stdio::null()))?;
+        let host = self.run("tc", &["-s", "qdisc", "show", "dev", "eth0"])?;
+        let text = format!("{} {host}", String::from_utf8_lossy(&lab.stdout));
+        let numbers = text.split("overlimits ").skip(1).filter_map(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+        Ok(numbers.sum())
+    }
+
     /// Takes every fault of [`RealHost::cut`], [`RealHost::freeze`], [`RealHost::fill_disk`], [`RealHost::lose`] and [`RealHost::slow`]
     /// back.
     ///

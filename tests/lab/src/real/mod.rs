@@ -13,15 +13,16 @@ mod net;
 mod packages;
 pub(crate) mod witness;
 
-pub use doctor::{Diagnosis, can_run, can_run_systemd, diagnose};
+pub use doctor::{Diagnosis, can_run, diagnose, missing};
 pub use host::RealHost;
 
+use crate::back::Snapshot;
 use crate::furnish::{LOGIN, Place, Secrets, lay_out, private_file, random, write_client};
 use crate::layout::{Family, Layout, Platform};
 
 use crate::records::{self, Record, Violation};
 use crate::rules::Site;
-use crate::spec::Spec;
+use crate::spec::{PlatformSpec, Spec};
 use net::Network;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -35,7 +36,7 @@ pub(crate) const INIT: &str = "lab-init";
 /// The name of the program that watches what is real.
 pub(crate) const WITNESS: &str = "lab-witness";
 
-pub(crate) use boot::SHARED as SHARED_DIR;
+pub(crate) use boot::{OWN_FILES, SHARED as SHARED_DIR};
 
 /// The file in a host's state that holds its name.
 const NAME_FILE: &str = "name";
@@ -97,8 +98,8 @@ impl RealLab {
     pub fn start(spec: &Spec, dir: &Path, binary: &Path) -> io::Result<Self> {
         spec.validate().map_err(io::Error::other)?;
         let found = diagnose();
-        if !can_run(&found) {
-            let missing: Vec<String> = found.iter().filter(|found| !found.well && found.needed).map(ToString::to_string).collect();
+        let missing: Vec<String> = missing(spec, &found).iter().map(ToString::to_string).collect();
+        if !missing.is_empty() {
             return Err(io::Error::other(format!("realistic hosts cannot run here:\n{}", missing.join("\n"))));
         }
         refuse(spec)?;
@@ -127,11 +128,10 @@ impl RealLab {
         let password = random(9)?;
         private_file(&self.dir.join("ops.pw"), &password)?;
         private_file(&self.dir.join("db.pw"), &self.secrets.database_password)?;
+        private_file(&self.dir.join("scratch.pw"), &self.secrets.scratch_password)?;
         let keys = furnish::Keys::make(&self.dir, &self.layout)?;
         furnish::shared(&self.layout, binary, &self.secrets)?;
-        if let Some(host) = self.layout.hosts().next() {
-            packages::build(&self.layout, host, binary)?;
-        }
+        packages::build(&self.layout, binary)?;
         self.layout.platforms.iter().try_for_each(|platform| write_client(&self.layout, platform))?;
         crate::fleet::write(&self.layout, &self.dir, 22)?;
         let seed = furnish::Seed {
@@ -161,10 +161,17 @@ impl RealLab {
         fs::write(self.layout.dir.join("records.jsonl"), b"")?;
         for (_, host, real) in &pairs {
             fs::remove_file(host.state().join(crate::faults::FURNISHING))?;
-            if self.layout.faults.unreachable.contains(&host.name) {
+            let faults = &self.layout.faults;
+            for loss in faults.loss.iter().filter(|loss| loss.host == host.name) {
+                real.lose(loss.percent)?;
+            }
+            for link in faults.slow_links.iter().filter(|link| link.host == host.name) {
+                real.slow(&link.rate)?;
+            }
+            if faults.unreachable.contains(&host.name) {
                 real.cut()?;
             }
-            if self.layout.faults.silent.contains(&host.name) {
+            if faults.silent.contains(&host.name) {
                 real.freeze();
             }
         }
@@ -226,12 +233,20 @@ impl RealLab {
         records::violations(&self.layout.dir)
     }
 
-    /// Runs SQL in the database of an instance and gives the rows, fields parted by `|`.
+    /// What is on all hosts and in all databases now, to compare with later.
+    ///
+    /// # Errors
+    /// When a host or a database cannot be read.
+    pub fn snapshot(&self) -> io::Result<Snapshot> {
+        Snapshot::take(&self.layout())
+    }
+
+    /// Runs SQL in the database of an instance, or in a scratch database, and gives the rows, fields parted by `|`.
     ///
     /// # Errors
     /// The database cannot be reached, or refuses.
-    pub fn sql(&self, instance: &str, sql: &str) -> io::Result<String> {
-        database::ask(&self.layout, instance, sql)
+    pub fn sql(&self, database: &str, sql: &str) -> io::Result<String> {
+        database::ask(&self.layout, database, sql)
     }
 }
 
@@ -244,17 +259,20 @@ impl Drop for RealLab {
 /// Refuses what a spec can ask of the other tier alone.
 fn refuse(spec: &Spec) -> io::Result<()> {
     let faults = &spec.faults;
+    let rhel = |platform: &&PlatformSpec| platform.os.as_deref().is_some_and(|os| Family::of(os) == Family::Rhel);
+    let both = spec.platforms.iter().find(|platform| rhel(platform) && !platform.systemd.is_empty());
     let problem = match () {
         () if !faults.cut.is_empty() => "`cut` by a stand-in: use `lab fault`".to_owned(),
-        () if spec.platforms.iter().any(|platform| platform.scratch) => {
-            "`scratch`: only stand-ins restore into scratch databases".to_owned()
+        () if faults.fail.iter().any(|fault| fault.step == "restore.empty") => {
+            "`restore.empty`: what is restored is what was dumped".to_owned()
         }
         () if faults.fail.iter().any(|fault| fault.step == "apache.library") => {
             "`apache.library`: the web server is a real one".to_owned()
         }
-        () => match spec.platforms.iter().filter_map(|platform| platform.os.as_deref()).find(|os| Family::of(os) != Family::Debian)
-        {
-            Some(os) => format!("`{os}`: they are copies of this machine, which is Debian's"),
+        () => match both {
+            Some(platform) => {
+                format!("systemd on `{}`: {} has service scripts only", platform.os.as_deref().unwrap_or_default(), platform.name)
+            }
             None => return Ok(()),
         },
     };
@@ -303,11 +321,19 @@ mod tests {
         assert_eq!(spec(|_| ()), Ok(()));
         let cut = spec(|spec| spec.faults.cut.push(crate::Cut { host: "a-mkt1".into(), after: "install".into(), times: None }));
         assert!(cut.unwrap_err().contains("use `lab fault`"));
-        let rhel = spec(|spec| spec.platforms.iter_mut().for_each(|platform| platform.os = Some("rhel-8".into())));
-        assert!(rhel.unwrap_err().contains("`rhel-8`"));
-        let library = crate::Failing { host: "a-mkt1".into(), step: "apache.library".into(), times: None };
-        let mut with = Spec::one("a", Topology::Standalone, &[(Role::Marketing, 1)]);
-        with.faults.fail.push(library);
-        assert!(refuse(&with).unwrap_err().to_string().contains("apache.library"));
+        let rhel = |spec: &mut Spec| spec.platforms.iter_mut().for_each(|platform| platform.os = Some("rhel-8".into()));
+        assert_eq!(spec(rhel), Ok(()));
+        let systemd = spec(|spec| {
+            spec.platforms.iter_mut().for_each(|platform| {
+                platform.os = Some("rhel-8".into());
+                platform.systemd.push("a-mkt1".into());
+            });
+        });
+        assert!(systemd.unwrap_err().contains("systemd on `rhel-8`"));
+        for step in ["apache.library", "restore.empty"] {
+            let mut with = Spec::one("a", Topology::Standalone, &[(Role::Marketing, 1)]);
+            with.faults.fail.push(crate::Failing { host: "a-mkt1".into(), step: step.into(), times: None });
+            assert!(refuse(&with).unwrap_err().to_string().contains(step));
+        }
     }
 }

@@ -1,5 +1,10 @@
-//! Real packages, named as the vendor's: built with `dpkg-deb`, with maintainer scripts that do on a host what the vendor's do, and that
+//! Real packages, named as the vendor's: built with `dpkg-deb` and `rpmbuild`, with scripts that do on a host what the vendor's do, and that
 //! tell the lab's witness.
+
+mod deb;
+mod rpm;
+
+pub(crate) use rpm::base_file;
 
 use super::net::run;
 use super::{SHARED_DIR, WITNESS};
@@ -26,39 +31,68 @@ const UNIT: &str = include_str!("../../real/nlserver.service");
 /// What the web server is told, in the package's own directory, to which its configuration leads.
 const WEB: &str = include_str!("../../real/apache_neolane.conf");
 
-/// Builds the packages of all versions of a lab. `binary` becomes the programs in them.
-pub(crate) fn build(layout: &Layout, host: &Host, binary: &Path) -> io::Result<()> {
+/// The programs of a package are this one's bytes, and what its web server loads is compiled from this text.
+struct Material<'a> {
+    binary: &'a Path,
+    module: &'a Path,
+}
+
+/// What a package manager runs around a package, without the first line.
+struct Scripts {
+    /// Before anything is unpacked.
+    before: String,
+    /// After it was.
+    after: String,
+    /// Before the package goes for good.
+    leaves: String,
+    /// After it has gone.
+    gone: String,
+    /// After its configuration may go, too.
+    clean: String,
+}
+
+/// Builds the packages of all versions and families of a lab. `binary` becomes the programs in them.
+pub(crate) fn build(layout: &Layout, binary: &Path) -> io::Result<()> {
     let work = tempfile::tempdir_in(layout.dir.join("packages"))?;
     // What is archived on every host should not be larger than it must be.
     let small = work.path().join("lab");
     if run(Command::new("strip").arg("-o").arg(&small).arg(binary).stdin(Stdio::null())).is_err() {
         fs::copy(binary, &small)?;
     }
-    let source = work.path().join("mod_nlsrv.c");
-    fs::write(&source, MODULE)?;
-    for release in layout.platforms.iter().map(|platform| &platform.source).chain([&layout.target]) {
-        for name in package::names(release) {
-            let file = package_path(layout, Family::Debian, &[name], release.build);
-            if file.exists() {
-                continue;
+    let module = work.path().join("mod_nlsrv.c");
+    fs::write(&module, MODULE)?;
+    if layout.hosts().any(|host| host.family() == Family::Rhel) {
+        rpm::build_base(layout)?;
+    }
+    let material = Material { binary: &small, module: &module };
+    for host in layout.hosts() {
+        for release in [&host.source, &layout.target] {
+            for name in package::names(release) {
+                let file = package_path(layout, host.family(), &[name], release.build);
+                if !file.exists() {
+                    let work = tempfile::tempdir_in(work.path())?;
+                    build_one(host, name, release, &material, work.path(), &file)?;
+                }
             }
-            let tree = work.path().join(format!("{name}-{}", release.build));
-            let libraries = tree.join("usr/local/neolane").join(release.tree()).join("lib");
-            if name.starts_with("nlserver") {
-                server_tree(host, &tree, release, &small)?;
-                compile(&source, release, &libraries.join("libnlsrvmod.so"))?;
-            } else {
-                fs::create_dir_all(&libraries)?;
-                fs::write(libraries.join("libthirdparty.so"), format!("third party {}\n", release.build))?;
-            }
-            control(&tree, name, release)?;
-            // Hardly compressed: it is built anew for each lab.
-            let mut builder = Command::new("dpkg-deb");
-            builder.args(["--root-owner-group", "-Zgzip", "-z1", "--build"]).arg(&tree).arg(&file).stdin(Stdio::null());
-            run(&mut builder)?;
         }
     }
     Ok(())
+}
+
+fn build_one(host: &Host, name: &str, release: &Release, material: &Material<'_>, work: &Path, file: &Path) -> io::Result<()> {
+    let tree = work.join("tree");
+    let libraries = tree.join("usr/local/neolane").join(release.tree()).join("lib");
+    if name.starts_with("nlserver") {
+        server_tree(host, &tree, release, material.binary)?;
+        compile(material.module, host.family(), release, &libraries.join("libnlsrvmod.so"))?;
+    } else {
+        fs::create_dir_all(&libraries)?;
+        fs::write(libraries.join("libthirdparty.so"), format!("third party {}\n", release.build))?;
+    }
+    match host.family() {
+        Family::Debian => deb::build(&tree, name, release, &scripts(name, release), file),
+        Family::Rhel => rpm::build(&tree, name, release, &scripts(name, release), work, file),
+    }
 }
 
 /// What the server's package puts on a host.
@@ -92,49 +126,32 @@ fn of(release: &Release, text: &str) -> String {
     text.replace("{tree}", release.tree()).replace("{script}", script(release))
 }
 
-fn compile(source: &Path, release: &Release, library: &Path) -> io::Result<()> {
+fn compile(source: &Path, family: Family, release: &Release, library: &Path) -> io::Result<()> {
     let ask = |program: &str, arguments: &[&str]| {
         let output = run(Command::new(program).args(arguments).stdin(Stdio::null()))?;
         Ok::<_, io::Error>(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     let flags = ask("apr-1-config", &["--cppflags", "--includes"])?;
     let includes = ask("apxs", &["-q", "INCLUDEDIR"])?;
+    let running = format!("/var/lib/lab/run/{}.lock", family.web_service());
     let mut compiler = Command::new("cc");
     compiler.args(["-O1", "-shared", "-fPIC", "-I", &includes]).args(flags.split_whitespace());
     compiler.arg(format!("-DBUILD={}", release.build));
-    compiler.arg(format!("-DWITNESS=\"/{SHARED_DIR}/bin/{WITNESS}\"")).arg("-DRUNNING=\"/var/lib/lab/run/apache2.lock\"");
+    compiler.arg(format!("-DWITNESS=\"/{SHARED_DIR}/bin/{WITNESS}\"")).arg(format!("-DRUNNING=\"{running}\""));
     run(compiler.arg("-o").arg(library).arg(source).stdin(Stdio::null())).map(|_| ())
 }
 
-/// The description of a package and its maintainer scripts.
-fn control(tree: &Path, name: &str, release: &Release) -> io::Result<()> {
-    let dir = tree.join("DEBIAN");
-    fs::create_dir_all(&dir)?;
-    let version = release.package_version();
-    let relations = match name {
-        "nlserver5" => "Depends: nlthirdparty5\nConflicts: nlserver6-v7\n",
-        "nlserver6" => "Depends: nlthirdparty6\nConflicts: nlserver6-v7\n",
-        "nlserver6-v7" => "Conflicts: nlserver5, nlthirdparty5, nlserver6, nlthirdparty6\n",
-        _ => "",
-    };
-    let text = format!(
-        "Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: The lab <lab@example.invalid>\n{relations}\
-         Section: mail\nPriority: optional\nDescription: stand-in for Adobe Campaign\n Behaves as the vendor's package on the hosts of a lab.\n"
-    );
-    write(&dir.join("control"), &text, 0o644)?;
+fn scripts(name: &str, release: &Release) -> Scripts {
     let witness = format!("/{SHARED_DIR}/bin/{WITNESS}");
     let (number, build) = (&release.version, release.build);
-    let server = name.starts_with("nlserver");
-    let preinst = format!("{witness} package-unpacks {name} {number} {build}\n");
-    let configure = if server { of(release, CONFIGURE) } else { String::new() };
-    let postinst = format!("[ \"$1\" = configure ] || exit 0\n{configure}{witness} package-installed {name} {number} {build}\n");
-    let prerm = format!("[ \"$1\" = remove ] || exit 0\n{witness} package-leaves {name}\n");
-    let clean = if server { of(release, CLEAN) } else { String::new() };
-    let postrm = format!("case \"$1\" in\nremove) {witness} package-removed {name} ;;\npurge)\n{clean}true\n;;\nesac\n");
-    for (name, body) in [("preinst", preinst), ("postinst", postinst), ("prerm", prerm), ("postrm", postrm)] {
-        write(&dir.join(name), &format!("#!/bin/sh\nset -e\n{body}"), 0o755)?;
+    let server = |text: &str| if name.starts_with("nlserver") { of(release, text) } else { String::new() };
+    Scripts {
+        before: format!("{witness} package-unpacks {name} {number} {build}\n"),
+        after: format!("{}{witness} package-installed {name} {number} {build}\n", server(CONFIGURE)),
+        leaves: format!("{witness} package-leaves {name}\n"),
+        gone: format!("{witness} package-removed {name}\n"),
+        clean: server(CLEAN),
     }
-    Ok(())
 }
 
 /// Makes the account, what belongs to it, and the configuration where there is none. On a host that comes from v5 the first start makes it.

@@ -10,8 +10,8 @@ use std::io;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// How long a module may take to come up, and how long to end when asked.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a module may take to come up, and how long to end when asked: on a machine that does much else at once, too.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Spawns a module's process. `stubborn`: it ignores the request to end.
 pub(crate) fn launch(host: &Host, module: &str, stubborn: bool) -> io::Result<()> {

@@ -70,7 +70,7 @@ pub(crate) fn make_conf(host: &Host, release: &Release) -> io::Result<()> {
         let file = tree.join("conf").join(name);
         if file.exists() { Ok(()) } else { fs::write(file, content) }
     };
-    default("serverConf.xml", conf::server_conf("", "", ""))?;
+    default("serverConf.xml", conf::server_conf(release, "", "", ""))?;
     default("serverConf.xml.diff", String::new())?;
     default("config-default.xml", conf::config_default(release, true, false))
 }
