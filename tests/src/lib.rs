@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 pub mod mounts;
+pub mod real;
 pub mod sshd;
 pub mod terminal;
 
