@@ -1,9 +1,11 @@
 //! SHA-256 and keyed fingerprints, as lower-case hex.
 
 use hmac::{Hmac, KeyInit, Mac};
+use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -21,15 +23,39 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 /// The digest of a whole file, read in pieces.
 pub(crate) fn of_file(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
+    match of_open(&mut file, &mut |_| Ok::<(), std::convert::Infallible>(())) {
+        Ok(read) => read.map(|(digest, _)| digest),
+        Err(never) => match never {},
+    }
+}
+
+/// Digest and length of what is left of a file. `each` sees every piece, and can end the reading.
+pub(crate) fn of_open<E>(
+    file: &mut impl Read,
+    each: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+) -> Result<io::Result<(String, u64)>, E> {
+    let (mut hash, mut length) = (Sha256::new(), 0);
     let mut piece = vec![0; 64 * 1024];
     loop {
-        let read = file.read(&mut piece)?;
-        if read == 0 {
-            return Ok(hex(&hash.finalize()));
-        }
-        hash.update(piece.get(..read).unwrap_or_default());
+        let read = match file.read(&mut piece) {
+            Ok(0) => return Ok(Ok((hex(&hash.finalize()), length))),
+            Ok(read) => read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Ok(Err(e)),
+        };
+        let bytes = piece.get(..read).unwrap_or_default();
+        hash.update(bytes);
+        length += read as u64;
+        each(bytes)?;
     }
+}
+
+/// Opens a file that root reads in a directory that belongs to others: a link that somebody put in its place is not followed, and what
+/// is no file is not read.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a file")) }
 }
 
 /// HMAC-SHA-256 (RFC 2104) of a value under a key given as hex. `None` when the key is not hex.

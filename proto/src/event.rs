@@ -281,6 +281,47 @@ pub enum Kind {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         died: bool,
     },
+    /// A step made a file that counts as a backup. Its host says so.
+    BackupMade {
+        /// The file on the host.
+        file: String,
+        /// Its size in bytes.
+        size: u64,
+        /// Its SHA-256, lower-case hex.
+        sha256: String,
+    },
+    /// The controller began to fetch an encrypted copy of a file, or went on with it.
+    KeepBegun {
+        /// The copy's name.
+        name: String,
+        /// SHA-256 of the encrypted copy.
+        sha256: String,
+        /// Its size in bytes.
+        size: u64,
+        /// How many bytes of it are there from before, and are not sent again.
+        offset: u64,
+    },
+    /// An encrypted copy of a file is where it is kept: whole, checked against size and digest, and durable.
+    BackupKept {
+        /// The file on its host that it is a copy of.
+        source: String,
+        /// Size of that file in bytes, as its host says.
+        plain_size: u64,
+        /// SHA-256 of that file, as its host says.
+        plain_sha256: String,
+        /// Where the copy is: `workstation`, or the name of a host.
+        to: String,
+        /// The copy: on the workstation relative to the run's directory.
+        file: String,
+        /// Size of the copy in bytes.
+        size: u64,
+        /// SHA-256 of the copy.
+        sha256: String,
+        /// The public keys that it is encrypted to.
+        encrypt_to: Vec<String>,
+        /// How many bytes came since the last [`Kind::KeepBegun`].
+        received: u64,
+    },
     /// A watchdog noticed something about a running step; the step goes on.
     StepAlert {
         /// What was noticed.

@@ -19,6 +19,12 @@ pub const FRAME_LIMIT: usize = 8 * 1024 * 1024;
 /// The most bytes that one data frame should carry.
 pub const DATA_CHUNK: usize = 32 * 1024;
 
+/// The bit that stream numbers have which the controller gives to pieces of a file that it fetches: a host numbers the output of its
+/// steps from one.
+pub const FETCHED: u32 = 1 << 31;
+/// The longest piece of a file that can be fetched at once.
+pub const FETCH_LIMIT: u32 = 128 * 1024;
+
 const CONTROL: u8 = 1;
 const DATA: u8 = 2;
 const DATA_HEADER: usize = 12;

@@ -115,7 +115,7 @@ impl State {
                 let standing = match event.what {
                     Happened::Started { .. } => Some(Standing::Running),
                     Happened::Finished { outcome, .. } => Some(Standing::Ended(outcome)),
-                    Happened::Alert { .. } => None,
+                    Happened::Made(_) | Happened::Alert { .. } => None,
                 };
                 let entry = self.find(&event.step, event.attempt).and_then(|index| self.entries.get_mut(index));
                 if let (Some(entry), Some(standing)) = (entry, standing) {

@@ -112,6 +112,36 @@ pub enum ToAgent {
         /// Why.
         reason: String,
     },
+    /// Fetches a piece of the file that a step offers ([`FromAgent::Offer`]). Answered by data frames with this stream number, whose
+    /// highest bit is set ([`crate::frame::FETCHED`]).
+    Fetch {
+        /// The file's digest.
+        sha256: String,
+        /// The stream number of its data frames.
+        stream: u32,
+        /// Where the piece begins.
+        offset: u64,
+        /// How long it is; never more than [`crate::frame::FETCH_LIMIT`].
+        length: u32,
+    },
+    /// The file that a step offers is kept: whole, checked and durable where it belongs.
+    FileKept {
+        /// The file's digest.
+        sha256: String,
+    },
+    /// Stores a file on a host that keeps it for another one. Answered by [`FromAgent::StoreAt`]; then its bytes come as data frames
+    /// with the stream `id`, in order. The bridge does this by itself, outside any run. At the end [`FromAgent::Stored`] follows, or
+    /// [`FromAgent::NotStored`] at any time.
+    Store {
+        /// Chosen by the controller.
+        id: u32,
+        /// The file to be. Until it is whole and checked it has another name.
+        dest: String,
+        /// Its size in bytes.
+        size: u64,
+        /// Its SHA-256, lower-case hex.
+        sha256: String,
+    },
     /// The controller is done with this host for now: what has not begun is revoked, and the supervisor ends once nothing runs any more.
     Finish {
         /// The run is over on this host, and the host's lock is released. Otherwise the run keeps it: a platform that is half migrated
@@ -243,6 +273,34 @@ pub enum FromAgent {
         /// Where to go on.
         offset: u64,
     },
+    /// A step has a file for the controller, which does not change any more. Said once on each connection.
+    Offer {
+        /// The step and its attempt.
+        #[serde(flatten)]
+        attempt: Attempt,
+        /// What is offered.
+        #[serde(flatten)]
+        file: Offered,
+    },
+    /// The answer to [`ToAgent::Store`]: so much of the file is there already.
+    StoreAt {
+        /// The id of the request.
+        id: u32,
+        /// Where to go on.
+        offset: u64,
+    },
+    /// The file is there: whole, checked and durable.
+    Stored {
+        /// The id of the request.
+        id: u32,
+    },
+    /// The file cannot be stored.
+    NotStored {
+        /// The id of the request.
+        id: u32,
+        /// Why.
+        reason: String,
+    },
     /// The answer to [`ToAgent::Finish`]: nothing runs, the supervisor ends.
     Finished,
     /// The agent cannot go on (its disk is full, its directory not writable). It ends.
@@ -250,6 +308,30 @@ pub enum FromAgent {
         /// What happened and what to do.
         message: String,
     },
+}
+
+/// An encrypted file that a step offers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offered {
+    /// SHA-256 of the encrypted file, lower-case hex.
+    pub sha256: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// SHA-256 of what is in it.
+    pub plain_sha256: String,
+    /// Size of what is in it, in bytes.
+    pub plain_size: u64,
+}
+
+/// A file that a step made, and that counts as a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// The file.
+    pub file: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its SHA-256, lower-case hex.
+    pub sha256: String,
 }
 
 /// An entry of a host's own journal.
@@ -295,6 +377,8 @@ pub enum Happened {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         died: bool,
     },
+    /// It made a file that counts as a backup. Told together with its end, before it.
+    Made(Made),
     /// A watchdog noticed something, and the step goes on ([`crate::step::OnLimit`]).
     Alert {
         /// What was noticed.

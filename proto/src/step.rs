@@ -191,6 +191,37 @@ pub enum Action {
         /// The archive to write. Written under another name and renamed when it is whole.
         dest: String,
     },
+    /// Reads a file, and writes its SHA-256 beside it as `FILE.sha256`, as `sha256sum -c` understands it.
+    Checksum {
+        /// The file.
+        file: String,
+    },
+    /// Keeps a copy of a file off the host. It is encrypted on the host, to age's format; only that leaves the host. The controller
+    /// fetches it in pieces, from where it stopped, and the step ends well once the controller has all of it where it belongs. The
+    /// encrypted copy on the host, `SOURCE.age`, is removed then.
+    Keep {
+        /// The file. Where there is a `.sha256` file beside it, it has to match.
+        source: String,
+        /// Name of the copy; one of its own for each of the host's files in a run.
+        name: String,
+        /// Where it goes.
+        to: KeepTo,
+        /// The public keys that it is encrypted to, `age1...`: any of their owners can read it.
+        encrypt_to: Vec<String>,
+        /// The most bytes a second that are fetched.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<u64>,
+    },
+    /// Unpacks an archive as [`Action::Archive`] makes it, under another name that is renamed once it is whole and durable. Refused
+    /// when `dest` exists, and when the archive has another digest.
+    Unpack {
+        /// The archive.
+        archive: String,
+        /// Its SHA-256, lower-case hex.
+        sha256: String,
+        /// The directory that it becomes.
+        dest: String,
+    },
     /// Installs package files.
     InstallPackages {
         /// The package manager.
@@ -216,6 +247,9 @@ pub enum Action {
         /// Permission bits.
         #[serde(default = "default_file_mode")]
         mode: u32,
+        /// The account that it belongs to; that of the agent when left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        owner: Option<String>,
     },
     /// Downloads a file on the host itself (with `curl` or `wget`) and checks its digest.
     Download {
@@ -278,6 +312,9 @@ impl Action {
             Self::MoveTree { .. } => "move-tree",
             Self::CopyTree { .. } => "copy-tree",
             Self::Archive { .. } => "archive",
+            Self::Checksum { .. } => "checksum",
+            Self::Keep { .. } => "keep",
+            Self::Unpack { .. } => "unpack",
             Self::InstallPackages { .. } => "install-packages",
             Self::RemovePackages { .. } => "remove-packages",
             Self::PushFile { .. } => "push-file",
@@ -327,6 +364,21 @@ impl Action {
 
 /// How a line of a step's output begins that tells of [`Command::log`]: `[log] 812 lines, 3 warnings, 0 errors; ` and the last line.
 pub const LOG_MARK: &str = "[log] ";
+
+/// Where a copy goes that is kept off a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum KeepTo {
+    /// The directory of the run on the workstation.
+    Workstation,
+    /// Another host of the fleet.
+    Host {
+        /// Its name.
+        host: String,
+        /// The file there.
+        dest: String,
+    },
+}
 
 /// A program to run. Arguments are passed as they are; no shell reads them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

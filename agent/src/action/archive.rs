@@ -1,9 +1,11 @@
 //! A gzipped tar archive of a directory, with a file beside it that `sha256sum -c` understands.
 
+use super::checksum::write_beside;
 use super::gzip::Gzip;
 use super::{Context, Done, Result, Trouble};
 use crate::{digest, durable};
 use flate2::Compression;
+use proto::message::Made;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -26,13 +28,12 @@ pub(crate) fn run(source: &str, dest: &str, context: &mut Context<'_>) -> Result
     let (digest, entries) = written?;
     let finished = (|| {
         fs::rename(&part, dest)?;
-        let line = format!("{digest}  {}\n", dest.file_name().unwrap_or_default().to_string_lossy());
-        durable::write(&checksum_file(dest), line.as_bytes(), 0o600)
+        write_beside(dest, &digest)
     })();
     finished.map_err(|e: io::Error| format!("cannot put {} in place: {e}", dest.display()))?;
     let size = fs::metadata(dest).map(|meta| meta.len()).unwrap_or(0);
     context.note(&format!("archived {entries} entries of {} in {} ({size} bytes)", source.display(), dest.display()));
-    Ok(Done::default())
+    Ok(Done { made: vec![Made { file: dest.display().to_string(), size, sha256: digest }], ..Done::default() })
 }
 
 /// Where the digest of an archive is.

@@ -101,7 +101,7 @@ fn judge(spec: &Command, ended: Ended, lines: &Lines<'_>, context: &Context<'_>)
         return trouble(format!("{}: {line}{more}; {}", rule.means, ended.describe()));
     }
     if exit_code.is_some_and(|code| spec.ok.contains(&code)) {
-        return Ok(Done { exit_code, message: String::new() });
+        return Ok(Done { exit_code, ..Done::default() });
     }
     let expected: Vec<String> = spec.ok.iter().map(i32::to_string).collect();
     trouble(format!("expected exit code {}, seen {}; {said}", expected.join(" or "), ended.describe()))

@@ -243,7 +243,7 @@ impl<'a> Talk<'a> {
         let exit_code = ended.code();
         let right = exit_code.is_some_and(|code| self.spec.ok.contains(&code));
         match (right, self.succeeded, exit_code) {
-            (true, true, _) => Ok(Done { exit_code, message: self.way.means.clone() }),
+            (true, true, _) => Ok(Done { exit_code, message: self.way.means.clone(), ..Done::default() }),
             // By somebody else, or by a fault of its own.
             (_, _, None) => {
                 let cause = if ended.killed_by().is_some() { Cause::Killed } else { Cause::Halted };

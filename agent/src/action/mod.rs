@@ -1,6 +1,7 @@
 //! What a step does on the host. Each action says what it did as lines of the step's output, and ends with [`Done`] or [`Trouble`].
 
 mod archive;
+mod checksum;
 mod command;
 mod dialog;
 mod download;
@@ -8,11 +9,13 @@ mod edit;
 mod gzip;
 mod log;
 mod packages;
+mod keep;
 mod push;
 mod replace;
 mod secret_file;
 mod stop;
 mod tree;
+mod unpack;
 
 pub(crate) use archive::checksum_file as archive_checksum_file;
 pub(crate) use edit::counterpart;
@@ -23,6 +26,7 @@ pub(crate) use tree::select;
 use crate::runner::files::StepFiles;
 use crate::runner::halt::Halt;
 use crate::runner::note;
+use proto::message::Made;
 use proto::step::{Command, ServiceOp};
 use proto::{Action, Secret};
 use std::collections::BTreeMap;
@@ -45,6 +49,8 @@ pub(crate) struct Done {
     pub(crate) exit_code: Option<i32>,
     /// Something worth knowing; mostly empty.
     pub(crate) message: String,
+    /// Files that count as backups.
+    pub(crate) made: Vec<Made>,
 }
 
 /// The action did not end well.
@@ -115,8 +121,12 @@ pub(crate) fn perform(action: &Action, context: &mut Context<'_>) -> Result {
         Action::MoveTree { from, to } => tree::move_tree(from, to, context),
         Action::CopyTree { from, to, include, required } => tree::copy_tree(from, to, include, required, context),
         Action::Archive { source, dest } => archive::run(source, dest, context),
-        Action::PushFile { sha256, size, dest, mode } => {
-            push::run(&push::Wanted { sha256, size: *size, dest, mode: *mode }, context)
+        Action::Checksum { file } => checksum::run(file, context),
+        // Where it goes is the controller's business.
+        Action::Keep { source, name, encrypt_to, .. } => keep::run(source, name, encrypt_to, context),
+        Action::Unpack { archive, sha256, dest } => unpack::run(archive, sha256, dest, context),
+        Action::PushFile { sha256, size, dest, mode, owner } => {
+            push::run(&push::Wanted { sha256, size: *size, dest, mode: *mode, owner: owner.as_deref() }, context)
         }
         Action::Download { url, sha256, dest } => download::run(url, sha256, dest, context),
         Action::XmlEdit { file, edits } => edit::run(file, edits, context),

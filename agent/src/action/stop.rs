@@ -36,7 +36,7 @@ pub(crate) fn run(under: &str, term_after_s: u64, kill_after_s: u64, context: &m
     let seconds = began.elapsed().as_secs();
     let message = if needed.is_empty() { String::new() } else { format!("{needed} was needed to end {}", describe(&first)) };
     context.note(&format!("nothing runs under {under} any more, after {seconds} s"));
-    Ok(Done { exit_code: None, message })
+    Ok(Done { message, ..Done::default() })
 }
 
 fn running(under: &str) -> std::result::Result<Vec<Process>, Trouble> {

@@ -3,6 +3,7 @@
 
 mod attach;
 mod exec;
+mod store;
 
 pub(crate) use attach::SOCKET;
 
@@ -22,6 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use store::Storing;
 
 /// How long questions that are being answered may hold up the end of the bridge.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -45,6 +47,7 @@ pub(crate) fn run() -> ExitCode {
         secrets: Arc::default(),
         supervisor: None,
         answering: Vec::new(),
+        storing: None,
         greeted: false,
     };
     let code = bridge.serve(&mut Input::new(input));
@@ -72,6 +75,8 @@ struct Bridge {
     /// The connection to the supervisor, once attached.
     supervisor: Option<Supervisor>,
     answering: Vec<JoinHandle<()>>,
+    /// A file that is being stored for another host.
+    storing: Option<Storing>,
     greeted: bool,
 }
 
@@ -88,8 +93,15 @@ impl Bridge {
                     Ok(message) => message,
                     Err(e) => return self.give_up(&e.to_string()),
                 },
-                Frame::Data { .. } => {
-                    self.pass_on(&frame);
+                Frame::Data { stream, offset, bytes } => {
+                    match self.storing.take_if(|storing| storing.id() == *stream) {
+                        Some(storing) => {
+                            let (storing, answer) = storing.data(*offset, bytes);
+                            self.storing = storing;
+                            answer.iter().for_each(|answer| self.say(answer));
+                        }
+                        None => self.pass_on(&frame),
+                    }
                     continue;
                 }
             };
@@ -111,6 +123,11 @@ impl Bridge {
                 self.pass_on(frame);
             }
             ToAgent::Inspect { id, queries, run_as } => self.inspect(id, queries, run_as),
+            ToAgent::Store { id, dest, size, sha256 } => {
+                let (storing, answer) = Storing::begin(id, &dest, size, &sha256);
+                self.storing = storing;
+                self.say(&answer);
+            }
             ToAgent::Exec { id, argv } => self.commands.start(id, argv, &self.secrets()),
             ToAgent::Attach { ref run, ref host_state, ref claim, .. } => {
                 self.part();
@@ -133,6 +150,8 @@ impl Bridge {
             | ToAgent::Ack { .. }
             | ToAgent::FileBegin { .. }
             | ToAgent::FileEnd { .. }
+            | ToAgent::Fetch { .. }
+            | ToAgent::FileKept { .. }
             | ToAgent::FileRefused { .. } => self.pass_on(frame),
         }
         None

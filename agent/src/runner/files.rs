@@ -1,7 +1,7 @@
 //! The files of one step, which supervisor and runner share.
 
 use crate::durable;
-use proto::message::Happened;
+use proto::message::{Happened, Offered};
 use rustix::fs::FallocateFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,13 @@ pub(crate) struct Need {
     pub(crate) size: u64,
     /// Where the supervisor writes what arrives. What is there already is not sent again.
     pub(crate) part: PathBuf,
+}
+
+/// A file that a runner offers to the controller. It does not change any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Offer {
+    pub(crate) path: PathBuf,
+    pub(crate) file: Offered,
 }
 
 impl StepFiles {
@@ -70,6 +77,16 @@ impl StepFiles {
     /// The supervisor's answer: the file arrived (empty), or why it does not come (text).
     pub(crate) fn answer(&self) -> PathBuf {
         self.dir.join("answer")
+    }
+
+    /// The file that the step offers to the controller, as [`Offer`].
+    pub(crate) fn offer(&self) -> PathBuf {
+        self.dir.join("offer.json")
+    }
+
+    /// What the run knows of copies that are kept elsewhere: `runs/RUN/kept`.
+    pub(crate) fn kept(&self) -> Option<PathBuf> {
+        self.dir.ancestors().nth(2).map(|run| run.join("kept"))
     }
 
     /// Why the step is to be stopped, once it is.

@@ -21,7 +21,7 @@ use halt::Halt;
 use outcome::{Verdict, Work};
 use proto::frame::Frame;
 use proto::host::Record;
-use proto::message::Granted;
+use proto::message::{Granted, Made};
 use proto::step::{Action, Limits};
 use proto::{Outcome, Secret};
 use rustix::fs::{FlockOperation, OFlags};
@@ -46,6 +46,9 @@ pub(crate) struct Status {
     /// It was ended from outside, see [`proto::message::Happened::Finished`].
     #[serde(default)]
     pub(crate) died: bool,
+    /// Files that count as backups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) made: Vec<Made>,
 }
 
 /// The mode `runner STEPDIR`, and `runner STEPDIR probe` to find out what became of a step whose runner died.
@@ -93,13 +96,13 @@ fn carry_out(files: &StepFiles, after_death: bool) -> Result<(), String> {
     };
     let output_len = spool.finish();
     let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let Verdict { outcome, exit_code, mut message, mut died } = verdict?;
+    let Verdict { outcome, exit_code, mut message, mut died, made } = verdict?;
     // What its runner, or the supervisor in its place, was told to stop did not die by itself or by others.
     if let (true, Ok(reason)) = (after_death.is_some(), std::fs::read_to_string(files.stop())) {
         died = false;
         message = format!("{reason}; {message}");
     }
-    let status = Status { outcome, exit_code, duration_ms, message: mask.text(&message), output_len, died };
+    let status = Status { outcome, exit_code, duration_ms, message: mask.text(&message), output_len, died, made };
     let json = serde_json::to_vec(&status).map_err(|e| e.to_string())?;
     files.write_status(&json).map_err(|e| format!("cannot write the result to {}: {e}", files.dir().display()))?;
     notify();
@@ -145,7 +148,7 @@ fn decide(
     (halt, signs): (&Halt, &Signs),
     sink: &mut dyn FnMut(&[u8]),
 ) -> Result<Verdict, String> {
-    let by_us = matches!(granted.spec.action, Action::PushFile { .. });
+    let by_us = matches!(granted.spec.action, Action::PushFile { .. } | Action::Keep { .. });
     let account = match account::resolve(&granted.spec.run_as) {
         Ok(account) => account,
         Err(message) => return Ok(Verdict::new(Outcome::Failed, message)),

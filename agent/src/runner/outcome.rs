@@ -7,7 +7,7 @@ use super::note;
 use crate::action::{self, Cause, Context, Trouble};
 use crate::probe::{self, Seen};
 use proto::host::Record;
-use proto::message::Mode;
+use proto::message::{Made, Mode};
 use proto::{Outcome, Probe};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
@@ -20,11 +20,14 @@ pub(crate) struct Verdict {
     pub(crate) message: String,
     /// It was ended from outside.
     pub(crate) died: bool,
+    /// Files that count as backups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) made: Vec<Made>,
 }
 
 impl Verdict {
     pub(crate) fn new(outcome: Outcome, message: impl Into<String>) -> Self {
-        Self { outcome, exit_code: None, message: message.into(), died: false }
+        Self { outcome, exit_code: None, message: message.into(), died: false, made: Vec::new() }
     }
 }
 
@@ -75,7 +78,7 @@ pub(crate) fn reach(job: &Job, work: &Work<'_>, sink: &mut dyn FnMut(&[u8])) -> 
     match done {
         Ok(done) => {
             let (outcome, message) = post_condition(spec.probe.as_ref(), spec.limits.settle_s, done.message, work.halt, sink);
-            Verdict { exit_code: done.exit_code, ..Verdict::new(outcome, message) }
+            Verdict { exit_code: done.exit_code, made: done.made, ..Verdict::new(outcome, message) }
         }
         Err(trouble) => Verdict { exit_code: trouble.exit_code, ..weigh(&trouble, look) },
     }

@@ -25,6 +25,8 @@ enum Item {
     Follow(u32, Follower),
     /// All output of a step up to this length goes out now.
     Drain(u32, u64),
+    /// A piece of a file: stream, offset, bytes.
+    Piece(u32, u64, Vec<u8>),
     /// Nothing follows.
     Close,
 }
@@ -81,6 +83,11 @@ impl Feed {
         self.put([Item::Drain(stream, len)]);
     }
 
+    /// Sends a piece of a file.
+    pub(crate) fn piece(&self, stream: u32, offset: u64, bytes: Vec<u8>) {
+        self.put([Item::Piece(stream, offset, bytes)]);
+    }
+
     /// There may be new output.
     pub(crate) fn nudge(&self) {
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).nudged = true;
@@ -120,6 +127,7 @@ impl Sender {
                     true
                 }
                 Some(Item::Drain(stream, len)) => self.drain(stream, len),
+                Some(Item::Piece(stream, offset, bytes)) => self.output.data(stream, offset, &bytes),
                 None => self.pump(),
             };
             if !sent {

@@ -5,6 +5,7 @@
 mod cgroup;
 mod feed;
 mod journal;
+mod offer;
 mod receive;
 mod run;
 mod step;

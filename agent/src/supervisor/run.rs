@@ -2,13 +2,14 @@
 
 use super::feed::Feed;
 use super::journal::Journal;
+use super::offer::Offering;
 use super::receive::Receiving;
 use super::step::{Look, Running};
 use crate::host_lock::{Denied, HostLock};
 use crate::inspect::{boot_id, now_ms};
 use crate::runner::Status;
 use proto::frame::parse;
-use proto::host::{Next, Record, Standing, State};
+use proto::host::{Entry, Next, Record, Standing, State};
 use proto::message::{Happened, HostEvent};
 use proto::{FromAgent, Outcome, Secret, ToAgent};
 use std::collections::BTreeMap;
@@ -63,6 +64,7 @@ pub(crate) struct Run {
     /// Who attached in this supervisor's life: only then are waiting steps begun.
     pub(super) controller: Option<Controller>,
     pub(super) receiving: Receiving,
+    pub(super) offering: Offering,
     /// Since when the next step waits for secrets.
     waiting_since: Option<Instant>,
     pub(super) finishing: bool,
@@ -87,6 +89,7 @@ impl Run {
             feeds: BTreeMap::new(),
             controller: None,
             receiving: Receiving::default(),
+            offering: Offering::default(),
             waiting_since: None,
             finishing: false,
             releasing: false,
@@ -188,6 +191,7 @@ impl Run {
                     Look::Runs => {
                         self.running = Some(running);
                         self.ask_for_file();
+                        self.offer_file();
                         return Ok(());
                     }
                     Look::Dead => self.find_out(running)?,
@@ -252,6 +256,7 @@ impl Run {
             feed.follow(running.stream, running.files.output(), 0);
         }
         self.receiving = Receiving::default();
+        self.offering = Offering::default();
         match lock {
             Some(lock) => self.launch(running, lock, false),
             None => {
@@ -280,7 +285,7 @@ impl Run {
             }
             Err(message) => {
                 let outcome = if probing { Outcome::Unknown } else { Outcome::Failed };
-                let status = Status { outcome, exit_code: None, duration_ms: 0, message, output_len: 0, died: probing };
+                let status = Status { outcome, exit_code: None, duration_ms: 0, message, output_len: 0, died: probing, made: Vec::new() };
                 self.ended(&running, status);
                 Ok(())
             }
@@ -288,10 +293,11 @@ impl Run {
     }
 
     fn ended(&mut self, running: &Running, status: Status) {
-        let Status { outcome, exit_code, duration_ms, message, output_len, died } = status;
+        let Status { outcome, exit_code, duration_ms, message, output_len, died, made } = status;
         if let Some(feed) = self.feed() {
             feed.drain(running.stream, output_len);
         }
+        made.into_iter().for_each(|made| self.happened(running.index, Happened::Made(made)));
         self.happened(running.index, Happened::Finished { outcome, exit_code, duration_ms, message, output_len, died });
     }
 
@@ -329,6 +335,14 @@ impl Run {
         let (Some(running), true) = (&self.running, self.connection().is_some()) else { return };
         if let Some((sha256, offset)) = self.receiving.ask(&running.files) {
             self.say(FromAgent::NeedFile { sha256, offset });
+        }
+    }
+
+    fn offer_file(&mut self) {
+        let (Some(running), true) = (&self.running, self.connection().is_some()) else { return };
+        let Some(file) = self.offering.offer(&running.files) else { return };
+        if let Some(attempt) = self.state.entry(running.index).map(Entry::attempt) {
+            self.say(FromAgent::Offer { attempt, file });
         }
     }
 

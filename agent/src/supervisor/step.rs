@@ -165,6 +165,7 @@ impl Running {
                 message: "its runner died, and so did the one that looked what became of it; a person has to look".to_owned(),
                 output_len: 0,
                 died: true,
+                made: Vec::new(),
             }),
         }
     }

@@ -1,5 +1,6 @@
 //! What a supervisor and the controller that attached to it say to each other.
 
+use super::offer::Offering;
 use super::receive::Receiving;
 use super::run::{Controller, Run};
 use super::step::files;
@@ -31,7 +32,14 @@ impl Run {
             ToAgent::FileBegin { sha256, stream } => self.with_files(|receiving, files| receiving.begin(files, &sha256, stream)),
             ToAgent::FileEnd { stream } => self.with_files(|receiving, files| receiving.end(files, stream)),
             ToAgent::FileRefused { sha256, reason } => {
-                self.with_files(|receiving, files| receiving.refuse(files, &sha256, &reason))
+                self.with_files(|receiving, files| receiving.refuse(files, &sha256, &reason));
+                self.answer_offer(&sha256, if reason.is_empty() { "the controller refused it" } else { &reason });
+            }
+            ToAgent::FileKept { sha256 } => self.answer_offer(&sha256, ""),
+            ToAgent::Fetch { sha256, stream, offset, length } => {
+                if let (Some(running), Some(feed)) = (&self.running, self.feed()) {
+                    self.offering.fetch(&running.files, feed, &sha256, (stream, offset, length));
+                }
             }
             ToAgent::Stop { attempt } => self.stop(&attempt)?,
             ToAgent::Finish { release } => {
@@ -43,7 +51,7 @@ impl Run {
                 self.releasing = release;
             }
             // The bridge answers these itself.
-            ToAgent::Hello { .. } | ToAgent::Inspect { .. } | ToAgent::Exec { .. } => {}
+            ToAgent::Hello { .. } | ToAgent::Inspect { .. } | ToAgent::Exec { .. } | ToAgent::Store { .. } => {}
         }
         Ok(())
     }
@@ -55,6 +63,12 @@ impl Run {
             return Ok(());
         }
         running.stop("somebody asked for it to be stopped").map_err(|e| self.full(&e))
+    }
+
+    fn answer_offer(&self, sha256: &str, answer: &str) {
+        if let Some(running) = &self.running {
+            self.offering.answer(&running.files, sha256, answer);
+        }
     }
 
     fn with_files(&mut self, act: impl FnOnce(&mut Receiving, &StepFiles)) {
@@ -103,6 +117,7 @@ impl Run {
             self.drop_connection(before, last);
         }
         self.receiving = Receiving::default();
+        self.offering = Offering::default();
         let mut open = self.state.standing(Standing::Running);
         open.extend(self.state.standing(Standing::Waiting));
         let (host_seq, open) = (self.state.host_seq(), self.state.attempts(&open));
@@ -139,7 +154,7 @@ impl Run {
                     continue;
                 }
                 Happened::Finished { output_len, .. } => feed.drain(stream, *output_len),
-                Happened::Alert { .. } => {}
+                Happened::Made(_) | Happened::Alert { .. } => {}
             }
             if event.host_seq > acked {
                 feed.say(FromAgent::Event(event.clone()));
