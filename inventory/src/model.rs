@@ -245,6 +245,24 @@ pub enum Backup {
     },
     /// The DBA does it: the plan has a gate for it.
     ByDba,
+    /// The DBA does it, and this file is the backup: preflight looks at it, and the plan has a gate for it.
+    Given(BackupFile),
+}
+
+/// A file that is a backup, made by somebody else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BackupFile {
+    /// The host of the platform that has it.
+    pub on: String,
+    /// The file (`{host}` and `{platform}` resolved).
+    pub path: String,
+    /// Its SHA-256, lower-case hex; that of the `.sha256` file beside it when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// The most seconds since it was written.
+    pub max_age: u64,
+    /// The least bytes that it has; at least one.
+    pub min_size: u64,
 }
 
 /// A PostgreSQL database that a dump is restored into, to show that it can be. What was in it before is lost.
@@ -290,6 +308,9 @@ pub struct Host {
     pub source: Source,
     /// What shall be installed.
     pub target: Target,
+    /// Which of its backups are kept off it; none when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Keep>,
     /// Where values came from: key path (`ssh.user`) to place (`default`, `fleet.yaml:12:5 (defaults)`), for `inventory list -v`.
     #[serde(skip)]
     pub origins: BTreeMap<String, String>,
@@ -404,6 +425,46 @@ pub struct Campaign {
 impl Campaign {
     /// The documented address of a server's own SOAP router.
     pub const SOAP: &str = "http://localhost:8080/nl/jsp/soaprouter.jsp";
+}
+
+/// Which backups of a host are kept off it, and where. They are encrypted before they leave it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Keep {
+    /// Where they go.
+    pub to: KeepAt,
+    /// What is kept; nothing when empty.
+    pub of: Vec<KeepOf>,
+    /// The most bytes that it sends in a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// The public keys of age that they are encrypted to; at least one.
+    pub encrypt_to: Vec<String>,
+}
+
+/// Where backups are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeepAt {
+    /// In the directory of the run on the workstation.
+    Workstation,
+    /// On another host of the fleet.
+    Host {
+        /// Its name.
+        name: String,
+        /// The directory there; one in its `host_state` when left out.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dir: Option<String>,
+    },
+}
+
+/// A backup that can be kept off its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KeepOf {
+    /// The archive of the installation.
+    Installation,
+    /// The dumps of the databases that the host backs up.
+    Database,
 }
 
 /// The version that is installed before the migration.

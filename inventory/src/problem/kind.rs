@@ -149,6 +149,14 @@ kinds! {
     BackupEngine => "backup-engine",
     /// A scratch database that is used for something else.
     ScratchInUse => "scratch-in-use",
+    /// Backups that shall be kept off a host, and it is not said where or for whom.
+    KeepForm => "keep-form",
+    /// A host that keeps backups and is no host of the fleet, or cannot do it.
+    KeepHost => "keep-host",
+    /// Not a public key of age.
+    BadPublicKey => "bad-public-key",
+    /// Not a number of bytes, or of bytes a second.
+    BadBytes => "bad-bytes",
     /// Not a host name or address.
     BadAddress => "bad-address",
     /// Two hosts with one address and port (warning).

@@ -6,7 +6,7 @@ mod words;
 
 pub(crate) use values::{CommandLine, Hosts, InstanceEntry, Overrides, RoleWord, Secret};
 
-use crate::model::{BecomeMethod, Engine, InitSystem, InstanceKind, SourceVersion, Topology, WebServer};
+use crate::model::{BecomeMethod, Engine, InitSystem, InstanceKind, KeepOf, SourceVersion, Topology, WebServer};
 use crate::read::{OneOrMany, Spanned, Text, map};
 use schemars::JsonSchema;
 
@@ -18,6 +18,7 @@ pub(crate) struct Blocks<'a> {
     pub(crate) campaign: Option<&'a Spanned<Campaign>>,
     pub(crate) source: Option<&'a Spanned<Source>>,
     pub(crate) target: Option<&'a Spanned<Target>>,
+    pub(crate) keep: Option<&'a Spanned<Keep>>,
     pub(crate) host_state: Option<&'a Spanned<Text>>,
     pub(crate) init_scripts: Option<&'a Spanned<Text>>,
 }
@@ -43,6 +44,8 @@ macro_rules! layer {
                 source: Source,
                 /// What shall be installed.
                 target: Target,
+                /// Which backups are kept off the hosts, and where.
+                keep: Keep,
                 /// Where init scripts are on the hosts (`/etc/init.d`).
                 init_scripts: Text,
             }
@@ -56,6 +59,7 @@ macro_rules! layer {
                     campaign: self.campaign.as_ref(),
                     source: self.source.as_ref(),
                     target: self.target.as_ref(),
+                    keep: self.keep.as_ref(),
                     host_state: self.host_state.as_ref(),
                     init_scripts: self.init_scripts.as_ref(),
                 }
@@ -230,6 +234,23 @@ map! {
 }
 
 map! {
+    /// Which backups are kept off the hosts, and where. They are encrypted before they leave a host.
+    Keep as "`keep`" {
+        ;
+        /// `workstation`, or the name of a host of the fleet.
+        to: Text,
+        /// The directory on that host (`kept` in its `host_state`); `{host}` and `{platform}` stand for the names.
+        dir: Text,
+        /// What is kept: `installation`, `database` (both).
+        of: Vec<Spanned<KeepOf>>,
+        /// The most that a host sends in a second (`20MiB`); no limit when left out.
+        limit: Text,
+        /// The public keys of age, `age1...`, that copies are encrypted to: one, or several of which any opens them.
+        encrypt_to: OneOrMany<Spanned<Text>>,
+    }
+}
+
+map! {
     /// A package file: its place is a path of the workstation or a URL.
     Package as "a package" {
         /// The OS it is for (`debian-11`).
@@ -290,6 +311,15 @@ map! {
         dir: Text,
         /// `dba`: the plan waits until a person confirms the backup.
         by: BackupBy,
+        /// With `by`: the file that is the backup, on the host `on`, which preflight looks at; `{host}` and `{platform}` stand for the
+        /// names.
+        path: Text,
+        /// With `path`: the file's SHA-256 (that of the `.sha256` file beside it, where there is one).
+        sha256: Text,
+        /// With `path`: how old the file may be (`24h`).
+        max_age: Text,
+        /// With `path`: how large the file is at least (`200MiB`); not empty when left out.
+        min_size: Text,
         /// A database that the dump is restored into, to show that it can be.
         scratch: Scratch,
     }
@@ -381,12 +411,13 @@ pub(crate) fn elsewhere(key: &str) -> Option<&'static str> {
         "user" | "port" | "identity" | "jump" | "host_key" | "known_hosts" | "connect_timeout" | "legacy" => "in `ssh: { ... }`",
         "method" => "in `become: { ... }`",
         "home" | "soap" => "in `campaign: { ... }`",
+        "of" | "encrypt_to" => "in `keep: { ... }`",
         "latest_build" => "in `source: { ... }`",
         "build" => "in `target: { ... }`",
         "engine" | "server" | "unicode" | "backup" => "in `database: { ... }`",
         "roles" | "address" | "os" | "web_server" | "web_address" | "web_service" | "web_config" | "init" => "on a host",
         "topology" | "instances" | "overrides" | "order" | "restart_order" | "rehearsal" | "hosts" => "on a platform",
-        "ssh" | "become" | "campaign" | "host_state" | "source" | "target" | "init_scripts" => {
+        "ssh" | "become" | "campaign" | "host_state" | "source" | "target" | "keep" | "init_scripts" => {
             "in `defaults`, on a platform or on a host"
         }
         "runbook" => "in `defaults` or on a platform",

@@ -1,7 +1,7 @@
 //! Closed sets of words.
 
 use super::BackupBy;
-use crate::model::{BecomeMethod, Engine, InitSystem, InstanceKind, SourceVersion, Topology, WebServer};
+use crate::model::{BecomeMethod, Engine, InitSystem, InstanceKind, KeepOf, SourceVersion, Topology, WebServer};
 use crate::problem::Kind;
 use crate::read::Word;
 
@@ -41,6 +41,11 @@ impl Word for InitSystem {
 impl Word for BecomeMethod {
     const WHAT: &'static str = "method";
     const ALL: &'static [(&'static str, Self)] = &[("none", Self::None), ("sudo", Self::Sudo)];
+}
+
+impl Word for KeepOf {
+    const WHAT: &'static str = "thing to keep";
+    const ALL: &'static [(&'static str, Self)] = &[("installation", Self::Installation), ("database", Self::Database)];
 }
 
 impl Word for BackupBy {

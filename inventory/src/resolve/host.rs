@@ -1,6 +1,6 @@
 //! Hosts: ranges expanded, blocks laid over each other, values checked.
 
-use super::{Block, Site, topology, value};
+use super::{Block, Site, keep, topology, value};
 use crate::model::{
     Become, BecomeMethod, Campaign, Host, Location, Package, Role, Source, SourceVersion, Ssh, Target, Web, WebServer,
 };
@@ -18,6 +18,8 @@ pub(super) struct Placed {
     pub(super) os: Option<Span>,
     /// Whether it has a source without packages.
     pub(super) no_way_back: bool,
+    /// Where it stands what keeps its backups, if something does.
+    pub(super) keep: Option<Span>,
 }
 
 /// The hosts of a platform, and whether that is all of them: where a host or its roles cannot be used, nothing can be said about
@@ -60,8 +62,8 @@ pub(super) fn hosts(site: &Site<'_>, report: &mut Report) -> (Vec<Placed>, bool)
                 break;
             }
             let address = addresses.as_ref().and_then(|all| all.get(index)).cloned().unwrap_or_else(|| host_name.clone());
-            let (host, no_way_back) = host(site, entry, name, host_name, address, roles.clone(), report);
-            placed.push(Placed { host, span: name.span.clone(), os: os.map(|os| os.span.clone()), no_way_back });
+            let (host, no_way_back, keep) = host(site, entry, name, host_name, address, roles.clone(), report);
+            placed.push(Placed { host, span: name.span.clone(), os: os.map(|os| os.span.clone()), no_way_back, keep });
         }
     }
     (placed, complete)
@@ -150,7 +152,7 @@ fn host(
     address: String,
     roles: Vec<Role>,
     report: &mut Report,
-) -> (Host, bool) {
+) -> (Host, bool, Option<Span>) {
     let raw = &entry.value;
     let (own, platform, defaults) = (raw.blocks(), site.raw.blocks(), site.defaults.map(|layer| layer.value.blocks()));
     let mut origins = Origins::new();
@@ -162,6 +164,8 @@ fn host(
     let (ssh, become_, campaign): (raw::Ssh, raw::Become, raw::Campaign) =
         (block!(ssh, "ssh"), block!(become_, "become"), block!(campaign, "campaign"));
     let (source, target): (raw::Source, raw::Target) = (block!(source, "source"), block!(target, "target"));
+    let keep: raw::Keep = block!(keep, "keep");
+    let keep_at = [own.keep, platform.keep, defaults.and_then(|blocks| blocks.keep)].into_iter().flatten().next().map(|at| &at.span);
     let mut single = |key: &str, layers: [(&'static str, Option<&Spanned<Text>>); 3]| {
         let (layer, value) = layers.into_iter().find_map(|(layer, value)| value.map(|value| (layer, value.clone())))?;
         origins.push((key.to_owned(), value.span.start, layer));
@@ -226,6 +230,7 @@ fn host(
         host_state: state,
         source: self::source(&source, report),
         target: self::target(&target, report),
+        keep: keep_at.and_then(|at| keep::keep(&keep, at, &name, site.name, report)),
         origins: named(origins, report),
         place: {
             let (line, column) = report.source().position(at.span.start);
@@ -238,7 +243,8 @@ fn host(
     if windows && let Some(init) = &raw.init {
         report.error(Kind::NotOnThisOs, &init.span, "a Windows host has no init system of this kind").label("remove this key");
     }
-    (host, source.version.is_some() && source.packages.is_none())
+    let keep = keep.to.map(|to| to.span).filter(|_| host.keep.is_some());
+    (host, source.version.is_some() && source.packages.is_none(), keep)
 }
 
 /// Values that hold when no layer gives them.

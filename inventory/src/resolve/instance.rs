@@ -2,10 +2,13 @@
 
 use super::host::Placed;
 use super::{Hosts, Site, scratch, value};
-use crate::model::{Backup, Database, Engine, Instance, InstanceKind, Role, SourceVersion};
+use crate::model::{Backup, BackupFile, Database, Engine, Instance, InstanceKind, Role, SourceVersion};
 use crate::problem::{Kind, Report, Span, did_you_mean, listing, quote};
 use crate::raw;
-use crate::read::{Layer, Origins, Overlay, Spanned};
+use crate::read::{Layer, Origins, Overlay, Spanned, Text};
+
+/// How old a backup may be that somebody else made, in seconds, where the inventory does not say: a day.
+const MAX_AGE: u64 = 86_400;
 
 /// The instances of a platform.
 pub(super) fn instances(site: &Site<'_>, hosts: Hosts<'_>, report: &mut Report) -> Vec<Instance> {
@@ -243,13 +246,19 @@ fn backup(
     let help = "either `{ on: HOST, dir: DIRECTORY }`, where Caravan runs pg_dump, or `{ by: dba }`";
     let raw = &block.value;
     if let Some(by) = &raw.by {
-        if raw.on.is_some() || raw.dir.is_some() || raw.scratch.is_some() {
+        if raw.dir.is_some() || raw.scratch.is_some() || (raw.on.is_some() && raw.path.is_none()) {
             report
                 .error(Kind::BackupForm, &by.span, "a backup is made by Caravan or by somebody else")
                 .label("`by` excludes `on`, `dir` and `scratch`")
                 .help(help);
         }
-        return Some(Backup::ByDba);
+        return given(site, block, hosts, report);
+    }
+    if let Some(path) = &raw.path {
+        report
+            .error(Kind::BackupForm, &path.span, "`path` is a backup that somebody else made")
+            .label("`by: dba` belongs to it")
+            .help(help);
     }
     let (Some(on), Some(dir)) = (&raw.on, &raw.dir) else {
         if ["on", "dir"].iter().any(|key| report.gave_up(&block.span, key)) {
@@ -271,16 +280,58 @@ fn backup(
             .also(&engine.span, "the engine")
             .help("with `backup: { by: dba }` the plan waits until a person confirms the backup");
     }
-    if hosts.complete && hosts.find(&on.value).is_none() {
-        report
-            .error(Kind::UnknownBackupHost, &on.span, format!("the backup host {} is no host of this platform", quote(&on.value)))
-            .label("Caravan runs pg_dump on a host of the platform")
-            .help(missing_host(&on.value.0, hosts.names()));
-    }
+    is_of_platform(on, "Caravan runs pg_dump on a host of the platform", hosts, report);
     value::path(&dir.value, false, &dir.span, report);
     let dir = value::substitute(&dir.value, &on.value, site.name, &dir.span, report);
     let scratch = raw.scratch.as_ref().and_then(|block| scratch::scratch(site, &block.value, database, report));
     Some(Backup::On { on: on.value.0.clone(), dir: dir.trim_end_matches('/').to_owned(), scratch })
+}
+
+/// A backup that somebody else makes, and the file that it is where the inventory names one.
+fn given(site: &Site<'_>, block: &Spanned<raw::Backup>, hosts: Hosts<'_>, report: &mut Report) -> Option<Backup> {
+    let raw = &block.value;
+    let of_file = [("sha256", &raw.sha256), ("max_age", &raw.max_age), ("min_size", &raw.min_size)];
+    let Some(path) = &raw.path else {
+        for (key, text) in of_file.iter().filter_map(|(key, text)| Some((key, text.as_ref()?))) {
+            report
+                .error(Kind::BackupForm, &text.span, format!("`{key}` is about a file, and no `path` is given"))
+                .label("add `on: HOST, path: FILE`");
+        }
+        return Some(Backup::ByDba);
+    };
+    let Some(on) = &raw.on else {
+        report
+            .error(Kind::BackupForm, &path.span, "it is not said on which host the backup is")
+            .label("add `on:` with a host of the platform");
+        return None;
+    };
+    is_of_platform(on, "the file is looked at on a host of the platform", hosts, report);
+    value::path(&path.value, false, &path.span, report);
+    let min_size = raw.min_size.as_ref().map_or(Some(1), |text| {
+        value::bytes(&text.value).or_else(|| {
+            report
+                .error(Kind::BadBytes, &text.span, format!("{} is no number of bytes", quote(&text.value)))
+                .label("for example `200MiB`, `3GiB`");
+            None
+        })
+    });
+    Some(Backup::Given(BackupFile {
+        on: on.value.0.clone(),
+        path: value::substitute(&path.value, &on.value, site.name, &path.span, report),
+        sha256: raw.sha256.as_ref().map(|digest| value::sha256(digest, report)),
+        max_age: raw.max_age.as_ref().map_or(Some(MAX_AGE), |age| value::duration(age, report))?,
+        min_size: min_size?,
+    }))
+}
+
+/// Reports a host for backups that the platform does not have.
+fn is_of_platform(on: &Spanned<Text>, why: &str, hosts: Hosts<'_>, report: &mut Report) {
+    if hosts.complete && hosts.find(&on.value).is_none() {
+        report
+            .error(Kind::UnknownBackupHost, &on.span, format!("the backup host {} is no host of this platform", quote(&on.value)))
+            .label(why)
+            .help(missing_host(&on.value.0, hosts.names()));
+    }
 }
 
 /// The way out where a backup host is no host of the platform. Servers are called alike, so only a slip of one letter counts as meant.

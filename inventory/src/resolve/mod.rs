@@ -5,6 +5,7 @@
 
 mod host;
 mod instance;
+mod keep;
 mod overrides;
 mod scratch;
 mod topology;
@@ -173,6 +174,7 @@ pub(crate) fn fleet(raw: &raw::Inventory, name: &str, base: &Path, steps: Option
         platforms.push(platform);
     }
     known.databases.check(report);
+    known.keeping.check(&platforms, report);
     let parallel = raw.parallel.as_ref().map(|block| &block.value);
     let limit = |value: Option<&Spanned<u64>>, what: &str, default: usize, most: u64, report: &mut Report| {
         value.map_or(default, |value| usize::try_from(value::number(value, what, 1, most, report)).unwrap_or(default))
@@ -229,10 +231,12 @@ struct Known {
     /// Address and port to host, its state directory and its place.
     addresses: HashMap<(String, u16), (String, String, Span)>,
     databases: scratch::Databases,
+    keeping: keep::Keeping,
 }
 
 impl Known {
     fn add(&mut self, platform: &str, placed: &host::Placed, report: &mut Report) {
+        self.keeping.add(placed);
         let Host { name, address, ssh, host_state, .. } = &placed.host;
         if let Some((other, first)) = self.names.get(&name.to_ascii_lowercase()) {
             if other == platform {

@@ -281,6 +281,13 @@ pub(super) fn duration(text: &Spanned<Text>, report: &mut Report) -> Option<u64>
     seconds
 }
 
+/// A number of bytes with its unit: `512KiB`, `20MiB`, `3GiB`; never zero.
+pub(super) fn bytes(text: &str) -> Option<u64> {
+    const UNITS: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+    let (number, unit) = UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?.trim_end(), *bytes)))?;
+    number.parse::<u64>().ok()?.checked_mul(unit).filter(|bytes| *bytes > 0)
+}
+
 /// Checks a time zone's form (`Europe/Paris`); postupgrade itself knows which ones there are.
 pub(super) fn timezone(text: &Spanned<Text>, report: &mut Report) {
     let part =
