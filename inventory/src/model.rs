@@ -451,9 +451,8 @@ pub enum KeepAt {
     Host {
         /// Its name.
         name: String,
-        /// The directory there; one in its `host_state` when left out.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        dir: Option<String>,
+        /// The directory there: `kept` in its `host_state`, where the inventory gives none.
+        dir: String,
     },
 }
 

@@ -48,6 +48,11 @@ pub enum Query {
         /// The path.
         path: String,
     },
+    /// A file that is a backup: how large and how old it is, and its SHA-256 beside the one that was written down for it.
+    File {
+        /// The file. A link is not followed.
+        path: String,
+    },
     /// What a read-only program prints (`nlserver pdump`).
     Output {
         /// Program and arguments.
@@ -134,6 +139,8 @@ pub enum Answer {
     },
     /// To [`Query::Path`].
     Path(PathKind),
+    /// To [`Query::File`].
+    File(FileFacts),
     /// To [`Query::Output`].
     Output {
         /// Exit code; -1 when a signal ended it.
@@ -200,6 +207,21 @@ pub enum Fingerprint {
     Unset,
     /// HMAC-SHA-256 of the stored value, lower-case hex. Typed as a secret, so that it reaches no log.
     Keyed(Secret),
+}
+
+/// What a file is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileFacts {
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was written last, milliseconds since 1970 UTC, by the host's clock.
+    pub modified_ms: u64,
+    /// Its SHA-256, lower-case hex; nothing where it is too large to be read in the time that an answer may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// What the `.sha256` file beside it says, where there is one; at most 64 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<String>,
 }
 
 /// What a path is.

@@ -9,19 +9,21 @@ use crate::account::Account;
 use crate::action::provide;
 use crate::mask::Mask;
 use crate::program::{Program, capture};
-use crate::{account, digest, pattern, processes, program, xml};
-use proto::inspect::{Answer, FINGERPRINT_KEY, Fingerprint, LOGON_PASSWORD, PathKind, ReadError, XmlValue};
+use crate::{account, digest, durable, pattern, processes, program, xml};
+use proto::inspect::{Answer, FINGERPRINT_KEY, FileFacts, Fingerprint, LOGON_PASSWORD, PathKind, ReadError, XmlValue};
 use proto::step::PackageManager;
 use proto::{Query, Reading, RunAs, Secret};
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 /// The most that is kept of a program's output.
 const OUTPUT_LIMIT: usize = 64 * 1024;
 /// How long a program may take to answer.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
+/// How long the reading of a backup may take: an answer has to come while its question is still waited for.
+const READ_LIMIT: Duration = Duration::from_secs(240);
 /// Configuration files are small; one that is larger is not read into memory.
 const FILE_LIMIT: u64 = 32 * 1024 * 1024;
 
@@ -48,6 +50,7 @@ fn answer_one(
         }
         Query::Space { path } => space(path),
         Query::Path { path } => path_kind(path).map(Answer::Path),
+        Query::File { path } => file(Path::new(path)).map(Answer::File),
         Query::Output { argv, profile, secret_files } => {
             let account = account()?;
             let files = provide(secret_files, secrets, account).map_err(ReadError::Failed)?;
@@ -157,6 +160,28 @@ fn space(path: &str) -> Reading {
             Err(e) => return Err(unreadable(path, &e.into())),
         }
     }
+}
+
+/// A file's facts. Reading all of it ends when it takes too long.
+fn file(path: &Path) -> Result<FileFacts, ReadError> {
+    let name = path.to_string_lossy();
+    let mut open = digest::open(path).map_err(|e| unreadable(&name, &e))?;
+    let meta = open.metadata().map_err(|e| unreadable(&name, &e))?;
+    let until = Instant::now() + READ_LIMIT;
+    let sha256 = match digest::of_open(&mut open, &mut |_| if Instant::now() < until { Ok(()) } else { Err(()) }) {
+        Ok(Ok((sha256, _))) => Some(sha256),
+        Ok(Err(e)) => return Err(unreadable(&name, &e)),
+        Err(()) => None,
+    };
+    let recorded = digest::open(&durable::beside(path, ".sha256")).and_then(|file| {
+        let mut text = String::new();
+        file.take(4096).read_to_string(&mut text)?;
+        Ok(text)
+    });
+    let recorded = recorded.ok().and_then(|text| Some(text.split_whitespace().next()?.chars().take(64).collect()));
+    let modified = meta.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let modified_ms = modified.and_then(|time| u64::try_from(time.as_millis()).ok()).unwrap_or_default();
+    Ok(FileFacts { size: meta.len(), modified_ms, sha256, recorded })
 }
 
 fn path_kind(path: &str) -> Result<PathKind, ReadError> {

@@ -7,8 +7,9 @@ use super::layout::Layout;
 use super::queries::pg_dump;
 use super::readings::{HostState, Reached};
 use super::{Point, database, passwords};
-use inventory::{Backup, Database, Engine, Host, Platform};
+use inventory::{Backup, BackupFile, Database, Engine, Host, KeepOf, Platform};
 use proto::event::{Finding, Status};
+use proto::inspect::ReadError;
 use std::collections::BTreeMap;
 
 pub(super) fn evaluate(platform: &Platform, hosts: &BTreeMap<String, HostState>, when: Point) -> Vec<Finding> {
@@ -113,6 +114,20 @@ fn backup(platform: &Platform, reached: &[(&Host, &Reached)], hosts: &BTreeMap<S
                 "Set `database.backup` in the inventory: the backup is mandatory.",
             ),
             Some(Database { backup: Backup::ByDba, .. }) => evidence.push(format!("{name}: by the DBA, confirmed at a gate")),
+            Some(Database { backup: Backup::Given(file), .. }) => {
+                let at = format!("{} on {}", clean(&file.path), file.on);
+                if platform.host(&file.on).is_some_and(Host::is_windows) {
+                    problem(Status::Unknown, format!("the backup of {name} is on a Windows host and is not looked at"), WINDOWS);
+                } else if let Some((_, host)) = reached.iter().find(|(host, _)| host.name == file.on) {
+                    let (seen, found) = given(file, host, &at);
+                    evidence.push(format!("{name}: by the DBA, {seen}"));
+                    for (status, what) in found {
+                        problem(status, format!("the backup of {name}, {at}, {what}"), GIVEN);
+                    }
+                } else {
+                    away.push(file.on.as_str());
+                }
+            }
             Some(Database { backup: Backup::On { on, dir, scratch }, engine, .. }) => {
                 let tried = scratch.as_ref().map_or_else(
                     || "of which the table of contents is read alone".to_owned(),
@@ -156,8 +171,12 @@ fn backup(platform: &Platform, reached: &[(&Host, &Reached)], hosts: &BTreeMap<S
                     }
                     if let Ok((free, _)) = host.readings.space(dir) {
                         evidence.push(format!("{} MiB free in {dir}", free / MIB));
+                        let kept = platform.host(on).and_then(|host| host.keep.as_ref());
+                        let twice = kept.is_some_and(|keep| keep.of.contains(&KeepOf::Database));
                         let size = server.map_or(0, |server| server.size);
-                        let text = format!("{name} has {} MiB, {dir} on {on} {} MiB free", size / MIB, free / MIB);
+                        let and = if twice { ", for a dump and its encrypted copy" } else { "" };
+                        let text = format!("{name} has {} MiB, {dir} on {on} {} MiB free{and}", size / MIB, free / MIB);
+                        let size = if twice { size.saturating_mul(2) } else { size };
                         match free {
                             _ if free < size / COMPRESSION => problem(Status::Failure, text, SPACE),
                             _ if free < size => problem(Status::Warning, text, SPACE),
@@ -181,6 +200,51 @@ fn backup(platform: &Platform, reached: &[(&Host, &Reached)], hosts: &BTreeMap<S
     subject.finding(check, worst, problems.join("; "), evidence, remedies.join(" "))
 }
 
+/// What there is to say of a backup that somebody else made: what was seen, and what is wrong with it.
+fn given(file: &BackupFile, host: &Reached, at: &str) -> (String, Vec<(Status, String)>) {
+    let facts = match host.readings.file(&file.path) {
+        Ok(facts) => facts,
+        Err(ReadError::Missing(_)) => return (format!("{at}: not there"), vec![(Status::Failure, "is not there".to_owned())]),
+        Err(error) => return (format!("{at}: not read"), vec![(Status::Unknown, format!("cannot be read ({})", clean(&error.to_string())))]),
+    };
+    let mut found = Vec::new();
+    // By the host's own clock, as far as it is known: that of the workstation may differ.
+    let now = host.readings.system().map_or(host.answered_ms, |system| system.clock_ms);
+    let age = now.saturating_sub(facts.modified_ms) / 1000;
+    if age > file.max_age {
+        found.push((Status::Failure, format!("is {} old, and may be {} old", long(age), long(file.max_age))));
+    }
+    if facts.size < file.min_size {
+        let seen = if facts.size == 0 { "is empty".to_owned() } else { format!("has {} bytes", facts.size) };
+        found.push((Status::Failure, format!("{seen}, and at least {} are expected", file.min_size)));
+    }
+    let expected = file.sha256.as_deref().map(|sha256| (sha256, "the inventory"));
+    let expected = expected.or_else(|| Some((facts.recorded.as_deref()?, "its .sha256 file")));
+    let digest = match (&facts.sha256, expected) {
+        (Some(seen), Some((expected, who))) if seen.eq_ignore_ascii_case(expected) => format!("SHA-256 {} as {who} says", clean(seen)),
+        (Some(seen), Some((expected, who))) => {
+            found.push((Status::Failure, format!("has SHA-256 {}, and {who} says {}", clean(seen), clean(expected))));
+            format!("SHA-256 {}", clean(seen))
+        }
+        (Some(seen), None) => format!("SHA-256 {}, with nothing to compare it to", clean(seen)),
+        (None, Some(_)) => {
+            found.push((Status::Unknown, "is too large for its SHA-256 to be read here".to_owned()));
+            "SHA-256 not read".to_owned()
+        }
+        (None, None) => "SHA-256 not read".to_owned(),
+    };
+    (format!("{at}: {} bytes, {} old, {digest}", facts.size, long(age)), found)
+}
+
+/// A length of time for people.
+fn long(seconds: u64) -> String {
+    match (seconds / 3600, seconds / 60 % 60) {
+        (0, minutes) => format!("{minutes} min"),
+        (hours, 0) => format!("{hours} h"),
+        (hours, minutes) => format!("{hours} h {minutes} min"),
+    }
+}
+
 /// Whether `pg_dump --version` names an older major version than the server's, which pg_dump refuses to dump (PostgreSQL manual,
 /// pg_dump: "cannot dump from PostgreSQL servers newer than its own major version").
 fn is_older(pg_dump: &str, server: &str) -> bool {
@@ -196,6 +260,7 @@ fn is_older(pg_dump: &str, server: &str) -> bool {
 const MIB: u64 = 1024 * 1024;
 /// How much smaller than the database a dump is at best: it is compressed and has no indexes.
 const COMPRESSION: u64 = 5;
+const GIVEN: &str = "Have the backup made anew, and shown to be restorable; or correct `database.backup` in the inventory.";
 const SPACE: &str = "Free space there, or name another directory in `database.backup`: a compressed dump has mostly less than half the database's size.";
 const SCRATCH: &str =
     "Correct `scratch` in `database.backup`, or let that host in: the restore is tried when everything is stopped.";

@@ -3,7 +3,7 @@
 use super::layout::{Layout, output};
 use super::{Point, database, tracking, zones};
 use crate::plan::Phase;
-use inventory::{Backup, Host, Platform, Role};
+use inventory::{Backup, BackupFile, Host, Platform, Role};
 use proto::inspect::Query;
 use std::collections::BTreeSet;
 
@@ -29,6 +29,7 @@ pub fn queries(platform: &Platform, host: &Host, when: Point) -> Vec<Query> {
             queries.push(pg_dump());
         }
         queries.extend(dirs.into_iter().map(|dir| Query::Space { path: dir.to_owned() }));
+        queries.extend(given(platform, host).map(|file| Query::File { path: file.path.clone() }));
         queries.extend(database::queries(platform, host));
     }
     queries
@@ -72,6 +73,17 @@ pub(super) fn backup_dirs<'a>(platform: &'a Platform, host: &Host) -> BTreeSet<&
             _ => None,
         })
         .collect()
+}
+
+/// The backups on this host that somebody else made, each once.
+fn given<'a>(platform: &'a Platform, host: &'a Host) -> impl Iterator<Item = &'a BackupFile> {
+    let mut seen = BTreeSet::new();
+    let databases = platform.instances.iter().filter_map(|instance| instance.database.as_ref());
+    let files = databases.filter_map(|database| match &database.backup {
+        Backup::Given(file) => Some(file),
+        _ => None,
+    });
+    files.filter(move |file| file.on == host.name && seen.insert(&file.path))
 }
 
 pub(super) fn pg_dump() -> Query {

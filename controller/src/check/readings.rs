@@ -2,7 +2,7 @@
 
 use super::passwords::PasswordReading;
 use crate::hosts::{AgentHello, OpenError};
-use proto::inspect::{Answer, Fingerprint, PathKind, Query, ReadError, Reading, System, XmlValue};
+use proto::inspect::{Answer, FileFacts, Fingerprint, PathKind, Query, ReadError, Reading, System, XmlValue};
 
 /// What is known of a host. It cannot be serialised: it holds fingerprints, which reach no file.
 #[derive(Debug, Clone, PartialEq)]
@@ -129,6 +129,17 @@ impl Readings {
     pub fn space(&self, path: &str) -> Result<(u64, u64), ReadError> {
         match self.get(&Query::Space { path: path.to_owned() })? {
             Answer::Space { free, inodes } => Ok((*free, *inodes)),
+            _ => Err(other_kind()),
+        }
+    }
+
+    /// Size, age and digest of a file.
+    ///
+    /// # Errors
+    /// As [`Self::system`].
+    pub fn file(&self, path: &str) -> Result<&FileFacts, ReadError> {
+        match self.get(&Query::File { path: path.to_owned() })? {
+            Answer::File(facts) => Ok(facts),
             _ => Err(other_kind()),
         }
     }

@@ -242,6 +242,7 @@ impl<'a> Expansion<'a> {
             && when.backup.is_none_or(|by| subject.instance.is_some_and(|instance| backup_by(self.platform, instance) == by))
             && when.database_password.is_none_or(|given| database.is_some_and(|database| database.password.is_some() == given))
             && when.scratch.is_none_or(|given| subject.instance.is_some_and(|i| scratch(self.platform, i).is_some() == given))
+            && when.keep.is_none_or(|of| site.host.keep.as_ref().is_some_and(|keep| keep.of.contains(&of)))
             && when.package.is_none_or(|wanted| from == Some(wanted))
             && when.old_packages.is_none_or(|wanted| self.has_old_packages(site) == wanted)
     }

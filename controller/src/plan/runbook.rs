@@ -9,7 +9,7 @@ mod check;
 mod read;
 
 use super::model::{Phase, Reversibility, StepScope};
-use inventory::{Document, Engine, InitSystem, Problems, Role, SourceVersion, Topology};
+use inventory::{Document, Engine, InitSystem, KeepOf, Problems, Role, SourceVersion, Topology};
 use proto::step::{Limits, Repeat};
 use serde::Deserialize;
 use serde_json::Value;
@@ -217,6 +217,9 @@ pub struct When {
     /// The inventory names a database that the instance's dump is restored into, to show that it can be.
     #[serde(default)]
     pub scratch: Option<bool>,
+    /// The inventory has these backups of the host kept off it.
+    #[serde(default)]
+    pub keep: Option<KeepOf>,
     /// How the package file gets to the host.
     #[serde(default)]
     pub package: Option<PackageFrom>,

@@ -5,8 +5,8 @@ use super::runbook::{BackupBy, Family};
 use super::site::Site;
 use super::template::Values;
 use crate::release::Release;
-use inventory::{Backup, Database, Host, InitSystem, Instance, InstanceKind, Package, Platform, Role, Scratch, SourceVersion};
-use proto::step::{PackageManager, ServiceManager};
+use inventory::{Backup, Database, Host, InitSystem, Instance, InstanceKind, Keep, KeepAt, Package, Platform, Role, Scratch, SourceVersion};
+use proto::step::{KeepTo, PackageManager, ServiceManager};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -113,6 +113,13 @@ pub(super) fn values(platform: &Platform, subject: Subject<'_>, files: &Files) -
             "database.label",
             json!(instance.database.as_ref().map_or_else(|| "not named in the inventory".to_owned(), label)),
         );
+        values.insert(
+            "backup.file",
+            json!(match instance.database.as_ref().map(|database| &database.backup) {
+                Some(Backup::Given(file)) => format!(", as {} on {}", file.path, file.on),
+                _ => String::new(),
+            }),
+        );
         if let Some(database) = &instance.database {
             values.insert("database.name", json!(database.name));
             values.insert("database.server", json!(database.server));
@@ -120,6 +127,11 @@ pub(super) fn values(platform: &Platform, subject: Subject<'_>, files: &Files) -
             values.insert("database.pgpass", json!(pgpass(database, &instance.name)));
             if let Backup::On { dir, .. } = &database.backup {
                 values.insert("backup.dir", json!(dir));
+            }
+            if let Some(keep) = &host.keep {
+                let name = format!("{}.dump.age", instance.name);
+                values.insert("keep.dump_to", to_value(&kept_at(keep, host, &name)));
+                values.insert("keep.dump", json!(name));
             }
             if let Some(scratch) = scratch(platform, instance) {
                 values.insert("scratch.name", json!(scratch.name));
@@ -154,6 +166,7 @@ fn host_values(platform: &Platform, site: &Site<'_>) -> Values {
     let mut values = Values::from([
         ("platform", json!(platform.name)),
         ("host", json!(host.name)),
+        ("host_state", json!(host.host_state)),
         ("home", json!(host.campaign.home)),
         ("init_scripts", json!(host.init_scripts)),
         ("manager", to_value(&manager)),
@@ -174,7 +187,27 @@ fn host_values(platform: &Platform, site: &Site<'_>) -> Values {
         ("target.names", json!(names(&site.target, NEW_NAMES))),
     ]);
     values.extend(on_windows(version));
+    if let Some(keep) = &host.keep {
+        values.insert("keep.tree", json!(format!("{}.back.tar.gz.age", version.tree())));
+        values.insert("keep.tree_to", to_value(&kept_at(keep, host, &format!("{}.back.tar.gz.age", version.tree()))));
+        values.insert("keep.place", json!(match &keep.to {
+            KeepAt::Workstation => "the workstation",
+            KeepAt::Host { name, .. } => name,
+        }));
+        values.insert("keep.limit", json!(keep.limit));
+        values.insert("keep.encrypt_to", json!(keep.encrypt_to));
+    }
     values
+}
+
+/// Where a copy of one of a host's files goes.
+fn kept_at(keep: &Keep, host: &Host, name: &str) -> KeepTo {
+    match &keep.to {
+        KeepAt::Workstation => KeepTo::Workstation,
+        KeepAt::Host { name: keeper, dir } => {
+            KeepTo::Host { host: keeper.clone(), dest: format!("{dir}/{{run}}/{}/{name}", host.name) }
+        }
+    }
 }
 
 fn to_value<T: serde::Serialize>(value: &T) -> Value {
@@ -261,7 +294,7 @@ pub(super) fn backup_by(platform: &Platform, instance: &Instance) -> BackupBy {
 pub(super) fn backup_host(instance: &Instance) -> Option<&str> {
     match &instance.database.as_ref()?.backup {
         Backup::On { on, .. } => Some(on),
-        Backup::ByDba => None,
+        Backup::ByDba | Backup::Given(_) => None,
     }
 }
 

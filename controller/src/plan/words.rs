@@ -1,6 +1,6 @@
 //! Actions and probes in words, for `--explain`.
 
-use proto::step::{Command, LineRule, XmlChange};
+use proto::step::{Command, KeepTo, LineRule, XmlChange};
 use proto::{Action, Probe, Query};
 
 /// What an action does, a line each.
@@ -16,6 +16,22 @@ pub(super) fn action(action: &Action) -> Vec<String> {
         Action::MoveTree { from, to } => vec![format!("renames {from} to {to}; refused when {to} exists")],
         Action::CopyTree { from, to, include, .. } => vec![format!("copies {} from {from} to {to}", include.join(", "))],
         Action::Archive { source, dest } => vec![format!("archives {source} as {dest}, with its SHA-256 beside it")],
+        Action::Checksum { file } => vec![format!("reads {file} and puts its SHA-256 beside it, and on record")],
+        Action::Keep { source, name, to, encrypt_to, limit } => {
+            let place = match to {
+                KeepTo::Workstation => format!("backups/HOST/{name} in the run's directory on the workstation"),
+                KeepTo::Host { host, dest } => format!("{dest} on {host}"),
+            };
+            let limit = limit.map(|limit| format!(", at most {limit} bytes a second")).unwrap_or_default();
+            vec![
+                format!("encrypts {source} on the host, to {}", encrypt_to.join(", ")),
+                format!("fetches that in pieces to {place}{limit}, and checks its SHA-256 there"),
+                format!("then removes {source}.age from the host"),
+            ]
+        }
+        Action::Unpack { archive, sha256, dest } => {
+            vec![format!("unpacks {archive} as {dest}; refused when {dest} exists or the archive's SHA-256 is not {sha256}")]
+        }
         Action::PushFile { size, dest, .. } => {
             vec![format!("sends {size} bytes to {dest}; nothing is sent when the file is there")]
         }
@@ -82,6 +98,7 @@ fn query(query: &Query) -> String {
         }
         Query::Space { path } => format!("reads the free space of {path}"),
         Query::Path { path } => format!("looks whether {path} exists"),
+        Query::File { path } => format!("reads size, age and SHA-256 of {path}"),
         Query::Output { argv, .. } => format!("reads what `{}` prints", shell_words(argv)),
         Query::Processes { under } => format!("looks for processes under {under}"),
         Query::Logon { url, account } => format!("tries a logon as {account} at {url}"),

@@ -58,6 +58,21 @@ pub fn json(view: &View, record: &Record) -> Value {
         })).collect::<Vec<_>>(),
         "claims": view.claims.iter().map(|known| json!({ "host": known.host, "time": time(known.time), "token": known.token })).collect::<Vec<_>>(),
         "alerts": view.alerts.iter().map(|(at, message)| json!({ "time": time(*at), "message": message })).collect::<Vec<_>>(),
+        "backups": view.backups.iter().map(|known| json!({
+            "host": known.host,
+            "file": known.file,
+            "size": known.size,
+            "sha256": known.sha256,
+            "made": time(known.made),
+            "kept": known.kept.as_ref().map(|kept| json!({
+                "to": kept.to,
+                "file": kept.file,
+                "size": kept.size,
+                "sha256": kept.sha256,
+                "encrypt_to": kept.encrypt_to,
+                "time": time(kept.time),
+            })),
+        })).collect::<Vec<_>>(),
         "pauses": view.pauses.iter().map(|(at, reason)| json!({ "time": time(*at), "reason": reason })).collect::<Vec<_>>(),
         "journal": { "events": run.events, "chain": chain },
     })

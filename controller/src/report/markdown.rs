@@ -1,6 +1,7 @@
 //! The report for a change board: what was done, when, by whom, in which order, with what result.
 
 mod conditions;
+mod backups;
 mod steps;
 
 use super::chain::HostHeads;
@@ -12,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use proto::event::{RunOutcome, Status};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use backups::backups;
 use steps::{alerts, steps, timeline, timings, took};
 
 /// The record of a run as Markdown.
@@ -35,6 +37,7 @@ pub fn markdown(view: &View, record: &Record) -> String {
         failures(&mut out, view, record, platform);
         alerts(&mut out, view, platform);
         checks(&mut out, view, platform);
+        backups(&mut out, view, platform);
         steps(&mut out, view, platform);
         timings(&mut out, view, platform);
     }

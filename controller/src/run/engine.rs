@@ -26,6 +26,9 @@ use tokio::time::Instant;
 /// How long hosts may take to end their supervisors and to release their locks.
 const PARTING: Duration = Duration::from_secs(10);
 
+/// Where copies of backups are kept, relative to the run's directory: below it a directory for each host.
+pub(super) const BACKUPS: &str = "backups";
+
 /// How long at most until the clock is looked at again, where a window is given.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// What is said when the maintenance window ends in the middle of a platform. Nothing is left down by itself: a person decides.
@@ -103,6 +106,11 @@ pub(super) enum Effect {
     Ack {
         host: String,
         host_seq: u64,
+    },
+    Kept {
+        host: String,
+        whose: Attempt,
+        sha256: String,
     },
     Ask {
         platform: usize,
@@ -474,6 +482,7 @@ impl<'o, H: Hosts> Engine<'o, H> {
                 self.order(&host, Order::Grant { steps, outputs, head, keep });
             }
             Effect::Inspect { host, id, queries } => self.order(&host, Order::Inspect { id, queries }),
+            Effect::Kept { host, whose, sha256 } => self.order(&host, Order::Kept { whose, sha256 }),
             Effect::Ack { host, host_seq } => self.order(&host, Order::Ack { host_seq }),
             Effect::Ask { platform, step, gate, ask } => {
                 let Some(asker) = &self.options.asker else { return };
@@ -513,6 +522,8 @@ impl<'o, H: Hosts> Engine<'o, H> {
             run_as: options.run_as,
             secrets: options.secrets,
             files: Arc::new(self.options.files.clone()),
+            backups: self.options.dir.join(BACKUPS),
+            kept: self.state.kept().clone(),
             patience: self.options.patience,
             claim: self.options.claim.clone(),
             seen: self.state.host_seq(host),

@@ -28,6 +28,9 @@ impl RunState {
             Kind::RunResumed { .. } => self.reopen(),
             // Whoever ends a run parts from its hosts first.
             Kind::RunFinished { .. } => self.attended.clear(),
+            Kind::BackupKept { sha256, .. } => {
+                self.kept.extend(scope.step.clone().map(|step| (StepId(step), sha256.clone())));
+            }
             Kind::Decision { decision, about, reason, .. } => self.apply_decision(decision, about, reason),
             kind => {
                 if let Some(host) = &scope.host {

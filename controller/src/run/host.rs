@@ -5,9 +5,13 @@
 //! order, since the grant may have been lost with the connection; the supervisor starts no attempt twice. Only when the host stays
 //! away longer than the run is willing to wait are its open steps reported as lost.
 
+mod keeping;
+
 use super::output::Outputs;
 use crate::hosts::{AgentHello, Hosts, Incoming, Link, OpenError, Outgoing};
-use proto::message::{Attempt, Claim, Granted, Happened, HostEvent};
+use keeping::Fetching;
+use proto::frame::FETCHED;
+use proto::message::{Attempt, Claim, Granted, Happened, HostEvent, Offered};
 use proto::{Action, FromAgent, Query, Reading, RunAs, Secret, StepId, ToAgent};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -45,6 +49,8 @@ pub(crate) enum Order {
     Stop(Attempt),
     /// Everything up to this `host_seq` is durable.
     Ack { host_seq: u64 },
+    /// The file that a step offered is kept, and that is durable.
+    Kept { whose: Attempt, sha256: String },
     /// Take back what has not begun.
     Revoke,
     /// The controller is done with the host; with `release` the run is.
@@ -62,6 +68,10 @@ pub(crate) enum Report {
     Event(HostEvent),
     /// A line of output, for the display alone.
     Line { step: StepId, text: String },
+    /// A copy of a step's file is being fetched, from this offset on.
+    KeepBegun { whose: Attempt, file: Offered, offset: u64 },
+    /// It is where it belongs: whole, checked and durable. So many bytes came since it was begun last.
+    Kept { whose: Attempt, file: Offered, received: u64 },
     /// These steps had not begun and will not.
     Revoked(Vec<Attempt>),
     /// No conversation could be opened; nothing that is open was begun.
@@ -99,6 +109,10 @@ pub(crate) struct Settings {
     pub(crate) secrets: BTreeMap<String, Secret>,
     /// Files of the workstation that this host's steps push, by digest.
     pub(crate) files: Arc<HashMap<String, PathBuf>>,
+    /// Where copies of the run's backups are kept on the workstation.
+    pub(crate) backups: PathBuf,
+    /// The digests of copies that are kept, by the step that offered them.
+    pub(crate) kept: BTreeMap<StepId, String>,
     /// How long a host may stay away while steps are open, or once it was reached.
     pub(crate) patience: Duration,
     /// Who the controller is, for the host's lock.
@@ -160,6 +174,7 @@ struct Task<H> {
     /// Inspections that are not answered, and on how many links each was asked.
     inspecting: BTreeMap<u32, (Vec<Query>, u32)>,
     sending: Option<JoinHandle<()>>,
+    fetching: Option<Fetching>,
     next_file: u32,
     head: String,
     last_line: Option<Instant>,
@@ -202,6 +217,7 @@ pub(crate) async fn run<H: Hosts>(
         outputs,
         inspecting: BTreeMap::new(),
         sending: None,
+        fetching: None,
         next_file: 0,
         head: String::new(),
         last_line: None,
@@ -293,6 +309,7 @@ impl<H: Hosts> Task<H> {
                     self.send(ToAgent::Ack { host_seq }).await;
                 }
             }
+            Order::Kept { whose, sha256 } => self.kept(whose, sha256).await,
             Order::Revoke => {
                 self.revoking = true;
                 if self.attaching {
@@ -353,6 +370,7 @@ impl<H: Hosts> Task<H> {
     async fn open_link(&mut self) -> Result<(), OpenError> {
         let link = self.hosts.open(&self.settings.host, self.settings.root).await?;
         self.link = Some(link);
+        self.fetching = None;
         (self.listed, self.sent) = (None, Vec::new());
         self.attaching = false;
         self.was_reached = true;
@@ -410,6 +428,7 @@ impl<H: Hosts> Task<H> {
     async fn take(&mut self, incoming: Incoming) {
         match incoming {
             Incoming::Message(message) => self.take_message(message).await,
+            Incoming::Data { stream, offset, bytes } if stream & FETCHED != 0 => self.fetched(stream, offset, bytes),
             Incoming::Data { stream, offset, bytes } => self.keep_output(stream, offset, &bytes),
             Incoming::Closed { .. } => {}
         }
@@ -446,6 +465,7 @@ impl<H: Hosts> Task<H> {
                     self.report(Report::Refused(reason));
                 }
             }
+            FromAgent::Offer { attempt, file } => self.offered(attempt, file).await,
             FromAgent::NeedFile { sha256, offset } => self.send_file(sha256, offset).await,
             FromAgent::Finished => {
                 self.attaching = false;
@@ -458,6 +478,8 @@ impl<H: Hosts> Task<H> {
                 self.attaching = false;
             }
             FromAgent::Hello { .. } | FromAgent::Incompatible { .. } | FromAgent::Exited { .. } => {}
+            // Files are stored over connections of their own.
+            FromAgent::StoreAt { .. } | FromAgent::Stored { .. } | FromAgent::NotStored { .. } => {}
         }
     }
 
@@ -574,6 +596,7 @@ impl<H: Hosts> Task<H> {
 
     async fn closed(&mut self, reason: String, orders: &mut mpsc::UnboundedReceiver<Order>) {
         self.link = None;
+        self.fetching = None;
         self.attaching = false;
         if self.needs_supervisor() {
             if self.busy.is_none() {

@@ -208,7 +208,7 @@ impl Keeper {
         match event.kind {
             _ if event.host_seq.is_some() => false,
             Kind::HostUnreachable { .. } | Kind::HostReattached | Kind::HostLocked { .. } | Kind::HostClaimed { .. } => false,
-            Kind::StepOutput { .. } => false,
+            Kind::StepOutput { .. } | Kind::KeepBegun { .. } => false,
             Kind::StepGranted { .. } | Kind::StepRevoked | Kind::StepStarted => !of_agent,
             _ => true,
         }

@@ -8,7 +8,7 @@ use crate::plan::{Plan, PlatformPlan};
 use proto::StepId;
 use proto::event::{Event, Kind, Scope};
 use proto::host::{Record, Standing, State};
-use proto::message::{Attempt, Granted, Happened, HostEvent, Mode};
+use proto::message::{Attempt, Granted, Happened, HostEvent, Made, Mode};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Something in a host's journal.
@@ -211,6 +211,7 @@ fn of_host(scope: &Scope, event: HostEvent) -> Draft {
     let kind = match event.what {
         Happened::Started { .. } => Kind::StepStarted,
         Happened::Alert { message, ask } => Kind::StepAlert { message, ask },
+        Happened::Made(Made { file, size, sha256 }) => Kind::BackupMade { file, size, sha256 },
         Happened::Finished { outcome, exit_code, duration_ms, message, died, .. } => {
             Kind::StepFinished { outcome, exit_code, duration_ms, message, died }
         }

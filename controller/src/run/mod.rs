@@ -10,6 +10,7 @@ pub mod engine;
 mod fold;
 mod host;
 pub mod journal;
+mod keep;
 pub mod kept;
 mod merge;
 mod next;

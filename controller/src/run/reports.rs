@@ -1,16 +1,16 @@
 //! From what hosts report to entries of the record.
 
 use super::decide::Decided;
-use super::engine::{Effect, Engine, First, Inspection, host_scope, now_ms, output_file};
+use super::engine::{BACKUPS, Effect, Engine, First, Inspection, host_scope, now_ms, output_file};
 use super::host::Report;
 use super::journal::{Draft, Origin};
 use super::options::{EngineError, HostReading, Read};
 use crate::hosts::{AgentHello, Hosts, OpenError};
 use crate::plan::{PlannedStep, Reversibility};
 use proto::event::{Kind, Outcome, Scope};
-use proto::message::{Attempt, Happened, HostEvent};
-use proto::step::Repeat;
-use proto::{Probe, Reading};
+use proto::message::{Attempt, Happened, HostEvent, Made, Offered};
+use proto::step::{KeepTo, Repeat};
+use proto::{Action, Probe, Reading};
 
 /// How often a step that is killed is started, all in all, before a person has to look.
 const ATTEMPTS: u32 = 3;
@@ -28,6 +28,13 @@ impl<H: Hosts> Engine<'_, H> {
                 Report::Claimed { token } => drafts.push(Draft::new(self.claim_scope(&host), Kind::HostClaimed { token })),
                 Report::Event(event) => self.take_event(host, event, &mut drafts, &mut effects)?,
                 Report::Inspected { id, readings, agent } => self.take_readings(&host, id, readings, agent, &mut drafts),
+                Report::KeepBegun { whose, file, offset } => drafts.extend(self.keep_begun(&host, &whose, file, offset)),
+                Report::Kept { whose, file, received } => {
+                    if let Some(draft) = self.backup_kept(&host, &whose, &file, received) {
+                        drafts.push(draft);
+                        effects.push(Effect::Kept { host, whose, sha256: file.sha256 });
+                    }
+                }
                 Report::Line { step, text } => self.observer.line(&host, &step, &text),
                 Report::Revoked(steps) => {
                     // The last one first. A write that is cut off leaves its beginning behind, and no step may then be open whose
@@ -98,7 +105,13 @@ impl<H: Hosts> Engine<'_, H> {
         let kinds = match event.what {
             Happened::Started { .. } => vec![Kind::StepStarted],
             Happened::Alert { message, ask } => vec![Kind::StepAlert { message, ask }],
-            Happened::Finished { outcome, exit_code, duration_ms, message, output_len, died } => {
+            Happened::Made(Made { file, size, sha256 }) => vec![Kind::BackupMade { file, size, sha256 }],
+            Happened::Finished { mut outcome, exit_code, duration_ms, mut message, output_len, died } => {
+                // That a copy is kept is for the one to say who keeps it.
+                if outcome.is_proof() && matches!(step.spec.action, Action::Keep { .. }) && !self.state.is_kept(&step.id) {
+                    outcome = Outcome::Failed;
+                    message = "the host says that a copy is kept elsewhere, and this record has none of it".to_owned();
+                }
                 let file = output_file(step, index, event.attempt);
                 let finished = Kind::StepFinished { outcome, exit_code, duration_ms, message, died };
                 // Only what ended is acknowledged: one acknowledgement covers everything before it.
@@ -124,6 +137,41 @@ impl<H: Hosts> Engine<'_, H> {
             self.retrying.remove(&attempt);
         }
         Ok(())
+    }
+
+    fn keep_begun(&self, host: &str, whose: &Attempt, file: Offered, offset: u64) -> Option<Draft> {
+        let step = self.open_keep(host, whose)?;
+        let Action::Keep { name, .. } = &step.spec.action else { return None };
+        let kind = Kind::KeepBegun { name: name.clone(), sha256: file.sha256, size: file.size, offset };
+        self.draft_for(&whose.step, kind)
+    }
+
+    fn backup_kept(&self, host: &str, whose: &Attempt, file: &Offered, received: u64) -> Option<Draft> {
+        let step = self.open_keep(host, whose)?;
+        let Action::Keep { source, name, to, encrypt_to, .. } = &step.spec.action else { return None };
+        let (to, place) = match to {
+            KeepTo::Workstation => ("workstation".to_owned(), format!("{BACKUPS}/{host}/{name}")),
+            KeepTo::Host { host, dest } => (host.clone(), dest.clone()),
+        };
+        let kind = Kind::BackupKept {
+            source: source.clone(),
+            plain_size: file.plain_size,
+            plain_sha256: file.plain_sha256.clone(),
+            to,
+            file: place,
+            size: file.size,
+            sha256: file.sha256.clone(),
+            encrypt_to: encrypt_to.clone(),
+            received,
+        };
+        self.draft_for(&whose.step, kind)
+    }
+
+    /// The step that an attempt is at, while it is open on this host.
+    fn open_keep(&self, host: &str, whose: &Attempt) -> Option<&PlannedStep> {
+        let open = self.state.awaits(&whose.step, host, Some(whose.attempt));
+        let (platform, index) = self.state.find(&whose.step).filter(|_| open)?;
+        self.state.step(platform, index)
     }
 
     /// What follows from the end of a step that did not end in proof: decided by the runbook, or by a person beforehand. Decision, who,

@@ -201,6 +201,8 @@ pub struct RunState {
     pub(super) begun: HashMap<String, u64>,
     /// Findings that were overridden, with the reason.
     pub(super) overridden: BTreeMap<String, String>,
+    /// Digests of the copies that are kept off the hosts, by the step that made them.
+    pub(super) kept: BTreeMap<StepId, String>,
     /// What the clock says about platforms that are about to be touched. Told before each decision, and in no record.
     pub(super) holds: BTreeMap<usize, Hold>,
 }
@@ -307,6 +309,7 @@ impl RunState {
             host_seqs: HashMap::new(),
             begun: HashMap::new(),
             overridden: BTreeMap::new(),
+            kept: BTreeMap::new(),
         }
     }
 
@@ -402,6 +405,16 @@ impl RunState {
             let step = &self.platforms[platform].steps[index];
             step.status.is_open() && attempt.is_none_or(|n| n == step.attempt) && self.on_host(platform, step, host)
         })
+    }
+
+    /// The digests of the copies that are kept off the hosts, by the step that made them.
+    pub fn kept(&self) -> &BTreeMap<StepId, String> {
+        &self.kept
+    }
+
+    /// Whether a copy that a step made is kept.
+    pub fn is_kept(&self, id: &StepId) -> bool {
+        self.kept.contains_key(id)
     }
 
     /// Whether an attempt at a host's own step is newer than anything that was granted.

@@ -22,6 +22,7 @@ impl View {
             decisions: Vec::new(),
             interruptions: Vec::new(),
             alerts: Vec::new(),
+            backups: Vec::new(),
             pauses: Vec::new(),
             lives: Vec::new(),
             claims: Vec::new(),

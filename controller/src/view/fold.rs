@@ -42,6 +42,12 @@ impl View {
                 }
             }
             Kind::StepFinished { .. } => self.step_finished(event, time),
+            Kind::BackupMade { file, size, sha256 } => {
+                let known = self.backup(platform, &event.scope, file);
+                (known.size, known.sha256, known.made) = (*size, sanitize(sha256).into_owned(), time);
+            }
+            Kind::KeepBegun { .. } => {}
+            kind @ Kind::BackupKept { .. } => self.backup_kept(platform, &event.scope, time, kind),
             Kind::StepAlert { message, ask } => self.alerted(&event.scope, time, message, *ask),
             Kind::Finding { finding } => self.found(&event.scope, time, finding),
             // What they found is in findings of their own, and what follows in the platform's end.
@@ -239,6 +245,27 @@ impl View {
     fn gate_ask(&self, id: &str) -> String {
         let step = self.index.gate_steps.get(id).and_then(|steps| steps.first()).and_then(|at| self.steps.get(*at));
         step.map(|step| step.title.clone()).unwrap_or_default()
+    }
+
+    /// A host's backup, by its file.
+    fn backup(&mut self, platform: Option<usize>, scope: &Scope, file: &str) -> &mut BackupView {
+        let (host, file) = (scope.host.clone().unwrap_or_default(), sanitize(file).into_owned());
+        let at = self.backups.iter().position(|known| known.host == host && known.file == file).unwrap_or_else(|| {
+            self.backups.push(BackupView { platform, host, file, size: 0, sha256: String::new(), made: None, kept: None });
+            self.backups.len() - 1
+        });
+        &mut self.backups[at]
+    }
+
+    fn backup_kept(&mut self, platform: Option<usize>, scope: &Scope, time: Option<Timestamp>, kind: &Kind) {
+        let Kind::BackupKept { source, plain_size, plain_sha256, to, file, size, sha256, encrypt_to, .. } = kind else { return };
+        let clean = |text: &String| sanitize(text).into_owned();
+        let known = self.backup(platform, scope, source);
+        if known.sha256.is_empty() {
+            (known.size, known.sha256) = (*plain_size, clean(plain_sha256));
+        }
+        let encrypt_to = encrypt_to.iter().map(clean).collect();
+        known.kept = Some(KeptView { to: clean(to), file: clean(file), size: *size, sha256: clean(sha256), encrypt_to, time });
     }
 
     fn host_away(&mut self, scope: &Scope, time: Option<Timestamp>, reason: &str, locked: bool) {

@@ -1,6 +1,6 @@
 //! What a view is made of.
 
-use super::record::{Alert, Attempt, Breach, Claimed, DecisionView, FindingView, GateView, Interruption, Life};
+use super::record::{Alert, Attempt, BackupView, Breach, Claimed, DecisionView, FindingView, GateView, Interruption, Life};
 use crate::plan::{Expected, Phase, Reversibility};
 use inventory::{Role, Topology};
 use jiff::Timestamp;
@@ -35,6 +35,8 @@ pub struct View {
     pub interruptions: Vec<Interruption>,
     /// What concerned the run as a whole while it went on (the end of its maintenance window).
     pub alerts: Vec<(Option<Timestamp>, String)>,
+    /// Files that count as backups, and where copies of them are kept, in the order in which they were made.
+    pub backups: Vec<BackupView>,
     /// When and why the run was paused.
     pub pauses: Vec<(Option<Timestamp>, String)>,
     /// The controllers that drove the run, one after the other. Time between two of them counts as nobody's work.

@@ -173,3 +173,39 @@ pub struct Claimed {
     /// The fencing token that the host gave.
     pub token: u64,
 }
+
+/// A file that counts as a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupView {
+    /// Its platform.
+    pub platform: Option<usize>,
+    /// The host that made it.
+    pub host: String,
+    /// The file there.
+    pub file: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its SHA-256.
+    pub sha256: String,
+    /// When it was made.
+    pub made: Option<Timestamp>,
+    /// The copy that is kept elsewhere.
+    pub kept: Option<KeptView>,
+}
+
+/// An encrypted copy of a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptView {
+    /// `workstation`, or the name of a host.
+    pub to: String,
+    /// The file; on the workstation relative to the run's directory.
+    pub file: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its SHA-256.
+    pub sha256: String,
+    /// The public keys that it is encrypted to.
+    pub encrypt_to: Vec<String>,
+    /// Since when it is there.
+    pub time: Option<Timestamp>,
+}

@@ -6,6 +6,7 @@ use crate::model::{Keep, KeepAt, KeepOf, Platform};
 use crate::problem::{Kind, Report, Span, did_you_mean, quote};
 use crate::raw;
 use crate::read::{Spanned, Text};
+use std::collections::HashMap;
 
 /// The word for the workstation. No host can be meant by it.
 const WORKSTATION: &str = "workstation";
@@ -53,7 +54,7 @@ pub(super) fn keep(raw: &raw::Keep, at: &Span, host: &str, platform: &str, repor
             }
             KeepAt::Workstation
         }
-        (name, dir) => KeepAt::Host { name: name.to_owned(), dir },
+        (name, dir) => KeepAt::Host { name: name.to_owned(), dir: dir.unwrap_or_default() },
     };
     Some(Keep { to, of, limit, encrypt_to: keys })
 }
@@ -97,6 +98,20 @@ impl Keeping {
                 said.push(at.start);
                 report.error(Kind::KeepHost, at, message).label("a host that is another one is expected here").help(help);
             }
+        }
+    }
+}
+
+/// Gives those that say no directory the one of the host that keeps their backups.
+pub(super) fn settle(platforms: &mut [Platform]) {
+    let state: HashMap<String, String> =
+        platforms.iter().flat_map(|platform| &platform.hosts).map(|host| (host.name.clone(), host.host_state.clone())).collect();
+    for host in platforms.iter_mut().flat_map(|platform| &mut platform.hosts) {
+        if let Some(Keep { to: KeepAt::Host { name, dir }, .. }) = &mut host.keep
+            && dir.is_empty()
+            && let Some(state) = state.get(name)
+        {
+            *dir = format!("{state}/kept");
         }
     }
 }

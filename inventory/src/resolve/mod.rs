@@ -175,6 +175,7 @@ pub(crate) fn fleet(raw: &raw::Inventory, name: &str, base: &Path, steps: Option
     }
     known.databases.check(report);
     known.keeping.check(&platforms, report);
+    keep::settle(&mut platforms);
     let parallel = raw.parallel.as_ref().map(|block| &block.value);
     let limit = |value: Option<&Spanned<u64>>, what: &str, default: usize, most: u64, report: &mut Report| {
         value.map_or(default, |value| usize::try_from(value::number(value, what, 1, most, report)).unwrap_or(default))

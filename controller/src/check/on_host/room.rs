@@ -5,7 +5,7 @@ use crate::check::Point;
 use crate::check::finding::clean;
 use crate::check::layout::{Layout, output};
 use crate::plan::PlannedStep;
-use inventory::{Host, SourceVersion};
+use inventory::{Host, KeepOf, SourceVersion};
 use proto::event::{Finding, Status};
 use proto::inspect::ReadError;
 use proto::{Action, Query};
@@ -15,6 +15,8 @@ const MIB: u64 = 1024 * 1024;
 /// old tree. How large the old tree is is asked only where all of it is copied, since counting it can take minutes on a busy disk; twice
 /// this is comfortable.
 const HOME_MIB: u64 = 1024;
+/// Free space wanted there besides, where an encrypted copy of the archive is made to be kept off the host.
+const COPY_MIB: u64 = 512;
 /// Free space wanted at `host_state`: the agent, package files of about 63 MB (domain: procedure step 4), kept output.
 const STATE_MIB: u64 = 256;
 /// Free space wanted where nothing large is to come any more: logs, kept output.
@@ -41,7 +43,9 @@ impl<'a> Room<'a> {
         let tree = Layout::new(host, Point::Preflight).tree();
         // A build upgrade is laid over a copy (runbook: restore.tree), the old tree and its archive stay beside it.
         let copied = (host.has_campaign() && host.source.version == SourceVersion::V7).then_some((tree, true));
-        Self { host, home: host.has_campaign().then_some(HOME_MIB), state: STATE_MIB, copied }
+        let kept = host.keep.as_ref().is_some_and(|keep| keep.of.contains(&KeepOf::Installation));
+        let home = HOME_MIB + if kept { COPY_MIB } else { 0 };
+        Self { host, home: host.has_campaign().then_some(home), state: STATE_MIB, copied }
     }
 
     /// In the middle of a migration, for these steps of the platform.
@@ -64,9 +68,11 @@ impl<'a> Room<'a> {
             });
             (moved.unwrap_or(back), actions().any(|action| matches!(action, Action::Archive { .. })))
         });
+        let kept = actions().any(|action| matches!(action, Action::Keep { .. }));
+        let copies = if kept { COPY_MIB } else { 0 };
         Self {
             host,
-            home: host.has_campaign().then(|| needs(actions().any(is_large), HOME_MIB)),
+            home: host.has_campaign().then(|| needs(actions().any(is_large), HOME_MIB) + copies),
             state: needs(actions().any(is_sent), STATE_MIB),
             copied,
         }
