@@ -3,7 +3,7 @@
 mod plan_fleet;
 
 use controller::plan::{Phase, PlannedStep, PlatformPlan, StagePlan};
-use inventory::{Role, SecretRef};
+use inventory::{KeepAt, Role, SecretRef};
 use plan_fleet::*;
 use proto::Action;
 
@@ -363,4 +363,26 @@ fn package_files_are_looked_at_where_the_plan_is_carried_out() {
     assert_eq!(sizes, [(OLD_SHA, 3), (DEB_SHA, 11)]);
     let push = step(&plan.platforms[0], "emea/preflight/packages/mkt1/packages.push");
     assert!(matches!(&push.spec.action, Action::PushFile { size: 11, .. }));
+}
+
+#[test]
+fn copies_are_kept_behind_what_they_are_of_and_before_anything_is_replaced() {
+    let plan = only(keeping(KeepAt::Host { name: "vault".into(), dir: "/srv/kept".into() }, standard()));
+    let backup = stages(&plan, Phase::Backup);
+    assert_eq!(names_on(&backup[0], "db1"), ["backup.database-dir", "backup.database", "backup.database-verify", "backup.database-keep"]);
+    assert_eq!(names_on(&backup[1], "trk01"), ["backup.move-tree", "backup.archive", "backup.keep"]);
+    let keep = step(&plan, "emea/backup/trees/trk01/backup.keep");
+    let expected = serde_json::json!({ "keep": {
+        "source": "/usr/local/neolane/nl6.back-{run}.tar.gz",
+        "name": "nl6.back.tar.gz.age",
+        "to": { "host": { "host": "vault", "dest": "/srv/kept/{run}/trk01/nl6.back.tar.gz.age" } },
+        "encrypt_to": [AGE_KEY],
+        "limit": 20 << 20,
+    } });
+    assert_eq!(serde_json::to_value(&keep.spec.action).unwrap(), expected);
+    let dump = step(&plan, "emea/backup/database/db1:emea_prod/backup.database-keep");
+    assert!(dump.title.contains("the dump of emea_prod on vault"), "{}", dump.title);
+    assert_eq!(dump.spec.limits.deadline_s, 0);
+    let none = only(standard());
+    assert!(none.steps().all(|step| !step.name.ends_with("keep")), "nothing is kept that nobody asked for");
 }

@@ -6,7 +6,7 @@ mod plan_fleet;
 use controller::plan::rollback::{Done, Forward};
 use controller::plan::runbook::Runbook;
 use controller::plan::{Plan, PlannedStep, PlatformPlan};
-use inventory::{Location, Platform, SourceVersion};
+use inventory::{KeepAt, Location, Platform, SourceVersion};
 use plan_fleet::*;
 use proto::Action;
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,7 +99,7 @@ fn fleets() -> Vec<Platform> {
     let mut zones = from_version(SourceVersion::V5_11, standalone());
     zones.instances[0].timestamptz = true;
     zones.name = "zones".into();
-    let mut tried = power_booster();
+    let mut tried = keeping(KeepAt::Workstation, power_booster());
     tried.instances.iter_mut().for_each(|instance| add_scratch(instance, None));
     let console = with_client(Location::Path("setup-client-7.0.9383.exe".into()), standalone());
     let mut platforms = vec![cloud_messaging(), console, tried, bare.clone(), zones];

@@ -247,9 +247,6 @@ pub enum Action {
         /// Permission bits.
         #[serde(default = "default_file_mode")]
         mode: u32,
-        /// The account that it belongs to; that of the agent when left out.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        owner: Option<String>,
     },
     /// Downloads a file on the host itself (with `curl` or `wget`) and checks its digest.
     Download {

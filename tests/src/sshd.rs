@@ -195,6 +195,7 @@ pub fn host(name: &str, address: SocketAddrV4, identity: &Path, known_hosts: &Pa
         host_state: state.display().to_string(),
         source: Source { version: SourceVersion::V6_1, latest_build: None, packages: Vec::new() },
         target: Target { version: "7.4.1".to_owned(), build: 9383, packages: Vec::new(), client: None },
+        keep: None,
         origins: std::collections::BTreeMap::new(),
         place: "1:1".to_owned(),
     }

@@ -125,8 +125,8 @@ pub(crate) fn perform(action: &Action, context: &mut Context<'_>) -> Result {
         // Where it goes is the controller's business.
         Action::Keep { source, name, encrypt_to, .. } => keep::run(source, name, encrypt_to, context),
         Action::Unpack { archive, sha256, dest } => unpack::run(archive, sha256, dest, context),
-        Action::PushFile { sha256, size, dest, mode, owner } => {
-            push::run(&push::Wanted { sha256, size: *size, dest, mode: *mode, owner: owner.as_deref() }, context)
+        Action::PushFile { sha256, size, dest, mode } => {
+            push::run(&push::Wanted { sha256, size: *size, dest, mode: *mode }, context)
         }
         Action::Download { url, sha256, dest } => download::run(url, sha256, dest, context),
         Action::XmlEdit { file, edits } => edit::run(file, edits, context),

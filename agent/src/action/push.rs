@@ -3,11 +3,10 @@
 use super::{Context, Done, Result};
 use crate::runner::files::{Need, StepFiles};
 use crate::runner::{notify, publish};
-use crate::{account, digest, durable};
-use proto::RunAs;
+use crate::{digest, durable};
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{PermissionsExt, fchown};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path};
 use std::time::Duration;
 
@@ -21,11 +20,10 @@ pub(crate) struct Wanted<'a> {
     pub(crate) size: u64,
     pub(crate) dest: &'a str,
     pub(crate) mode: u32,
-    pub(crate) owner: Option<&'a str>,
 }
 
 pub(crate) fn run(wanted: &Wanted<'_>, context: &mut Context<'_>) -> Result {
-    let Wanted { sha256, size, dest, mode, owner } = *wanted;
+    let Wanted { sha256, size, dest, mode } = *wanted;
     let dest = Path::new(dest);
     let name = dest.display().to_string();
     let cannot = |what: &str, e: io::Error| format!("cannot {what} {name}: {e}");
@@ -68,11 +66,6 @@ pub(crate) fn run(wanted: &Wanted<'_>, context: &mut Context<'_>) -> Result {
     if seen != sha256 {
         let _ = fs::remove_file(&part);
         return Err(format!("{name}: expected content with SHA-256 {sha256}, received {seen}; does the file on the workstation still match the inventory?").into());
-    }
-    if let Some(account) = owner.map(|name| account::resolve(&RunAs::User(name.to_owned()))).transpose()?.flatten() {
-        File::open(&part)
-            .and_then(|file| fchown(file, Some(account.uid), Some(account.gid)))
-            .map_err(|e| cannot(&format!("give to {}", account.name), e))?;
     }
     finish(&part, dest, mode).map_err(|e| cannot("put in place", e))?;
     context.note(&format!("received {name}"));

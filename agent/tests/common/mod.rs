@@ -322,7 +322,7 @@ impl Bridge {
                     output_len: *output_len,
                     output: String::from_utf8_lossy(&output).into_owned(),
                 }),
-                Happened::Started { .. } | Happened::Alert { .. } => None,
+                Happened::Started { .. } | Happened::Made(_) | Happened::Alert { .. } => None,
             })
             .unwrap()
     }

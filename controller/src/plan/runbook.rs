@@ -235,6 +235,9 @@ pub struct When {
     /// In a rollback: the host's `nl6.back` (from v5 `nl5.back`) is the installation as the run moved it.
     #[serde(default)]
     pub tree: Option<bool>,
+    /// In a rollback: the run archived the host's installation, and its digest is on record.
+    #[serde(default)]
+    pub archive: Option<bool>,
     /// The inventory says which packages the host had before, or how the site installs them again.
     #[serde(default)]
     pub old_packages: Option<bool>,

@@ -175,6 +175,8 @@ struct Task<H> {
     inspecting: BTreeMap<u32, (Vec<Query>, u32)>,
     sending: Option<JoinHandle<()>>,
     fetching: Option<Fetching>,
+    /// What was offered on this link for a step that was not granted on it yet.
+    early_offer: Option<(Attempt, Offered)>,
     next_file: u32,
     head: String,
     last_line: Option<Instant>,
@@ -218,6 +220,7 @@ pub(crate) async fn run<H: Hosts>(
         inspecting: BTreeMap::new(),
         sending: None,
         fetching: None,
+        early_offer: None,
         next_file: 0,
         head: String::new(),
         last_line: None,
@@ -293,6 +296,7 @@ impl<H: Hosts> Task<H> {
                 self.open.extend(steps);
                 if self.connect().await {
                     self.attach_and_grant(keep).await;
+                    self.take_up_early_offer().await;
                 }
             }
             Order::Stop(attempt) => {
@@ -370,7 +374,7 @@ impl<H: Hosts> Task<H> {
     async fn open_link(&mut self) -> Result<(), OpenError> {
         let link = self.hosts.open(&self.settings.host, self.settings.root).await?;
         self.link = Some(link);
-        self.fetching = None;
+        (self.fetching, self.early_offer) = (None, None);
         (self.listed, self.sent) = (None, Vec::new());
         self.attaching = false;
         self.was_reached = true;

@@ -195,6 +195,7 @@ impl World {
             host_state: text("state"),
             source: Source { version: SourceVersion::V6_1, latest_build: None, packages: Vec::new() },
             target: Version { version: String::new(), build: 0, packages: Vec::new(), client: None },
+            keep: None,
             origins: std::collections::BTreeMap::new(),
             place: String::new(),
         };

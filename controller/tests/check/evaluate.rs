@@ -6,7 +6,7 @@ use controller::check::{
 };
 use inventory::*;
 use proto::event::{Finding, Status};
-use proto::inspect::{Answer, PathKind, Query, ReadError, Reading, XmlValue};
+use proto::inspect::{Answer, FileFacts, PathKind, Query, ReadError, Reading, XmlValue};
 use proto::step::PackageManager;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -447,6 +447,41 @@ fn every_database_must_have_a_backup_that_works() {
     one(&all, "dbms@emea/emea_prod", Status::Warning, "does not name the engine");
     let all = with(|platform, _| platform.instances[0].database = Some(Database { engine: Engine::Oracle, ..database(platform) }));
     one(&all, "backup@emea", Status::Failure, "not PostgreSQL");
+}
+
+#[test]
+fn a_backup_that_somebody_else_made_is_looked_at() {
+    const FILE: &str = "/backup/last.dump";
+    let seen = |file: Result<Answer, ReadError>, sha256: Option<&str>| {
+        with(|platform, sim| {
+            let (on, path, sha256) = ("mkt1".to_owned(), FILE.to_owned(), sha256.map(str::to_owned));
+            let given = BackupFile { on, path, sha256, max_age: 86_400, min_size: 1000 };
+            platform.instances[0].database.as_mut().unwrap().backup = Backup::Given(given);
+            platform.database = platform.instances[0].database.clone();
+            sim.at("mkt1").answer(Query::File { path: FILE.to_owned() }, file);
+        })
+    };
+    let facts = |size: u64, hours: u64, sha256: Option<&str>, recorded: Option<&str>| {
+        let modified_ms = now_ms() - hours * 3_600_000;
+        let [sha256, recorded] = [sha256, recorded].map(|digest| digest.map(str::to_owned));
+        Ok(Answer::File(FileFacts { size, modified_ms, sha256, recorded }))
+    };
+    let all = seen(facts(5000, 3, Some("aa"), Some("aa")), None);
+    one(&all, "backup@emea", Status::Ok, "");
+    let evidence = &find(&all, "backup@emea").evidence;
+    for part in ["by the DBA, /backup/last.dump on mkt1: 5000 bytes, 3 h old", "SHA-256 aa as its .sha256 file says"] {
+        assert!(evidence.contains(part), "{evidence}");
+    }
+    one(&seen(facts(5000, 3, Some("aa"), None), Some("AA")), "backup@emea", Status::Ok, "");
+    one(&seen(Err(ReadError::Missing(FILE.to_owned())), None), "backup@emea", Status::Failure, "is not there");
+    one(&seen(Err(ReadError::Denied(FILE.to_owned())), None), "backup@emea", Status::Unknown, "cannot be read");
+    one(&seen(facts(5000, 25, Some("aa"), None), None), "backup@emea", Status::Failure, "is 25 h old, and may be 24 h old");
+    one(&seen(facts(0, 3, Some("aa"), None), None), "backup@emea", Status::Failure, "is empty");
+    one(&seen(facts(999, 3, Some("aa"), None), None), "backup@emea", Status::Failure, "has 999 bytes, and at least 1000");
+    one(&seen(facts(5000, 3, Some("aa"), Some("bb")), None), "backup@emea", Status::Failure, "its .sha256 file says bb");
+    // What the inventory says comes before what lies beside the file.
+    one(&seen(facts(5000, 3, Some("aa"), Some("aa")), Some("cc")), "backup@emea", Status::Failure, "the inventory says cc");
+    one(&seen(facts(5000, 3, None, Some("aa")), None), "backup@emea", Status::Unknown, "too large for its SHA-256");
 }
 
 #[test]

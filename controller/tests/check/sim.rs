@@ -79,6 +79,7 @@ pub(crate) fn host(name: &str, roles: &[Role]) -> Host {
         host_state: "/var/lib/caravan".to_owned(),
         source: Source { version: SourceVersion::V6_1, latest_build: Some(OLD), packages: Vec::new() },
         target: Target { version: "7.4.1".to_owned(), build: NEW, packages: Vec::new(), client: None },
+        keep: None,
         origins: BTreeMap::new(),
         place: String::new(),
     }
@@ -231,6 +232,7 @@ impl SimHost {
             Query::Space { .. } => Ok(Answer::Space { free: 50 << 30, inodes: 1_000_000 }),
             Query::Path { path } if path.ends_with(".back") => Ok(Answer::Path(PathKind::Absent)),
             Query::Path { .. } => Ok(Answer::Path(PathKind::Directory)),
+            Query::File { path } => Err(ReadError::Missing(path.clone())),
             Query::Output { argv, .. } => {
                 let text = match argv[0].rsplit('/').next().unwrap() {
                     "nlserver" => format!(

@@ -81,6 +81,7 @@ pub(crate) fn host(name: &str, roles: &[Role]) -> Host {
             ],
             client: None,
         },
+        keep: None,
         origins: BTreeMap::new(),
         place: String::new(),
     }
@@ -300,5 +301,16 @@ pub(crate) fn overridden() -> Platform {
             },
         ),
     ]);
+    platform
+}
+
+/// A public key of age.
+pub(crate) const AGE_KEY: &str = "age1qqqsyqcyq5rqwzqfpg9scrgwpugpzysnzs23v9ccrydpk8qarc0savhh7m";
+
+/// Has all backups of a platform kept off its hosts.
+pub(crate) fn keeping(to: KeepAt, mut platform: Platform) -> Platform {
+    let of = vec![KeepOf::Installation, KeepOf::Database];
+    let keep = Keep { to, of, limit: Some(20 << 20), encrypt_to: vec![AGE_KEY.into()] };
+    platform.hosts.iter_mut().for_each(|host| host.keep = Some(keep.clone()));
     platform
 }

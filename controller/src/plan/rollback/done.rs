@@ -2,7 +2,7 @@
 
 use proto::StepId;
 use proto::event::{Event, Kind, Status};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a run did, as far as a rollback has to know it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,6 +12,10 @@ pub struct Done {
     pub granted: BTreeSet<StepId>,
     /// Steps that a person let through without proof.
     pub accepted: BTreeSet<StepId>,
+    /// The digests of the files that it made as backups, by host and file, as their hosts told them.
+    pub made: BTreeMap<(String, String), String>,
+    /// Where encrypted copies of them are kept, by host and file: `workstation` or a host, and the file there.
+    pub kept: BTreeMap<(String, String), (String, String)>,
     /// Hosts of which preflight saw that they had the latest build of the version in use: the inventory says which one that is.
     pub latest: BTreeSet<String>,
 }
@@ -36,6 +40,13 @@ impl Done {
                 }
                 (Kind::Decision { decision, about, .. }, _) if decision == "acceptance" => {
                     done.accepted.insert(StepId(about.clone()));
+                }
+                (Kind::BackupMade { file, sha256, .. }, _) => {
+                    done.made.insert((event.scope.host.clone().unwrap_or_default(), file.clone()), sha256.clone());
+                }
+                (Kind::BackupKept { source, to, file, .. }, _) => {
+                    let whose = (event.scope.host.clone().unwrap_or_default(), source.clone());
+                    done.kept.insert(whose, (to.clone(), file.clone()));
                 }
                 // Only preflight asks for the old version; verify asks for the new one, when nothing is left to be seen of the old.
                 (Kind::Finding { finding }, _)

@@ -36,6 +36,9 @@ pub struct PlatformNotes {
     pub set_aside: Vec<String>,
     /// Archives of these trees, as `HOST: FILE`: the second way back, by hand.
     pub archives: Vec<String>,
+    /// Encrypted copies of backups that are kept elsewhere, as `HOST: FILE: PLACE: COPY`: the last way back, by hand.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<String>,
     /// Hosts that are stopped for the restore of a database and that the run had not stopped: nobody starts them again.
     pub stay_stopped: Vec<String>,
     /// The site's own steps that were granted, each name once: only the site knows how they are undone.
@@ -135,6 +138,7 @@ impl PlatformNotes {
             tree: plan.back_tree().to_owned(),
             set_aside: hosts(&mut named("back.set-aside")),
             archives: undone.acts().filter_map(archive).collect(),
+            copies: undone.copies().map(|(host, file, to, copy)| format!("{host}: {file}: {to}: {copy}")).collect(),
             stay_stopped: hosts(&mut stay),
             own_steps,
             gates: plan.steps().filter_map(gate).collect(),

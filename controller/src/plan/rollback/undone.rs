@@ -9,7 +9,7 @@ use crate::plan::{Phase, StepScope};
 use inventory::{Host, Instance};
 use proto::Action;
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The step that upgrades an instance's database, in the names that it has.
 pub(super) const UPGRADES: [&str; 2] = ["postupgrade", "windows.postupgrade"];
@@ -28,6 +28,8 @@ pub(crate) struct Undone<'a> {
     /// Hosts on which something was changed outside Caravan's own directory, or might have been.
     touched: BTreeSet<&'a str>,
     latest: &'a BTreeSet<String>,
+    made: &'a BTreeMap<(String, String), String>,
+    kept: &'a BTreeMap<(String, String), (String, String)>,
 }
 
 impl<'a> Undone<'a> {
@@ -52,6 +54,8 @@ impl<'a> Undone<'a> {
                 .collect(),
             touched: granted.iter().filter(acts).map(|(_, step)| step.host.as_str()).collect(),
             latest: &forward.done.latest,
+            made: &forward.done.made,
+            kept: &forward.done.kept,
             granted,
         }
     }
@@ -94,6 +98,7 @@ impl<'a> Undone<'a> {
             && !when.unless.iter().any(was_granted)
             && when.dump.is_none_or(|wanted| subject.instance.is_some_and(|instance| self.dump(&instance.name).is_some() == wanted))
             && when.tree.is_none_or(|wanted| self.has_tree(host) == wanted)
+            && when.archive.is_none_or(|wanted| self.archive(&host.name).is_some() == wanted)
     }
 
     /// Whether a database has to be restored.
@@ -121,12 +126,39 @@ impl<'a> Undone<'a> {
         self.on_host.contains(&move_tree) && !self.accepted.contains(&move_tree)
     }
 
+    /// The digest of a file that the run made as a backup, where its host told it.
+    fn digest(&self, host: &str, file: &str) -> Option<&'a str> {
+        self.made.get(&(host.to_owned(), file.to_owned())).map(String::as_str)
+    }
+
+    /// The archive that the run made of a host's installation, with its digest.
+    fn archive(&self, host: &str) -> Option<(&'a str, &'a str)> {
+        let step = self.granted().find(|step| step.name == "backup.archive" && step.host == host)?;
+        let Action::Archive { dest, .. } = &step.spec.action else { return None };
+        Some((dest, self.digest(host, dest)?))
+    }
+
+    /// Where encrypted copies of a platform's backups are kept: whose, of which file, on which host, which file.
+    pub(super) fn copies(&self) -> impl Iterator<Item = (&'a str, &'a str, &'a str, &'a str)> {
+        let of_platform = |host: &str| self.granted().any(|step| step.host == host);
+        let kept = self.kept.iter().filter(move |((host, _), _)| of_platform(host));
+        kept.map(|((host, file), (to, copy))| (host.as_str(), file.as_str(), to.as_str(), copy.as_str()))
+    }
+
     /// The values that only a way back has.
     pub(crate) fn values(&self, subject: Subject<'_>, values: &mut Values) {
         let host = subject.site.host;
         values.insert("forward.run", json!(self.run));
         if let Some((_, file)) = subject.instance.and_then(|instance: &Instance| self.dump(&instance.name)) {
             values.insert("forward.dump", json!(file));
+            // A dump of an earlier Caravan has no digest on record, and neither has one of the site's own making.
+            let list = json!({ "command": { "argv": ["pg_restore", "--list", file], "code": 0 } });
+            let proof = self.digest(&host.name, file).map(|sha256| json!({ "digest": { "path": file, "sha256": sha256 } }));
+            values.insert("forward.dump_proof", proof.map_or(list.clone(), |digest| json!({ "all": [digest, list] })));
+        }
+        if let Some((archive, sha256)) = self.archive(&host.name) {
+            values.insert("forward.archive", json!(archive));
+            values.insert("forward.archive_sha256", json!(sha256));
         }
         let build = host.source.latest_build.filter(|_| self.latest.contains(&host.name));
         values.insert("source.banner", json!([build.map_or("build ".to_owned(), |build| format!("build {build}"))]));

@@ -66,7 +66,7 @@ pub(super) fn rules(runbook: &Runbook) -> Vec<Fault> {
 
 /// What only a way back can say.
 fn going_back(step: &Template, say: &mut dyn FnMut(&str, String, &str)) {
-    let When { unless, dump, touched, tree, .. } = &step.when;
+    let When { unless, dump, touched, tree, archive, .. } = &step.when;
     let words = [
         ("/phase", step.phase == Phase::Rollback),
         ("/undoes", !step.undoes.is_empty()),
@@ -75,6 +75,7 @@ fn going_back(step: &Template, say: &mut dyn FnMut(&str, String, &str)) {
         ("/when/dump", dump.is_some()),
         ("/when/touched", touched.is_some()),
         ("/when/tree", tree.is_some()),
+        ("/when/archive", archive.is_some()),
     ];
     for (place, _) in words.into_iter().filter(|(_, said)| *said) {
         say(place, "this belongs to a way back".to_owned(), "a runbook leads to v7");

@@ -31,7 +31,8 @@ impl<H: Hosts> Task<H> {
         let to = link.to.clone();
         let step = self.open.iter().find(|granted| attempt(granted) == whose);
         let Some(Action::Keep { name, to: place, limit, .. }) = step.map(|granted| &granted.spec.action) else {
-            tracing::warn!(host = %self.settings.host, "a file is offered for {}, which has none to be kept; ignored", whose.step);
+            // A controller that took the run up attaches before it grants again what is open: the offer comes in between, and once.
+            self.early_offer = Some((whose, file));
             return;
         };
         if !(is_digest(&file.sha256) && is_digest(&file.plain_sha256)) {
@@ -53,6 +54,13 @@ impl<H: Hosts> Task<H> {
         let source = Source { to, data, stream: FETCHED };
         // The one before it ends here.
         self.fetching = Some(Fetching { data: sender, work: self.fetch(whose, job, source) });
+    }
+
+    /// Looks at an offer again that came before its step was granted on this link.
+    pub(super) async fn take_up_early_offer(&mut self) {
+        if let Some((whose, file)) = self.early_offer.take() {
+            self.offered(whose, file).await;
+        }
     }
 
     fn fetch(&self, whose: Attempt, job: Job, mut source: Source) -> JoinHandle<()> {
