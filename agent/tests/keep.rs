@@ -142,7 +142,8 @@ fn the_digest_of_a_backup_is_told_and_written_down() {
     fs::write(host.path("x.dump"), "dump").unwrap();
     let mut bridge = Bridge::attach(&host);
     bridge.perform(step("a/a/a/a/sum", Action::Checksum { file: host.text("x.dump") })).expect(Outcome::Ok);
-    let made = bridge.events.iter().find_map(|event| if let Happened::Made(made) = &event.what { Some(made.clone()) } else { None });
+    let made =
+        bridge.events.iter().find_map(|event| if let Happened::Made(made) = &event.what { Some(made.clone()) } else { None });
     let made = made.unwrap();
     assert_eq!((made.file, made.size, made.sha256), (host.text("x.dump"), 4, sha256(b"dump")));
     let checked = Command::new("sha256sum").args(["-c", "x.dump.sha256"]).current_dir(host.dir.path()).output().unwrap();
@@ -191,7 +192,8 @@ fn a_file_is_stored_for_another_host_in_pieces_and_only_whole() {
     let content: Vec<u8> = (0..200_000u32).map(|number| (number % 251) as u8).collect();
     let (dest, sum, size) = (host.text("state/kept/run/mkt1/nl6.age"), sha256(&content), content.len() as u64);
     let store = |id| ToAgent::Store { id, dest: dest.clone(), size, sha256: sum.clone() };
-    let data = |id, from: usize, to: usize| Frame::Data { stream: id, offset: from as u64, bytes: content[from..to].to_vec() }.encode();
+    let data =
+        |id, from: usize, to: usize| Frame::Data { stream: id, offset: from as u64, bytes: content[from..to].to_vec() }.encode();
 
     let mut bridge = Bridge::open();
     bridge.send(&store(1));

@@ -369,7 +369,10 @@ fn package_files_are_looked_at_where_the_plan_is_carried_out() {
 fn copies_are_kept_behind_what_they_are_of_and_before_anything_is_replaced() {
     let plan = only(keeping(KeepAt::Host { name: "vault".into(), dir: "/srv/kept".into() }, standard()));
     let backup = stages(&plan, Phase::Backup);
-    assert_eq!(names_on(&backup[0], "db1"), ["backup.database-dir", "backup.database", "backup.database-verify", "backup.database-keep"]);
+    assert_eq!(
+        names_on(&backup[0], "db1"),
+        ["backup.database-dir", "backup.database", "backup.database-verify", "backup.database-keep"]
+    );
     assert_eq!(names_on(&backup[1], "trk01"), ["backup.move-tree", "backup.archive", "backup.keep"]);
     let keep = step(&plan, "emea/backup/trees/trk01/backup.keep");
     let expected = serde_json::json!({ "keep": {

@@ -112,8 +112,8 @@ fn copies_are_encrypted_fetched_once_over_cuts_and_deaths_and_bring_a_host_back(
     let archive = site.root().join("opened.tar.gz");
     fs::write(&archive, open(&copy, &identity)).unwrap();
     assert_eq!(digest(&archive), plain);
-    let made = events.iter().any(|event| matches!(&event.kind, Kind::BackupMade { sha256, .. } if *sha256 == plain));
-    assert!(made, "the archive's digest is on record as its host told it");
+    let told = events.iter().any(|event| matches!(&event.kind, Kind::BackupMade { sha256, .. } if *sha256 == plain));
+    assert!(told, "the archive's digest is on record as its host told it");
     let mkt = site.host("emea-mkt1");
     let out = site.root().join("opened");
     fs::create_dir(&out).unwrap();
@@ -135,7 +135,8 @@ fn copies_are_encrypted_fetched_once_over_cuts_and_deaths_and_bring_a_host_back(
     let elsewhere = site.host("emea-mta1").host_state().join("kept").join(&run).join("emea-trk1/nl6.back.tar.gz.age");
     assert!(!open(&elsewhere, &identity).is_empty());
     let dump = site.run_dir().join("backups/emea-mkt1/emea.dump.age");
-    assert_eq!(open(&dump, &identity), fs::read(find(&mkt.backup(), "emea.dump").unwrap()).unwrap());
+    let made = site.root().join("lab/hosts/emea-mkt1/backup").join(&run).join("emea.dump");
+    assert_eq!(open(&dump, &identity), fs::read(&made).unwrap());
     for host in site.lab.layout().hosts() {
         assert_eq!(find(&host.home(), ".age"), None);
     }
@@ -150,24 +151,24 @@ fn copies_are_encrypted_fetched_once_over_cuts_and_deaths_and_bring_a_host_back(
 
     // Nothing was replaced before every copy was where it belongs.
     let last = events.iter().rposition(|event| matches!(event.kind, Kind::BackupKept { .. })).unwrap();
-    let migrate = events.iter().position(|event| {
-        matches!(event.kind, Kind::PhaseStarted) && event.scope.phase.as_deref() == Some("migrate")
-    });
+    let migrate =
+        events.iter().position(|event| matches!(event.kind, Kind::PhaseStarted) && event.scope.phase.as_deref() == Some("migrate"));
     assert!(migrate.is_some_and(|migrate| last < migrate), "{last} {migrate:?}");
     let report = site.caravan(&["report", &run, "--format", "markdown"]).expect(0).stdout;
     assert!(report.contains(&sealed) && report.contains(&plain), "{report}");
 
     // On the way back: a dump that is not the one that was made is found before anything is stopped. An installation that is gone comes
     // back from its archive.
-    let dump = find(&mkt.backup(), "emea.dump").unwrap();
-    let good = fs::read(&dump).unwrap();
-    fs::write(&dump, [&good[..], b"x"].concat()).unwrap();
+    let good = fs::read(&made).unwrap();
+    fs::write(&made, [&good[..], b"x"].concat()).unwrap();
     let held = site.caravan(&["rollback", &run, "--yes"]).expect(1);
     assert!(held.stderr.contains("backup.database-verify") && held.stderr.contains("SHA-256"), "{}", held.stderr);
     assert_eq!(site.count(lab::Event::DumpRestored), 0);
-    fs::write(&dump, good).unwrap();
+    fs::write(&made, good).unwrap();
     fs::remove_dir_all(&back).unwrap();
     let rollback = site.run_dir().file_name().unwrap().to_str().unwrap().to_owned();
     site.caravan(&["resume", &rollback]).expect(0);
-    assert!(Command::new("diff").arg("-r").arg(mkt.home().join("nl6/conf")).arg(out.join("nl6.back/conf")).status().unwrap().success());
+    assert!(
+        Command::new("diff").arg("-r").arg(mkt.home().join("nl6/conf")).arg(out.join("nl6.back/conf")).status().unwrap().success()
+    );
 }

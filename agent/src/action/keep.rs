@@ -99,10 +99,11 @@ fn encrypt(source: &Path, dest: &Path, encrypt_to: &[String], context: &mut Cont
 }
 
 fn write(source: &Path, part: &Path, encrypt_to: &[String], context: &mut Context<'_>) -> std::result::Result<Offered, Trouble> {
-    let cannot = |e: &dyn std::fmt::Display| Trouble::from(format!("cannot encrypt {} to {}: {e}", source.display(), part.display()));
-    let recipients = encrypt_to.iter().map(|key| {
-        key.parse::<x25519::Recipient>().map_err(|e| Trouble::from(format!("`{key}` is no public key of age: {e}")))
-    });
+    let cannot =
+        |e: &dyn std::fmt::Display| Trouble::from(format!("cannot encrypt {} to {}: {e}", source.display(), part.display()));
+    let recipients = encrypt_to
+        .iter()
+        .map(|key| key.parse::<x25519::Recipient>().map_err(|e| Trouble::from(format!("`{key}` is no public key of age: {e}"))));
     let recipients = recipients.collect::<std::result::Result<Vec<_>, _>>()?;
     let encryptor = Encryptor::with_recipients(recipients.iter().map(|key| key as &dyn Recipient)).map_err(|e| cannot(&e))?;
     let mut plain = digest::open(source).map_err(|e| cannot(&e))?;

@@ -19,7 +19,9 @@ pub(crate) fn run(archive: &str, sha256: &str, dest: &str, context: &mut Context
     let mut file = digest::open(Path::new(archive)).map_err(|e| cannot(&e))?;
     let (seen, _) = digest::of_open(&mut file, &mut |_| context.go_on())?.map_err(|e| cannot(&e))?;
     if seen != sha256 {
-        return Err(format!("{archive} is not what the run made: expected SHA-256 {sha256}, seen {seen}; nothing was unpacked").into());
+        return Err(
+            format!("{archive} is not what the run made: expected SHA-256 {sha256}, seen {seen}; nothing was unpacked").into()
+        );
     }
     file.rewind().map_err(|e| cannot(&e))?;
     let part = durable::beside(dest, ".unpacking");

@@ -285,7 +285,8 @@ impl Run {
             }
             Err(message) => {
                 let outcome = if probing { Outcome::Unknown } else { Outcome::Failed };
-                let status = Status { outcome, exit_code: None, duration_ms: 0, message, output_len: 0, died: probing, made: Vec::new() };
+                let status =
+                    Status { outcome, exit_code: None, duration_ms: 0, message, output_len: 0, died: probing, made: Vec::new() };
                 self.ended(&running, status);
                 Ok(())
             }

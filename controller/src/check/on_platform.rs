@@ -205,7 +205,9 @@ fn given(file: &BackupFile, host: &Reached, at: &str) -> (String, Vec<(Status, S
     let facts = match host.readings.file(&file.path) {
         Ok(facts) => facts,
         Err(ReadError::Missing(_)) => return (format!("{at}: not there"), vec![(Status::Failure, "is not there".to_owned())]),
-        Err(error) => return (format!("{at}: not read"), vec![(Status::Unknown, format!("cannot be read ({})", clean(&error.to_string())))]),
+        Err(error) => {
+            return (format!("{at}: not read"), vec![(Status::Unknown, format!("cannot be read ({})", clean(&error.to_string())))]);
+        }
     };
     let mut found = Vec::new();
     // By the host's own clock, as far as it is known: that of the workstation may differ.
@@ -221,7 +223,9 @@ fn given(file: &BackupFile, host: &Reached, at: &str) -> (String, Vec<(Status, S
     let expected = file.sha256.as_deref().map(|sha256| (sha256, "the inventory"));
     let expected = expected.or_else(|| Some((facts.recorded.as_deref()?, "its .sha256 file")));
     let digest = match (&facts.sha256, expected) {
-        (Some(seen), Some((expected, who))) if seen.eq_ignore_ascii_case(expected) => format!("SHA-256 {} as {who} says", clean(seen)),
+        (Some(seen), Some((expected, who))) if seen.eq_ignore_ascii_case(expected) => {
+            format!("SHA-256 {} as {who} says", clean(seen))
+        }
         (Some(seen), Some((expected, who))) => {
             found.push((Status::Failure, format!("has SHA-256 {}, and {who} says {}", clean(seen), clean(expected))));
             format!("SHA-256 {}", clean(seen))

@@ -5,7 +5,9 @@ use super::runbook::{BackupBy, Family};
 use super::site::Site;
 use super::template::Values;
 use crate::release::Release;
-use inventory::{Backup, Database, Host, InitSystem, Instance, InstanceKind, Keep, KeepAt, Package, Platform, Role, Scratch, SourceVersion};
+use inventory::{
+    Backup, Database, Host, InitSystem, Instance, InstanceKind, Keep, KeepAt, Package, Platform, Role, Scratch, SourceVersion,
+};
 use proto::step::{KeepTo, PackageManager, ServiceManager};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -190,10 +192,13 @@ fn host_values(platform: &Platform, site: &Site<'_>) -> Values {
     if let Some(keep) = &host.keep {
         values.insert("keep.tree", json!(format!("{}.back.tar.gz.age", version.tree())));
         values.insert("keep.tree_to", to_value(&kept_at(keep, host, &format!("{}.back.tar.gz.age", version.tree()))));
-        values.insert("keep.place", json!(match &keep.to {
-            KeepAt::Workstation => "the workstation",
-            KeepAt::Host { name, .. } => name,
-        }));
+        values.insert(
+            "keep.place",
+            json!(match &keep.to {
+                KeepAt::Workstation => "the workstation",
+                KeepAt::Host { name, .. } => name,
+            }),
+        );
         values.insert("keep.limit", json!(keep.limit));
         values.insert("keep.encrypt_to", json!(keep.encrypt_to));
     }

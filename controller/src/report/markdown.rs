@@ -9,11 +9,11 @@ use super::{Record, accepted, fared, gone, halted, log, untouched};
 use crate::view::text::{count, date_time, duration, fold_hosts, time_of_day};
 use crate::view::{HostState, HostView, PlatformView, StageView, StepView, View};
 use conditions::conditions;
+use backups::backups;
 use jiff::{SignedDuration, Timestamp};
 use proto::event::{RunOutcome, Status};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use backups::backups;
 use steps::{alerts, steps, timeline, timings, took};
 
 /// The record of a run as Markdown.

@@ -138,15 +138,16 @@ async fn attempt<H: Hosts>(
             source.to.send(Outgoing::Message(fetch)).await.map_err(|_| gone())?;
             asked += length;
         }
-        let next = tokio::time::timeout(SILENCE, source.data.recv()).await.map_err(|_| {
-            End::NotKept(NotKept::Refused(format!("the host sent nothing of it for {} s", SILENCE.as_secs())))
-        })?;
+        let next = tokio::time::timeout(SILENCE, source.data.recv())
+            .await
+            .map_err(|_| End::NotKept(NotKept::Refused(format!("the host sent nothing of it for {} s", SILENCE.as_secs()))))?;
         let Some((stream, offset, bytes)) = next else { return Err(gone()) };
         if stream != source.stream {
             continue;
         }
         if offset != got || bytes.is_empty() || bytes.len() as u64 > asked - got {
-            let reason = format!("the host sent {} bytes from {offset} on where {} from {got} on were asked for", bytes.len(), asked - got);
+            let reason =
+                format!("the host sent {} bytes from {offset} on where {} from {got} on were asked for", bytes.len(), asked - got);
             return Err(End::NotKept(NotKept::Refused(reason)));
         }
         got += bytes.len() as u64;

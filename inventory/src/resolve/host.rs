@@ -165,7 +165,8 @@ fn host(
         (block!(ssh, "ssh"), block!(become_, "become"), block!(campaign, "campaign"));
     let (source, target): (raw::Source, raw::Target) = (block!(source, "source"), block!(target, "target"));
     let keep: raw::Keep = block!(keep, "keep");
-    let keep_at = [own.keep, platform.keep, defaults.and_then(|blocks| blocks.keep)].into_iter().flatten().next().map(|at| &at.span);
+    let keep_at =
+        [own.keep, platform.keep, defaults.and_then(|blocks| blocks.keep)].into_iter().flatten().next().map(|at| &at.span);
     let mut single = |key: &str, layers: [(&'static str, Option<&Spanned<Text>>); 3]| {
         let (layer, value) = layers.into_iter().find_map(|(layer, value)| value.map(|value| (layer, value.clone())))?;
         origins.push((key.to_owned(), value.span.start, layer));

@@ -34,7 +34,9 @@ pub(super) enum SinkError {
 /// An open place.
 pub(super) enum Sink {
     /// All of it is there.
-    Whole { size: u64 },
+    Whole {
+        size: u64,
+    },
     File(FileSink),
     Host(HostSink),
 }
