@@ -5,7 +5,7 @@ mod plan_fleet;
 use controller::plan::rollback::{Done, Forward};
 use controller::plan::runbook::{Family, Runbook, Template};
 use controller::plan::{Phase, Plan, PlannedStep, PlatformPlan, Reversibility};
-use inventory::{Backup, InitSystem, Location, SourceVersion};
+use inventory::{Backup, InitSystem, KeepAt, Location, SourceVersion};
 use plan_fleet::*;
 use proto::{Action, StepId};
 use std::collections::BTreeSet;
@@ -53,6 +53,7 @@ const VERSIONS: [SourceVersion; 4] = [SourceVersion::V5_11, SourceVersion::V6_02
 fn every_condition() -> Vec<inventory::Platform> {
     let mut platforms =
         vec![standalone(), standard(), cloud_messaging(), power_booster(), power_cluster(), with_windows(), several_roles()];
+    platforms[0] = keeping(KeepAt::Workstation, standalone());
     let mut bare = standard();
     bare.name = "bare".into();
     bare.instances[0].database.as_mut().unwrap().password = None;
@@ -107,7 +108,11 @@ fn ways_back() -> Vec<Plan> {
     let steps = || forward.platforms.iter().flat_map(PlatformPlan::steps);
     let ids =
         |wanted: &dyn Fn(&&PlannedStep) -> bool| steps().filter(wanted).map(|step| step.id.clone()).collect::<BTreeSet<StepId>>();
-    let whole = Done { granted: ids(&|_| true), ..Done::default() };
+    let archived = |step: &PlannedStep| match &step.spec.action {
+        Action::Archive { dest, .. } => Some(((step.host.clone(), dest.clone()), "5".repeat(64))),
+        _ => None,
+    };
+    let whole = Done { granted: ids(&|_| true), made: steps().filter_map(archived).collect(), ..Done::default() };
     let moved = Done { granted: ids(&|step| step.id.0.contains("/stop/") || step.id.0.contains("/backup/")), ..Done::default() };
     let accepted = Done { accepted: ids(&|step| step.id.0.contains("/backup/")), ..whole.clone() };
     let back = |done: &Done| {

@@ -3,9 +3,10 @@
 use super::{Context, Done, Result, Trouble};
 use crate::{digest, durable};
 use flate2::bufread::DeflateDecoder;
-use std::fs;
+use std::fs::{self, File, FileTimes};
 use std::io::{self, BufRead, BufReader, Seek};
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 /// The length of the head of a gzip file without a name (RFC 1952, 2.3), as [`super::gzip`] writes it.
 const HEAD: usize = 10;
@@ -34,7 +35,7 @@ pub(crate) fn run(archive: &str, sha256: &str, dest: &str, context: &mut Context
     // The archive's one directory takes its place when all of it is durable.
     let tree = fs::read_dir(&part).map_err(|e| cannot(&e))?.next().transpose().map_err(|e| cannot(&e))?;
     let tree = tree.ok_or_else(|| cannot(&"the archive is empty"))?;
-    fs::File::open(&part).and_then(|dir| Ok(rustix::fs::syncfs(dir)?)).map_err(|e| cannot(&e))?;
+    File::open(&part).and_then(|dir| Ok(rustix::fs::syncfs(dir)?)).map_err(|e| cannot(&e))?;
     fs::rename(tree.path(), dest).map_err(|e| cannot(&e))?;
     fs::remove_dir(&part).and_then(|()| durable::sync_dir(durable::parent(dest))).map_err(|e| cannot(&e))?;
     context.note(&format!("unpacked {entries} entries of {archive} as {}", dest.display()));
@@ -71,6 +72,11 @@ fn unpack(mut file: impl BufRead, part: &Path, dest: &Path, context: &mut Contex
     }
     for mut dir in dirs.into_iter().rev() {
         dir.unpack_in(part).map_err(|e| cannot(&e))?;
+        // The library leaves the times of directories alone.
+        let path = dir.path().map(|path| part.join(path)).map_err(|e| cannot(&e))?;
+        let time = UNIX_EPOCH + Duration::from_secs(dir.header().mtime().map_err(|e| cannot(&e))?);
+        let times = FileTimes::new().set_modified(time);
+        File::open(path).and_then(|dir| dir.set_times(times)).map_err(|e| cannot(&e))?;
     }
     Ok(entries)
 }
