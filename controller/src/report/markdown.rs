@@ -1,15 +1,15 @@
 //! The report for a change board: what was done, when, by whom, in which order, with what result.
 
-mod conditions;
 mod backups;
+mod conditions;
 mod steps;
 
 use super::chain::HostHeads;
 use super::{Record, accepted, fared, gone, halted, log, untouched};
 use crate::view::text::{count, date_time, duration, fold_hosts, time_of_day};
 use crate::view::{HostState, HostView, PlatformView, StageView, StepView, View};
-use conditions::conditions;
 use backups::backups;
+use conditions::conditions;
 use jiff::{SignedDuration, Timestamp};
 use proto::event::{RunOutcome, Status};
 use std::collections::{BTreeMap, BTreeSet};
