@@ -5,7 +5,7 @@ use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -56,6 +56,33 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a file")) }
+}
+
+/// As [`open`], of a file of our own: nobody else's under this name, and under no other name either.
+pub(crate) fn open_own(path: &Path) -> io::Result<File> {
+    let file = open(path)?;
+    own(&file)?;
+    Ok(file)
+}
+
+/// Fails where a file is not ours alone.
+pub(crate) fn own(file: &File) -> io::Result<()> {
+    let meta = file.metadata()?;
+    let ours = meta.is_file() && meta.uid() == rustix::process::geteuid().as_raw() && meta.nlink() == 1;
+    if ours { Ok(()) } else { Err(io::Error::other("it is somebody else's by now")) }
+}
+
+/// The digest that the `.sha256` file beside another one says; `None` where there is none.
+pub(crate) fn recorded(checksum_file: &Path) -> io::Result<Option<String>> {
+    let file = match open(checksum_file) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let mut text = String::new();
+    file.take(4096).read_to_string(&mut text)?;
+    let word = text.split_whitespace().next().unwrap_or_default();
+    let is_digest = word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_digest { Ok(Some(word.to_owned())) } else { Err(io::Error::other("it holds no SHA-256")) }
 }
 
 /// HMAC-SHA-256 (RFC 2104) of a value under a key given as hex. `None` when the key is not hex.

@@ -19,9 +19,16 @@ pub const FRAME_LIMIT: usize = 8 * 1024 * 1024;
 /// The most bytes that one data frame should carry.
 pub const DATA_CHUNK: usize = 32 * 1024;
 
-/// The bit that stream numbers have which the controller gives to pieces of a file that it fetches: a host numbers the output of its
-/// steps from one.
-pub const FETCHED: u32 = 1 << 31;
+/// The bit that the streams of steps' output have, so that they never meet the numbers that a controller chooses.
+pub const OUTPUT: u32 = 1 << 31;
+/// The bit that the numbers have which a controller gives to pieces of a file that it fetches.
+pub const FETCHED: u32 = 1 << 30;
+
+/// Whether a stream is of pieces of a file that is fetched.
+pub fn is_fetched(stream: u32) -> bool {
+    stream & (OUTPUT | FETCHED) == FETCHED
+}
+
 /// The longest piece of a file that can be fetched at once.
 pub const FETCH_LIMIT: u32 = 128 * 1024;
 

@@ -2,6 +2,7 @@
 //! controller rebuilds a run from it (`resume --from-hosts`); simulation and model check use it as it is.
 
 use crate::event::Outcome;
+use crate::frame::OUTPUT;
 use crate::message::{Attempt, Granted, Happened, HostEvent};
 use crate::step::StepId;
 use serde::{Deserialize, Serialize};
@@ -43,9 +44,6 @@ pub enum Record {
     /// One step is to be carried out.
     Step(Box<Granted>),
 }
-
-/// Output streams of steps have the top bit set, so that they never meet the ids that a controller chooses for ad-hoc commands.
-const STREAMS: u32 = 1 << 31;
 
 /// Where a granted step stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,7 +171,7 @@ impl State {
 
     /// The stream of a step's output.
     pub fn stream(index: usize) -> u32 {
-        STREAMS | u32::try_from(index).unwrap_or(u32::MAX)
+        OUTPUT | u32::try_from(index).unwrap_or(u32::MAX)
     }
 
     /// The steps that stand so, in order.

@@ -112,8 +112,8 @@ pub enum ToAgent {
         /// Why.
         reason: String,
     },
-    /// Fetches a piece of the file that a step offers ([`FromAgent::Offer`]). Answered by data frames with this stream number, whose
-    /// highest bit is set ([`crate::frame::FETCHED`]).
+    /// Fetches a piece of the file that a step offers ([`FromAgent::Offer`]). Answered by data frames with this stream number, which is
+    /// one of [`crate::frame::is_fetched`].
     Fetch {
         /// The file's digest.
         sha256: String,

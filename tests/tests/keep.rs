@@ -55,7 +55,7 @@ fn copies_are_encrypted_fetched_once_over_cuts_and_deaths_and_bring_a_host_back(
     let inventory = site.lab.inventory();
     let text = fs::read_to_string(&inventory).unwrap();
     let text = text
-        .replacen("defaults:\n", &format!("defaults:\n  keep: {{ to: workstation, limit: 1MiB, encrypt_to: {key} }}\n"), 1)
+        .replacen("defaults:\n", &format!("defaults:\n  keep: {{ to: workstation, limit: 512KiB, encrypt_to: {key} }}\n"), 1)
         .replacen("  - name: emea-trk1\n", "  - name: emea-trk1\n    keep: { to: emea-mta1 }\n", 1);
     assert!(text.contains("keep: { to: emea-mta1 }"), "{text}");
     fs::write(&inventory, text).unwrap();

@@ -57,10 +57,12 @@ pub(crate) fn run(spec: &Command, descendants: Descendants, context: &mut Contex
     let mut lines = Lines::new(&spec.fail_on);
     let mut log = spec.log.as_deref().map(Log::new);
     let sink = &mut *context.sink;
+    // What the log says stands on lines of its own, also where the program is in the middle of one.
+    let mut at_line_start = true;
     let ended = watched.follow(Some(context.halt), &mut |bytes| {
         if bytes.is_empty() {
             // What its log says is not what the program said: no rule is about it.
-            if let Some(told) = log.as_mut().and_then(Log::line) {
+            if let Some(told) = log.as_mut().filter(|_| at_line_start).and_then(Log::line) {
                 sink(told.as_bytes());
             }
             return;
@@ -68,6 +70,7 @@ pub(crate) fn run(spec: &Command, descendants: Descendants, context: &mut Contex
         if let Some(log) = &mut log {
             log.program_spoke();
         }
+        at_line_start = bytes.ends_with(b"\n");
         lines.take(bytes);
         sink(bytes);
     });

@@ -126,8 +126,8 @@ fn write(source: &Path, part: &Path, encrypt_to: &[String], context: &mut Contex
     }
     let Hashing { file, hash, length } = writer.finish().map_err(|e| cannot(&e))?;
     file.sync_all().map_err(|e| cannot(&e))?;
-    let recorded = fs::read_to_string(checksum_file(source)).ok();
-    let recorded = recorded.as_deref().and_then(|text| text.split_whitespace().next());
+    let checksum = checksum_file(source);
+    let recorded = digest::recorded(&checksum).map_err(|e| cannot(&format!("{}: {e}", checksum.display())))?;
     match recorded.filter(|recorded| *recorded != plain_sha256) {
         Some(recorded) => Err(format!(
             "{} is not what it was: expected SHA-256 {recorded}, as its .sha256 file says, seen {plain_sha256}",

@@ -74,9 +74,11 @@ fn unpack(mut file: impl BufRead, part: &Path, dest: &Path, context: &mut Contex
         dir.unpack_in(part).map_err(|e| cannot(&e))?;
         // The library leaves the times of directories alone.
         let path = dir.path().map(|path| part.join(path)).map_err(|e| cannot(&e))?;
-        let time = UNIX_EPOCH + Duration::from_secs(dir.header().mtime().map_err(|e| cannot(&e))?);
-        let times = FileTimes::new().set_modified(time);
-        File::open(path).and_then(|dir| dir.set_times(times)).map_err(|e| cannot(&e))?;
+        // One from before 1970 is stored as a time that no clock will show; a directory that cannot be opened keeps its new one as well.
+        let time = UNIX_EPOCH.checked_add(Duration::from_secs(dir.header().mtime().map_err(|e| cannot(&e))?));
+        if let (Some(time), Ok(dir)) = (time, File::open(path)) {
+            dir.set_times(FileTimes::new().set_modified(time)).map_err(|e| cannot(&e))?;
+        }
     }
     Ok(entries)
 }

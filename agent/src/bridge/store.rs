@@ -93,8 +93,10 @@ fn open(dest: &Path, part: &Path, size: u64) -> Result<(File, u64), String> {
     let failed = |e: io::Error| format!("{} cannot be written: {e}", part.display());
     durable::private_dir(durable::parent(dest)).map_err(failed)?;
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits() as i32);
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32);
     let mut file = options.open(part).map_err(failed)?;
+    // The directory may be one that others can write to.
+    digest::own(&file).map_err(failed)?;
     let mut have = file.metadata().map_err(failed)?.len();
     if have > size {
         file.set_len(0).map_err(failed)?;

@@ -66,7 +66,9 @@ pub(crate) fn reach(job: &Job, work: &Work<'_>, sink: &mut dyn FnMut(&[u8])) -> 
         Some(Death::BeforeItBegan) => return never_begun(look()),
         None => {}
     }
+    // That a copy is kept elsewhere is for the controller to say: it is offered again, and taken at once where it is there.
     if granted.attempt > 1
+        && !matches!(spec.action, proto::Action::Keep { .. })
         && let Some(Seen::There) = look()
     {
         return Verdict::new(Outcome::Ok, "nothing was done: the effect is there already, from an attempt before this one");

@@ -4,7 +4,7 @@ use super::feed::Feed;
 use crate::digest;
 use crate::runner::files::{Offer, StepFiles, read_json};
 use crate::runner::publish;
-use proto::frame::{FETCH_LIMIT, FETCHED};
+use proto::frame::{FETCH_LIMIT, is_fetched};
 use proto::message::Offered;
 use std::os::unix::fs::FileExt;
 
@@ -28,11 +28,11 @@ impl Offering {
     /// Sends a piece. Nothing is sent of anything but the file that the step offers; a file that cannot be read is the end of the step.
     pub(crate) fn fetch(&self, files: &StepFiles, feed: &Feed, sha256: &str, (stream, offset, length): (u32, u64, u32)) {
         let Ok(offer) = read_json::<Offer>(&files.offer()) else { return };
-        if offer.file.sha256 != sha256 || stream & FETCHED == 0 || length > FETCH_LIMIT {
+        if offer.file.sha256 != sha256 || !is_fetched(stream) || length > FETCH_LIMIT {
             return;
         }
         let mut bytes = vec![0; length as usize];
-        let read = digest::open(&offer.path).and_then(|file| file.read_exact_at(&mut bytes, offset));
+        let read = digest::open_own(&offer.path).and_then(|file| file.read_exact_at(&mut bytes, offset));
         match read {
             Ok(()) => feed.piece(stream, offset, bytes),
             Err(e) => self.answer(files, sha256, &format!("{} cannot be read: {e}", offer.path.display())),

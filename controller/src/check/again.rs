@@ -4,12 +4,12 @@
 //! [`When::Always`]: proto::event::When::Always
 
 use super::finding::{Subject, clean};
-use super::layout::output;
 use super::on_host;
 use super::readings::{HostState, Readings};
 use crate::plan::{Plan, PlannedStep};
 use inventory::{Host, Platform};
 use proto::event::{Finding, Status};
+use proto::inspect::ReadError;
 use proto::{Action, Query, StepId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,7 +63,7 @@ impl PackageFiles {
 }
 
 fn digest(sent: &Sent) -> Query {
-    output(&["sha256sum", "--", &sent.dest])
+    Query::File { path: sent.dest.clone() }
 }
 
 /// Hosts that something is still to be done on, and not by a person alone.
@@ -110,13 +110,14 @@ fn package_files(subject: Subject<'_>, readings: &Readings, needed: &[&Sent]) ->
     }
     let mut problems = Vec::new();
     for sent in needed {
-        match readings.output(&digest(sent)) {
-            Ok((0, text)) if text.trim_start_matches('\\').starts_with(&sent.sha256) => {}
-            Ok((0, text)) => {
-                let seen = clean(text.split_whitespace().next().unwrap_or("nothing"));
-                problems.push(format!("{} has SHA-256 {seen}, expected {}", sent.dest, sent.sha256));
+        match readings.file(&sent.dest).map(|facts| facts.sha256.as_deref()) {
+            Ok(Some(seen)) if seen == sent.sha256 => {}
+            Ok(Some(seen)) => problems.push(format!("{} has SHA-256 {}, expected {}", sent.dest, clean(seen), sent.sha256)),
+            Ok(None) => {
+                let slow = ReadError::Failed(format!("{} is too large to be read in time", sent.dest));
+                return Some(subject.unread(check, &sent.dest, &slow));
             }
-            Ok((_, text)) => problems.push(clean(text)),
+            Err(ReadError::Missing(_)) => problems.push(format!("{} does not exist", sent.dest)),
             Err(error) => return Some(subject.unread(check, &sent.dest, &error)),
         }
     }

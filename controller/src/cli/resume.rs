@@ -130,6 +130,18 @@ impl Left {
         journal.append(drafts).await.map_err(|e| start::internal(&e))?;
         let chain = journal::read(&adopted.path().join("journal.jsonl")).map_err(|e| start::journal_failure(&e))?;
         let dir = adopted.keep().map_err(|e| start::internal(&e))?;
+        for event in &chain.events {
+            // The record says where copies were put; those of another workstation did not come along.
+            if let Kind::BackupKept { source, to, file, .. } = &event.kind
+                && to == "workstation"
+                && !dir.path.join(file).exists()
+            {
+                let host = event.scope.host.as_deref().unwrap_or_default();
+                say!(
+                    "notice: the copy of {source} of {host} was kept on the workstation that began the run and is not here; take another one before the source is lost"
+                );
+            }
+        }
         Ok(Self { dir, plan, journal, chain, from_hosts: true, claim: Some(claim) })
     }
 

@@ -10,7 +10,7 @@ mod keeping;
 use super::output::Outputs;
 use crate::hosts::{AgentHello, Hosts, Incoming, Link, OpenError, Outgoing};
 use keeping::Fetching;
-use proto::frame::FETCHED;
+use proto::frame::is_fetched;
 use proto::message::{Attempt, Claim, Granted, Happened, HostEvent, Offered};
 use proto::{Action, FromAgent, Query, Reading, RunAs, Secret, StepId, ToAgent};
 use std::collections::{BTreeMap, HashMap};
@@ -177,6 +177,8 @@ struct Task<H> {
     fetching: Option<Fetching>,
     /// What was offered on this link for a step that was not granted on it yet.
     early_offer: Option<(Attempt, Offered)>,
+    /// A file that the host asked for before the step that needs it was granted on this link, and from where on.
+    early_need: Option<(String, u64)>,
     next_file: u32,
     head: String,
     last_line: Option<Instant>,
@@ -221,6 +223,7 @@ pub(crate) async fn run<H: Hosts>(
         sending: None,
         fetching: None,
         early_offer: None,
+        early_need: None,
         next_file: 0,
         head: String::new(),
         last_line: None,
@@ -297,6 +300,9 @@ impl<H: Hosts> Task<H> {
                 if self.connect().await {
                     self.attach_and_grant(keep).await;
                     self.take_up_early_offer().await;
+                    if let Some((sha256, offset)) = self.early_need.take() {
+                        self.send_file(sha256, offset, true).await;
+                    }
                 }
             }
             Order::Stop(attempt) => {
@@ -374,7 +380,7 @@ impl<H: Hosts> Task<H> {
     async fn open_link(&mut self) -> Result<(), OpenError> {
         let link = self.hosts.open(&self.settings.host, self.settings.root).await?;
         self.link = Some(link);
-        (self.fetching, self.early_offer) = (None, None);
+        (self.fetching, self.early_offer, self.early_need) = (None, None, None);
         (self.listed, self.sent) = (None, Vec::new());
         self.attaching = false;
         self.was_reached = true;
@@ -432,7 +438,7 @@ impl<H: Hosts> Task<H> {
     async fn take(&mut self, incoming: Incoming) {
         match incoming {
             Incoming::Message(message) => self.take_message(message).await,
-            Incoming::Data { stream, offset, bytes } if stream & FETCHED != 0 => self.fetched(stream, offset, bytes),
+            Incoming::Data { stream, offset, bytes } if is_fetched(stream) => self.fetched(stream, offset, bytes),
             Incoming::Data { stream, offset, bytes } => self.keep_output(stream, offset, &bytes),
             Incoming::Closed { .. } => {}
         }
@@ -470,7 +476,7 @@ impl<H: Hosts> Task<H> {
                 }
             }
             FromAgent::Offer { attempt, file } => self.offered(attempt, file).await,
-            FromAgent::NeedFile { sha256, offset } => self.send_file(sha256, offset).await,
+            FromAgent::NeedFile { sha256, offset } => self.send_file(sha256, offset, false).await,
             FromAgent::Finished => {
                 self.attaching = false;
                 self.report(Report::Finished);
@@ -575,11 +581,17 @@ impl<H: Hosts> Task<H> {
     }
 
     /// Sends a file that an open step needs; one at a time. Beside everything else: a large file must not hold up events.
-    async fn send_file(&mut self, sha256: String, offset: u64) {
+    /// A controller that took the run up attaches before it grants again what is open: what is asked for in between, and once, waits for
+    /// that (`granted`: it has come).
+    async fn send_file(&mut self, sha256: String, offset: u64, granted: bool) {
         let Some(link) = &self.link else { return };
         let to = link.to.clone();
         let asked =
             self.open.iter().any(|granted| matches!(&granted.spec.action, Action::PushFile { sha256: own, .. } if *own == sha256));
+        if !asked && !granted {
+            self.early_need = Some((sha256, offset));
+            return;
+        }
         let path = self.settings.files.get(&sha256).filter(|_| asked).cloned();
         self.next_file += 1;
         let stream = self.next_file;
@@ -592,7 +604,7 @@ impl<H: Hosts> Task<H> {
                 None => Err(io::Error::new(io::ErrorKind::NotFound, "no open step of the plan pushes a file with this digest")),
             };
             if let Err(error) = sent {
-                let reason = format!("{}: {error}", path.unwrap_or_default().display());
+                let reason = path.map_or_else(|| error.to_string(), |path| format!("{}: {error}", path.display()));
                 let _ = to.send(Outgoing::Message(ToAgent::FileRefused { sha256, reason })).await;
             }
         }));

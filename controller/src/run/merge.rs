@@ -3,12 +3,13 @@
 use super::journal::{Draft, Origin, rfc3339};
 use super::kept::{Kept, Line, Part};
 use super::rebuild::{RebuildError, fold};
+use super::reports::UNKNOWN_COPY;
 use super::stage::{Executor, executor};
 use crate::plan::{Plan, PlatformPlan};
-use proto::StepId;
 use proto::event::{Event, Kind, Scope};
 use proto::host::{Record, Standing, State};
 use proto::message::{Attempt, Granted, Happened, HostEvent, Made, Mode};
+use proto::{Action, Outcome, StepId};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Something in a host's journal.
@@ -169,7 +170,30 @@ pub(super) fn merge(plan: &Plan, journals: &BTreeMap<&str, Journal>) -> Result<V
     sequence.extend(own.into_iter().map(|(at, draft)| (at, Draft { time: draft.time.clone().or_else(|| time(&at.0)), ..draft })));
     // Stable: a line stays before what follows it, and what one host says stays in its order.
     sequence.sort_by_key(|(position, _)| *position);
-    Ok(sequence.into_iter().map(|(_, draft)| draft).collect())
+    let mut drafts: Vec<Draft> = sequence.into_iter().map(|(_, draft)| draft).collect();
+    doubt_copies(plan, &mut drafts);
+    Ok(drafts)
+}
+
+/// That a copy is kept elsewhere is for the controller to say: a host that says so, of a copy that no line of a controller has, has not
+/// proven it.
+fn doubt_copies(plan: &Plan, drafts: &mut [Draft]) {
+    let keeps = |step: &&crate::plan::PlannedStep| matches!(step.spec.action, Action::Keep { .. });
+    let steps = plan.platforms.iter().flat_map(PlatformPlan::steps).filter(keeps).map(|step| step.id.0.as_str());
+    let kept: HashSet<String> = drafts
+        .iter()
+        .filter(|draft| matches!(draft.kind, Kind::BackupKept { .. }))
+        .filter_map(|draft| draft.scope.step.clone())
+        .collect();
+    let doubted: HashSet<&str> = steps.filter(|step| !kept.contains(*step)).collect();
+    for draft in drafts.iter_mut().filter(|draft| draft.scope.step.as_deref().is_some_and(|step| doubted.contains(step))) {
+        if let Kind::StepFinished { outcome, message, .. } = &mut draft.kind
+            && outcome.is_proof()
+        {
+            *outcome = Outcome::Failed;
+            UNKNOWN_COPY.clone_into(message);
+        }
+    }
 }
 
 /// What people decided on steps, and when controllers took the run up again.

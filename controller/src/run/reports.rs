@@ -15,6 +15,9 @@ use proto::{Action, Probe, Reading};
 /// How often a step that is killed is started, all in all, before a person has to look.
 const ATTEMPTS: u32 = 3;
 
+/// What is said of a copy that its host alone says to be kept.
+pub(super) const UNKNOWN_COPY: &str = "the host says that a copy is kept elsewhere, and this record has none of it";
+
 impl<H: Hosts> Engine<'_, H> {
     /// Takes in what hosts reported: one write for all of it.
     pub(super) async fn take_reports(&mut self, batch: Vec<(String, Report)>) -> Result<(), EngineError> {
@@ -110,7 +113,7 @@ impl<H: Hosts> Engine<'_, H> {
                 // That a copy is kept is for the one to say who keeps it.
                 if outcome.is_proof() && matches!(step.spec.action, Action::Keep { .. }) && !self.state.is_kept(&step.id) {
                     outcome = Outcome::Failed;
-                    message = "the host says that a copy is kept elsewhere, and this record has none of it".to_owned();
+                    UNKNOWN_COPY.clone_into(&mut message);
                 }
                 let file = output_file(step, index, event.attempt);
                 let finished = Kind::StepFinished { outcome, exit_code, duration_ms, message, died };

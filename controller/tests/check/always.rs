@@ -78,17 +78,15 @@ fn well(query: &Query, os: &str) -> Answer {
         Query::System => Answer::System(System { clock_ms: now_ms(), os: os.to_owned(), ..SimHost::healthy("x").system }),
         Query::Space { .. } => Answer::Space { free: 50 << 30, inodes: 1_000_000 },
         Query::Path { .. } => Answer::Path(proto::inspect::PathKind::Directory),
+        Query::File { path } => {
+            let known = [("nlserver6_8989", plan_fleet::OLD_SHA), (".deb", plan_fleet::DEB_SHA), (".rpm", plan_fleet::RPM_SHA)];
+            file(known.iter().find(|(part, _)| path.contains(part)).unwrap().1)
+        }
         Query::Output { argv, .. } => {
             let text = match argv[0].as_str() {
                 "stat" => "0 root\n".to_owned(),
                 "id" => "1001\n".to_owned(),
                 "du" => format!("2097152\t{}\n", argv[2]),
-                "sha256sum" => {
-                    let known =
-                        [("nlserver6_8989", plan_fleet::OLD_SHA), (".deb", plan_fleet::DEB_SHA), (".rpm", plan_fleet::RPM_SHA)];
-                    let sha256 = known.iter().find(|(part, _)| argv[2].contains(part)).unwrap().1;
-                    format!("{sha256}  {}\n", argv[2])
-                }
                 other => panic!("{other} is not asked in the middle"),
             };
             Answer::Output { code: 0, text }
@@ -105,9 +103,13 @@ fn one(findings: &[Finding], id: &str, status: Status, says: &str) {
     assert_eq!(found.when, Some(When::Always), "{found:#?}");
 }
 
+fn file(sha256: &str) -> Answer {
+    Answer::File(proto::inspect::FileFacts { size: 1, modified_ms: 0, sha256: Some(sha256.to_owned()), recorded: None })
+}
+
 fn digest_of<'a>(query: &'a Query, part: &str) -> Option<&'a str> {
     match query {
-        Query::Output { argv, .. } if argv[0] == "sha256sum" && argv[2].contains(part) => Some(&argv[2]),
+        Query::File { path } if path.contains(part) => Some(path),
         _ => None,
     }
 }
@@ -138,24 +140,24 @@ fn package_files_that_are_gone_or_changed_are_found_as_long_as_something_needs_t
     let id = format!("package-files@{}", HOST);
     let gone = |query: &Query| {
         let dest = digest_of(query, "v7-9383")?;
-        Some(Ok(Answer::Output { code: 1, text: format!("sha256sum: {dest}: No such file or directory\n") }))
+        Some(Err(ReadError::Missing(dest.to_owned())))
     };
     let found = before.findings(gone);
     one(&found, &id, Status::Failure, "a package file that was sent is gone or was changed");
-    assert!(found.iter().find(|f| f.id == id).unwrap().evidence.contains("No such file"), "{found:#?}");
+    assert!(found.iter().find(|f| f.id == id).unwrap().evidence.contains("does not exist"), "{found:#?}");
     let other = |query: &Query| {
-        let dest = digest_of(query, "v7-9383")?;
-        Some(Ok(Answer::Output { code: 0, text: format!("{}  {dest}\n", "e".repeat(64)) }))
+        digest_of(query, "v7-9383")?;
+        Some(Ok(file(&"e".repeat(64))))
     };
     one(&before.findings(other), &id, Status::Failure, "gone or was changed");
-    let no_tool = |query: &Query| digest_of(query, "").map(|_| Err(ReadError::Missing("sha256sum".to_owned())));
-    one(&before.findings(no_tool), &id, Status::Unknown, "cannot be read");
+    let closed = |query: &Query| digest_of(query, "").map(|path| Err(ReadError::Denied(path.to_owned())));
+    one(&before.findings(closed), &id, Status::Unknown, "cannot be read");
     // Installed, it is no longer needed; the old packages are, for the way back.
     let after = Middle::of(SourceVersion::V6_1, Phase::Migrate);
     one(&after.findings(gone), &id, Status::Ok, "as they were");
     let old = |query: &Query| {
         let dest = digest_of(query, "nlserver6_8989")?;
-        Some(Ok(Answer::Output { code: 1, text: format!("sha256sum: {dest}: No such file or directory\n") }))
+        Some(Err(ReadError::Missing(dest.to_owned())))
     };
     one(&after.findings(old), &id, Status::Failure, "gone or was changed");
 }

@@ -20,7 +20,9 @@ const TOLD_APART: usize = 16;
 /// The id of the one file that is stored over a connection.
 const STORE: u32 = 1;
 /// What has to stay free on the workstation: the journal and what steps print have to go somewhere.
-const SPARE: u64 = 16 << 20;
+const SPARE: u64 = 256 << 20;
+/// After how many bytes the disk is looked at again.
+const LOOK: u64 = 4 << 20;
 
 /// Why bytes cannot be put where they belong.
 #[derive(Debug)]
@@ -90,6 +92,9 @@ pub(super) struct FileSink {
     file: File,
     hash: Sha256,
     have: u64,
+    written: u64,
+    /// Bytes written since the disk was looked at.
+    unlooked: u64,
     expected: Offered,
 }
 
@@ -108,21 +113,26 @@ impl FileSink {
         let mut name = path.file_name().unwrap_or_default().to_os_string();
         name.push(format!(".{}.part", expected.sha256.get(..TOLD_APART).unwrap_or_default()));
         let part = path.with_file_name(name);
+        remove_others(&path, &part);
         let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&part).map_err(failed)?;
         if file.metadata().map_err(failed)?.len() > expected.size {
             file.set_len(0).map_err(failed)?;
         }
         let mut hash = Sha256::new();
         let have = read_into(&mut file, &mut hash).map_err(failed)?;
-        let missing = expected.size.saturating_sub(have);
-        let room = rustix::fs::fstatvfs(&file).map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
-        if let Some(room) = room.ok().filter(|room| *room < missing.saturating_add(SPARE)) {
-            return Err(refused(&part, &format_args!("{missing} bytes more are needed, and its disk has {room} bytes free")));
-        }
-        Ok(Sink::File(Self { path, part, file, hash, have, expected: expected.clone() }))
+        has_room(&file, expected.size.saturating_sub(have)).map_err(|why| refused(&part, &why))?;
+        Ok(Sink::File(Self { path, part, file, hash, have, written: have, unlooked: 0, expected: expected.clone() }))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
+        // Other copies come at the same time, and the run's own record is on that disk most likely: it must never be full of them.
+        self.unlooked += bytes.len() as u64;
+        if self.unlooked >= LOOK {
+            self.unlooked = 0;
+            let missing = self.expected.size.saturating_sub(self.written);
+            has_room(&self.file, missing.min(LOOK)).map_err(|why| refused(&self.part, &why))?;
+        }
+        self.written += bytes.len() as u64;
         self.file.write_all(bytes).map_err(|e| refused(&self.part, &e))?;
         self.hash.update(bytes);
         Ok(())
@@ -144,6 +154,31 @@ impl FileSink {
         std::fs::rename(&part, &path).map_err(failed)?;
         // The directories above it are new as well.
         path.ancestors().skip(1).take(3).try_for_each(|dir| File::open(dir)?.sync_all()).map_err(failed)
+    }
+}
+
+/// Whether a disk takes so many bytes more and keeps its spare room; what is missing otherwise.
+fn has_room(file: &File, missing: u64) -> Result<(), String> {
+    let room = rustix::fs::fstatvfs(file).map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    match room.ok().filter(|room| *room < missing.saturating_add(SPARE)) {
+        Some(room) => Err(format!(
+            "{missing} bytes more are needed and {} MiB are left free for the run's own record; its disk has {room} bytes free",
+            SPARE >> 20
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Removes what is left of copies that a host offered before with other content: at most one is kept for each.
+fn remove_others(path: &Path, part: &Path) {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return };
+    let begins = format!("{}.", name.to_string_lossy());
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let other = entry.file_name().to_string_lossy().into_owned();
+        if other.starts_with(&begins) && other.ends_with(".part") && entry.path() != part {
+            // One that cannot be removed takes room, and nothing else.
+            let _ = std::fs::remove_file(entry.path());
+        }
     }
 }
 
