@@ -66,7 +66,7 @@ fn copies_are_encrypted_fetched_once_over_cuts_and_deaths_and_bring_a_host_back(
         fs::write(host.old_tree().join("var/noise.dat"), &noise).unwrap();
     }
     let plan = site.caravan(&["plan", "--explain", "backup.keep"]).expect(0).stdout;
-    assert!(plan.contains(&key) && plan.contains("emea-mta1") && plan.contains("1048576 bytes a second"), "{plan}");
+    assert!(plan.contains(&key) && plan.contains("emea-mta1") && plan.contains("524288 bytes a second"), "{plan}");
 
     // Cut by the network, then the controller dies, both in the middle of the copy.
     let run = site.begin(&["migrate", "--yes"]);
