@@ -13,7 +13,7 @@ use std::process::Command;
 /// What is in an installation and must be in no file of the workstation.
 const CANARY: &str = "canary-5f0c-of-the-installation";
 /// Bytes of the file that makes the archive large enough to be cut in the middle: nothing makes them smaller.
-const BULK: usize = 3 << 20;
+const BULK: usize = 2 << 20;
 
 fn digest(path: &Path) -> String {
     Sha256::digest(fs::read(path).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect()

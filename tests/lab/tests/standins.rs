@@ -101,7 +101,7 @@ fn packages_are_asked_for_exactly_as_the_agent_asks() {
             let argv = manager.query_argv(name);
             let arguments: Vec<&str> = argv[1..].iter().map(String::as_str).collect();
             let output = bench.run("demo-mkt1", &argv[0], &arguments);
-            (output.status.code(), text(&output.stdout))
+            (output.status.code(), text(&output.stdout).trim_end().to_owned())
         };
         assert_eq!(query("nlserver6"), (Some(0), "install ok installed 6.1-8989".into()));
         assert_eq!(query("nlserver6-v7").0, Some(1));
