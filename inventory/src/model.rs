@@ -374,20 +374,24 @@ pub enum InitSystem {
 /// How SSH reaches a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Ssh {
-    /// Login account; the workstation's own account name when left out.
+    /// Login account; what ssh_config says, or the workstation's own account name, when left out.
     pub user: Option<String>,
-    /// Port.
-    pub port: u16,
+    /// Port; what ssh_config says, or 22, when left out.
+    pub port: Option<u16>,
     /// Private key files, tried in order; `~` stands for the home directory.
     pub identity: Vec<String>,
+    /// Where the login password is, for servers that want one.
+    pub password: Option<SecretRef>,
     /// Jump host, `[USER@]HOST[:PORT]`.
     pub jump: Option<String>,
     /// The host key that the host must have, `ssh-ed25519 AAAA...`: a pin.
     pub host_key: Option<String>,
-    /// known_hosts files; `~/.ssh/known_hosts` when empty.
+    /// known_hosts files; what ssh_config says, or `~/.ssh/known_hosts` and `/etc/ssh/ssh_known_hosts`, when empty.
     pub known_hosts: Vec<String>,
-    /// Seconds until connecting gives up.
-    pub connect_timeout: u64,
+    /// Seconds until connecting gives up; what ssh_config says, or 15, when left out.
+    pub connect_timeout: Option<u64>,
+    /// The ssh_config file that fills in what is not said here: `none`, or a file instead of the operator's own (`ssh -F`).
+    pub config: Option<String>,
     /// Allows algorithms of OpenSSH 5.3's age.
     pub legacy: bool,
 }
@@ -557,7 +561,7 @@ impl Location {
 }
 
 /// Where a secret is. The secret itself is fetched when it is needed, by the controller, and only then.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SecretRef {
     /// Asked at the terminal (`prompt:`).

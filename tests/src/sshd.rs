@@ -116,6 +116,12 @@ impl Sshd {
         file.into_temp_path().keep().expect("kept until the directory goes")
     }
 
+    /// Starts it anew, with the same key under the same address, and other extra lines of configuration.
+    pub fn restart(&mut self, extra: &str) {
+        self.stop();
+        self.child = Self::launch(self.dir.path(), self.address, &self.dir.path().join("host"), extra);
+    }
+
     /// Gives the server another host key, under the same address.
     pub fn change_key(&mut self, kind: &[&str]) {
         self.stop();
@@ -178,12 +184,14 @@ pub fn host(name: &str, address: SocketAddrV4, identity: &Path, known_hosts: &Pa
         init_scripts: "/etc/init.d".to_owned(),
         ssh: Ssh {
             user: Some(whoami()),
-            port: address.port(),
+            port: Some(address.port()),
             identity: vec![identity.display().to_string()],
             jump: None,
             host_key: None,
             known_hosts: vec![known_hosts.display().to_string()],
-            connect_timeout: 10,
+            connect_timeout: Some(10),
+            config: Some("none".to_owned()),
+            password: None,
             legacy: false,
         },
         become_: Become { method: BecomeMethod::None, password: None },

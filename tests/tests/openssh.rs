@@ -49,7 +49,7 @@ async fn a_command_runs_through_the_agent_which_is_sent_only_once() {
     let server = Sshd::start("");
     let relay = Relay::start(server.address);
     let mut host = server.host("mkt1");
-    host.ssh.port = relay.address.port();
+    host.ssh.port = Some(relay.address.port());
     host.address = relay.address.ip().to_string();
     host.ssh.known_hosts = vec![server.known_hosts_at(relay.address).display().to_string()];
     let hosts = hosts(vec![host]);
@@ -94,7 +94,9 @@ async fn host_keys_are_checked_strictly() {
         (format!("# old\n{place} {ecdsa}\n"), Err(":2)")),
         (format!("@revoked * {key}\n{place} {key}\n"), Err("is revoked")),
         (format!("@cert-authority {place} {other}\n"), Err("only a certificate authority is")),
-        (format!("!{place},* {key}\n"), Err("unknown")),
+        // What excludes the port says nothing about the name without it, which OpenSSH looks for too.
+        (format!("!{place},!{},* {key}\n", server.address.ip()), Err("unknown")),
+        (format!("!{place},* {key}\n"), Ok(())),
         (format!("{place} {key}\n"), Ok(())),
         (format!("{place}\t{key} a comment # with a hash\n"), Ok(())),
         (format!("not a line\n{place} {other}\n{place} {key}\n"), Ok(())),
@@ -238,7 +240,7 @@ async fn servers_that_are_not_there_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let at = |address| {
         let mut host = sshd::host("mkt1", address, &dir.path().join("none"), &dir.path().join("known_hosts"), dir.path());
-        host.ssh.connect_timeout = 1;
+        host.ssh.connect_timeout = Some(1);
         host
     };
     let refused = open(at(sshd::free_address())).await;
@@ -291,7 +293,7 @@ fn garbage_instead_of_ssh_is_survived() {
             kept
         });
         let mut host = sshd::host("mkt1", address, &dir.path().join("none"), &dir.path().join("known_hosts"), dir.path());
-        host.ssh.connect_timeout = 1;
+        host.ssh.connect_timeout = Some(1);
         let result = runtime.block_on(open(host));
         prop_assert!(matches!(result, Err(OpenError::Unreachable { .. })), "{:?}", result);
         message(result);
@@ -349,7 +351,7 @@ async fn hosts_behind_a_bastion_share_one_connection_to_it() {
 
     // A host that the bastion cannot reach.
     let mut lost = behind("mkt1", true);
-    lost.ssh.port = sshd::free_address().port();
+    lost.ssh.port = Some(sshd::free_address().port());
     let text = message(open(lost).await);
     assert!(text.contains("opens no way to"), "{text}");
 }
@@ -493,11 +495,11 @@ async fn new_host_keys_are_enrolled_and_changed_ones_are_not() {
     let host = |server: &Sshd, name: &str| {
         let mut host = server.host(name);
         host.ssh.known_hosts = vec![known_hosts.display().to_string()];
-        host.ssh.connect_timeout = 5;
+        host.ssh.connect_timeout = Some(5);
         host
     };
     let mut gone = host(&one, "gone");
-    gone.ssh.port = sshd::free_address().port();
+    gone.ssh.port = Some(sshd::free_address().port());
     let run = async |all: &[inventory::Host], args: TrustArgs, format: Format| {
         let context = Context { inventory: "x".into(), state_dir: "x".into(), format, color: (false, false), verbosity: 0 };
         let fleet = fleet(all.to_vec());

@@ -201,6 +201,9 @@ impl Row {
         };
         let fingerprint = scanned.fingerprint.rsplit(' ').next().unwrap_or_default();
         row.matched = wanted.is_some_and(|wanted| wanted.iter().any(|one| one == fingerprint));
+        if let Verdict::Certificate(why) = &scanned.verdict {
+            row.expected = vec![format!("a certificate that counts: {why}")];
+        }
         row.state = match &scanned.verdict {
             Verdict::Known => State::Known,
             Verdict::Changed(expected) => {
@@ -211,7 +214,7 @@ impl Row {
                 row.expected = vec![format!("not this one: it is revoked ({place})")];
                 State::Revoked
             }
-            Verdict::Unknown | Verdict::OnlyAuthority(_) => match wanted {
+            Verdict::Unknown | Verdict::OnlyAuthority(_) | Verdict::Certificate(_) => match wanted {
                 Some(wanted) if !row.matched => {
                     row.expected = wanted.iter().map(|one| format!("{one} (fingerprints file)")).collect();
                     State::Mismatch

@@ -1,13 +1,16 @@
 //! `caravan inventory`: what stands in the inventory, and whether it can be used. Nothing here connects to anything or resolves a
-//! secret.
+//! secret; `list -v` asks `ssh -G` what ssh_config says.
 
 use super::check::Outcome;
 use super::{Context, Exit, Failure, Format};
 use crate::plan::runbook::Runbook;
+use crate::secrets::Secrets;
+use crate::ssh::{Setting, SshHosts, SshOptions};
 use crate::view::text::{count, pad, sanitize, width};
 use inventory::{Fleet, Host, Loaded, Options, Platform, Problems, SourceVersion};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Looks at the inventory, offline.
 #[derive(Debug, Clone, clap::Args)]
@@ -35,7 +38,7 @@ pub enum InventoryCommand {
 pub async fn run(context: &Context, args: &InventoryArgs) -> Result<Exit, Failure> {
     let outcome = match args.command {
         InventoryCommand::Check => check(context)?,
-        InventoryCommand::List => list(context, &load_fleet(context)?),
+        InventoryCommand::List => list(context, &load_fleet(context)?, SshOptions::default())?,
         InventoryCommand::Schema => Outcome { text: pretty(&inventory::schema()), exit: Exit::Ok },
     };
     super::print(outcome)
@@ -110,23 +113,31 @@ fn check(context: &Context) -> Result<Outcome, Failure> {
     Ok(Outcome { text, exit: Exit::Ok })
 }
 
-fn list(context: &Context, fleet: &Fleet) -> Outcome {
-    let verbose = context.verbosity > 0;
-    let text = match context.format {
-        Format::Json => pretty(&as_json(fleet, verbose)),
-        Format::Text => fleet.platforms.iter().map(|platform| platform_text(platform, verbose)).collect::<Vec<_>>().join("\n"),
+fn list(context: &Context, fleet: &Fleet, options: SshOptions) -> Result<Outcome, Failure> {
+    let ways = match context.verbosity > 0 {
+        true => Some(SshHosts::new(fleet, Arc::new(Secrets::unattended(&fleet.base)), options)?),
+        false => None,
     };
-    Outcome { text, exit: Exit::Ok }
+    let ways = ways.as_ref();
+    let text = match context.format {
+        Format::Json => pretty(&as_json(fleet, ways)),
+        Format::Text => fleet.platforms.iter().map(|platform| platform_text(platform, ways)).collect::<Vec<_>>().join("\n"),
+    };
+    Ok(Outcome { text, exit: Exit::Ok })
 }
 
-/// The resolved fleet; with origins where they are asked for. Secrets are references in it.
-fn as_json(fleet: &Fleet, origins: bool) -> Value {
+/// The resolved fleet; with origins, and what the inventory leaves open, where they are asked for. Secrets are references in it.
+fn as_json(fleet: &Fleet, ways: Option<&SshHosts>) -> Value {
     let mut json = serde_json::to_value(fleet).unwrap_or_default();
-    if origins {
+    if let Some(ways) = ways {
         for (platform, entry) in fleet.platforms.iter().zip(json["platforms"].as_array_mut().into_iter().flatten()) {
             for (host, entry) in platform.hosts.iter().zip(entry["hosts"].as_array_mut().into_iter().flatten()) {
                 entry["place"] = host.place.as_str().into();
                 entry["origins"] = serde_json::to_value(&host.origins).unwrap_or_default();
+                let settled = ways.settings(&host.name).iter();
+                let settled =
+                    settled.map(|setting| (setting.key.to_owned(), json!({ "value": setting.value, "origin": origin(setting) })));
+                entry["settled"] = Value::Object(settled.collect());
             }
         }
     }
@@ -137,7 +148,7 @@ fn pretty(json: &Value) -> String {
     format!("{json:#}\n")
 }
 
-fn platform_text(platform: &Platform, verbose: bool) -> String {
+fn platform_text(platform: &Platform, ways: Option<&SshHosts>) -> String {
     let rehearsal = if platform.rehearsal { " · rehearsal" } else { "" };
     let mut out = format!("{} · {}{rehearsal} · {}\n", platform.name, platform.topology, count(platform.hosts.len(), "host"));
     let rows: Vec<[String; 4]> = platform.hosts.iter().map(row).collect();
@@ -145,8 +156,8 @@ fn platform_text(platform: &Platform, verbose: bool) -> String {
     for (row, host) in rows.iter().zip(&platform.hosts) {
         let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| pad(cell, *width)).collect();
         out.push_str(&format!("  {}\n", cells.join("  ").trim_end()));
-        if verbose {
-            out.push_str(&values(host));
+        if let Some(ways) = ways {
+            out.push_str(&values(host, ways.settings(&host.name)));
         }
     }
     for instance in &platform.instances {
@@ -176,17 +187,24 @@ fn row(host: &Host) -> [String; 4] {
     [host.name.clone(), address, host.os.clone().unwrap_or_default(), roles].map(|cell| sanitize(&cell).into_owned())
 }
 
+/// Where a value is from that the inventory leaves open.
+fn origin(setting: &Setting) -> &'static str {
+    if setting.from_config { "ssh_config" } else { "default" }
+}
+
 /// Every value that has an origin, and the origin.
-fn values(host: &Host) -> String {
+fn values(host: &Host, settled: &[Setting]) -> String {
     let json = serde_json::to_value(host).unwrap_or_default();
-    let rows: Vec<_> = host
+    let mut rows: Vec<_> = host
         .origins
         .iter()
         .map(|(key, origin)| {
             let value = json.pointer(&format!("/{}", key.replace('.', "/"))).map(shown).unwrap_or_default();
-            (key, sanitize(&value).into_owned(), origin)
+            (key.as_str(), sanitize(&value).into_owned(), origin.as_str())
         })
         .collect();
+    rows.extend(settled.iter().map(|setting| (setting.key, sanitize(&setting.value).into_owned(), origin(setting))));
+    rows.sort();
     let key_width = rows.iter().map(|(key, ..)| width(key)).max().unwrap_or(0);
     let value_width = rows.iter().map(|(_, value, _)| width(value)).max().unwrap_or(0).min(40);
     rows.iter()
@@ -216,6 +234,12 @@ mod tests {
         Context { inventory, state_dir: PathBuf::new(), format, color: (false, false), verbosity }
     }
 
+    /// A workstation whose own settings are not known.
+    fn nobody() -> SshOptions {
+        let program = PathBuf::from("/nonexistent/ssh");
+        SshOptions { home: None, user: Some("me".to_owned()), agent_socket: None, program, ..SshOptions::default() }
+    }
+
     fn large() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../inventory/tests/valid/large.yaml")
     }
@@ -230,10 +254,10 @@ mod tests {
     #[test]
     fn a_fleet_is_listed() {
         let context = context(large(), Format::Text, 0);
-        let mut text = list(&context, &load_fleet(&context).unwrap()).text;
+        let mut text = list(&context, &load_fleet(&context).unwrap(), nobody()).unwrap().text;
         text.push_str("\n--- with -v, the first host:\n");
         let verbose = Context { verbosity: 1, ..context };
-        let all = list(&verbose, &load_fleet(&verbose).unwrap()).text;
+        let all = list(&verbose, &load_fleet(&verbose).unwrap(), nobody()).unwrap().text;
         text.extend(all.split_inclusive('\n').take_while(|line| !line.contains("instance")));
         insta::assert_snapshot!(text);
     }
@@ -241,7 +265,7 @@ mod tests {
     #[test]
     fn programs_get_origins_and_no_secret() {
         let context = context(large(), Format::Json, 1);
-        let json: Value = serde_json::from_str(&list(&context, &load_fleet(&context).unwrap()).text).unwrap();
+        let json: Value = serde_json::from_str(&list(&context, &load_fleet(&context).unwrap(), nobody()).unwrap().text).unwrap();
         let host = &json["platforms"][1]["hosts"][0];
         assert_eq!(host["name"], "mkt1.emea.example.net");
         assert_eq!(host["become"]["password"], "prompt");

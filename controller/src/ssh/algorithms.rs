@@ -58,23 +58,65 @@ const HOST_KEYS: &[Algorithm] = &[
 /// RSA signed with SHA-1 (`ssh-rsa`).
 const LEGACY_HOST_KEYS: &[Algorithm] = &[Algorithm::Rsa { hash: None }];
 
-/// The client's configuration for a server. `known`: the types of host key that are known for it, which it is asked for first, so
-/// that a server with several keys proves the one that can be checked. `legacy` adds what servers of OpenSSH 5.3's age need.
-/// `bastion`: other connections will go through this one.
-pub(super) fn config(known: &[Algorithm], legacy: bool, bastion: bool) -> Config {
+/// The names of algorithms that ssh_config asks for, in its order; `None` where it leaves them to us.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Lists {
+    pub(super) kex: Option<Vec<String>>,
+    pub(super) host_keys: Option<Vec<String>>,
+    pub(super) ciphers: Option<Vec<String>>,
+    pub(super) macs: Option<Vec<String>>,
+    /// For our own keys (`PubkeyAcceptedAlgorithms`).
+    pub(super) keys: Option<Vec<String>>,
+}
+
+/// What a server is offered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Offer<'a> {
+    /// The types of host key that are known for it, which it is asked for first, so that a server with several keys proves the one that
+    /// can be checked.
+    pub(super) known: &'a [Algorithm],
+    /// Certificate authorities are known for it: it is asked for a certificate.
+    pub(super) certificates: bool,
+    /// Adds what servers of OpenSSH 5.3's age need.
+    pub(super) legacy: bool,
+    /// Other connections will go through this one.
+    pub(super) bastion: bool,
+    /// What ssh_config asks for.
+    pub(super) lists: &'a Lists,
+}
+
+/// The client's configuration for a server.
+///
+/// # Errors
+/// ssh_config allows only algorithms that are not there.
+pub(super) fn config(offer: Offer<'_>) -> Result<Config, String> {
+    let Offer { known, certificates, legacy, bastion, lists } = offer;
     let defaults = Config::default();
     let mut host_keys: Vec<Algorithm> = HOST_KEYS.to_vec();
     if legacy {
         host_keys.extend_from_slice(LEGACY_HOST_KEYS);
     }
+    let plain = |name: &str| name.strip_suffix("-cert-v01@openssh.com").map(str::to_owned);
+    let mut certified = host_keys.clone();
+    if let Some(wanted) = &lists.host_keys {
+        certified = wanted.iter().filter_map(|name| Algorithm::new(&plain(name)?).ok()).collect();
+        host_keys = wanted.iter().filter(|name| plain(name).is_none()).filter_map(|name| Algorithm::new(name).ok()).collect();
+        let ours = |algorithm: &Algorithm| HOST_KEYS.contains(algorithm) || LEGACY_HOST_KEYS.contains(algorithm);
+        certified.retain(ours);
+        host_keys.retain(ours);
+        if host_keys.is_empty() && (certified.is_empty() || !certificates) {
+            return Err(nothing("HostKeyAlgorithms", wanted));
+        }
+    }
     // Stable: within known and unknown ones the order above stays.
     host_keys.sort_by_key(|algorithm| !known.iter().any(|known| same_type(known, algorithm)));
-    Config {
+    Ok(Config {
         preferred: Preferred {
-            kex: list(KEX, LEGACY_KEX, legacy, KEX_EXTENSIONS),
+            kex: list("KexAlgorithms", (KEX, LEGACY_KEX), legacy, lists.kex.as_deref(), KEX_EXTENSIONS)?,
             key: Cow::Owned(host_keys),
-            cipher: list(CIPHERS, LEGACY_CIPHERS, legacy, &[]),
-            mac: list(MACS, LEGACY_MACS, legacy, &[]),
+            host_key_certificates: Cow::Owned(if certificates { certified } else { Vec::new() }),
+            cipher: list("Ciphers", (CIPHERS, LEGACY_CIPHERS), legacy, lists.ciphers.as_deref(), &[])?,
+            mac: list("MACs", (MACS, LEGACY_MACS), legacy, lists.macs.as_deref(), &[])?,
             ..Preferred::default()
         },
         keepalive_interval: Some(KEEPALIVE),
@@ -83,12 +125,33 @@ pub(super) fn config(known: &[Algorithm], legacy: bool, bastion: bool) -> Config
         nodelay: true,
         channel_buffer_size: if bastion { BASTION_BUFFER } else { defaults.channel_buffer_size },
         ..defaults
-    }
+    })
 }
 
-fn list<T: Copy>(normal: &'static [T], legacy: &'static [T], legacy_too: bool, last: &'static [T]) -> Cow<'static, [T]> {
-    let legacy = if legacy_too { legacy } else { &[] };
-    Cow::Owned([normal, legacy, last].concat())
+/// Ours in our order, or those of ours that ssh_config asks for, in its own.
+fn list<T: Copy + AsRef<str>>(
+    keyword: &str,
+    (normal, old): (&'static [T], &'static [T]),
+    legacy: bool,
+    wanted: Option<&[String]>,
+    last: &'static [T],
+) -> Result<Cow<'static, [T]>, String> {
+    let chosen: Vec<T> = match wanted {
+        None => [normal, if legacy { old } else { &[] }].concat(),
+        Some(wanted) => {
+            let ours = || normal.iter().chain(old);
+            let found: Vec<T> = wanted.iter().filter_map(|name| ours().find(|our| our.as_ref() == name).copied()).collect();
+            if found.is_empty() {
+                return Err(nothing(keyword, wanted));
+            }
+            found
+        }
+    };
+    Ok(Cow::Owned([&chosen, last].concat()))
+}
+
+fn nothing(keyword: &str, wanted: &[String]) -> String {
+    format!("ssh_config allows only {keyword} that Caravan does not have: {}", wanted.join(", "))
 }
 
 /// An RSA key can be used with any of the RSA signatures.
@@ -100,16 +163,38 @@ fn same_type(known: &Algorithm, offered: &Algorithm) -> bool {
 mod tests {
     use super::*;
 
+    fn offer(known: &[Algorithm], legacy: bool, lists: &Lists) -> Result<Config, String> {
+        config(Offer { known, certificates: false, legacy, bastion: false, lists })
+    }
+
+    #[test]
+    fn what_ssh_config_asks_for_is_offered_in_its_order() {
+        let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+        let lists = Lists {
+            kex: names(&["sntrup761x25519-sha512", "diffie-hellman-group14-sha1", "curve25519-sha256"]),
+            ciphers: names(&["aes256-ctr"]),
+            host_keys: names(&["rsa-sha2-256", "ssh-ed25519-cert-v01@openssh.com"]),
+            ..Lists::default()
+        };
+        let config = offer(&[], false, &lists).unwrap();
+        assert_eq!(&config.preferred.kex[..2], [kex::DH_G14_SHA1, kex::CURVE25519]);
+        assert_eq!(config.preferred.cipher.as_ref(), [cipher::AES_256_CTR]);
+        assert_eq!(config.preferred.key.as_ref(), [Algorithm::Rsa { hash: Some(HashAlg::Sha256) }]);
+        let none = Lists { macs: names(&["umac-64@openssh.com"]), ..Lists::default() };
+        assert!(offer(&[], false, &none).unwrap_err().contains("umac-64"));
+    }
+
     #[test]
     fn known_types_are_asked_for_first() {
-        let config = config(&[Algorithm::Rsa { hash: None }], false, false);
+        let config = offer(&[Algorithm::Rsa { hash: None }], false, &Lists::default()).unwrap();
         assert_eq!(config.preferred.key.first(), Some(&Algorithm::Rsa { hash: Some(HashAlg::Sha512) }));
         assert_eq!(config.preferred.key.len(), HOST_KEYS.len());
     }
 
     #[test]
     fn old_algorithms_only_on_request() {
-        let (modern, legacy) = (config(&[], false, false), config(&[], true, false));
+        let of = |legacy| offer(&[], legacy, &Lists::default()).unwrap();
+        let (modern, legacy) = (of(false), of(true));
         for (old, text) in [(kex::DH_G1_SHA1, "kex"), (kex::DH_G14_SHA1, "kex"), (kex::DH_GEX_SHA1, "kex")] {
             assert!(!modern.preferred.kex.contains(&old), "{text}");
             assert!(legacy.preferred.kex.contains(&old), "{text}");

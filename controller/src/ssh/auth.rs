@@ -1,103 +1,270 @@
-//! Logging in.
+//! Logging in: with keys and certificates, and where the server wants it with a password or answers to its questions.
 
 use super::connect::{Client, Target};
-use super::identity::{Candidates, Identities, Identity};
+use super::identity::{Candidates, Identity, Key, signer};
+use super::password::{Passwords, Tried};
 use super::text::printable;
 use crate::hosts::OpenError;
-use russh::MethodKind;
-use russh::client::{AuthResult, Handle};
-use russh::keys::{HashAlg, PrivateKeyWithHashAlg};
+use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse};
+use russh::keys::agent::AgentIdentity;
+use russh::keys::agent::client::AgentClient;
+use russh::keys::{HashAlg, PrivateKeyWithHashAlg, PublicKey};
+use russh::{AgentAuthError, MethodKind, Signer};
 use std::sync::Arc;
+use tokio::net::UnixStream;
 
-/// How one attempt ended that did not succeed.
-enum Refusal {
-    /// The server wants another key. What it offers now; whether it took the key but wants something more.
-    Refused { offered: Vec<MethodKind>, partial: bool },
-    /// The key could not be used.
+/// How many rounds of questions one login may have.
+const MOST_ROUNDS: usize = 8;
+
+/// What came of one attempt.
+enum Answer {
+    In,
+    /// The server wants another one. What it offers now; whether it took this one but wants something more.
+    Refused {
+        offered: Vec<MethodKind>,
+        partial: bool,
+    },
+    /// It could not be made.
     Unusable(String),
 }
 
-/// Logs in with the first key that the server accepts.
+impl From<AuthResult> for Answer {
+    fn from(result: AuthResult) -> Self {
+        match result {
+            AuthResult::Success => Self::In,
+            AuthResult::Failure { remaining_methods, partial_success } => {
+                Self::Refused { offered: remaining_methods.to_vec(), partial: partial_success }
+            }
+        }
+    }
+}
+
+/// A login under way.
+struct Login<'a> {
+    handle: &'a mut Handle<Client>,
+    target: &'a Target,
+    tried: Vec<String>,
+    unusable: Vec<String>,
+    /// What the server offers, once it has said so.
+    offered: Option<Vec<MethodKind>>,
+    /// What it accepted as a part of it.
+    accepted: Option<String>,
+}
+
+/// Logs in: with the first key that the server accepts, then with what else it wants.
 ///
 /// # Errors
-/// [`OpenError::Authentication`] with what was tried and what the server offers; [`OpenError::Unreachable`] when the connection
-/// is lost meanwhile.
+/// [`OpenError::Authentication`] with what was tried and what the server offers.
 pub(super) async fn log_in(
     handle: &mut Handle<Client>,
     target: &Target,
-    identities: &Identities,
+    passwords: &Passwords,
     candidates: &Candidates,
 ) -> Result<(), OpenError> {
-    let mut tried: Vec<String> = Vec::new();
-    let mut unusable = candidates.unusable.clone();
-    let mut offered: Option<Vec<MethodKind>> = None;
-    let mut rsa_hash: Option<Option<HashAlg>> = None;
-    for identity in &candidates.identities {
-        let hash = if identity.public_key().algorithm().is_rsa() {
-            match rsa_hash {
-                Some(hash) => hash,
-                None => *rsa_hash.insert(best_rsa_hash(handle, target.ssh.legacy).await),
-            }
-        } else {
-            None
-        };
-        match attempt(handle, target, identities, identity, hash).await {
-            Ok(()) => return Ok(()),
-            Err(Refusal::Unusable(why)) => unusable.push(why),
-            Err(Refusal::Refused { offered: methods, partial }) => {
-                tried.push(identity.name());
-                if partial {
-                    return Err(partial_success(target, &identity.name(), &methods));
-                }
-                if handle.is_closed() {
-                    return Err(closed_meanwhile(target, &tried));
-                }
-                let go_on = methods.contains(&MethodKind::PublicKey);
-                offered = Some(methods);
-                if !go_on {
-                    break;
-                }
-            }
-        }
-        if handle.is_closed() {
-            return Err(closed_meanwhile(target, &tried));
-        }
+    let unusable = candidates.unusable.clone();
+    let mut login = Login { handle, target, tried: Vec::new(), unusable, offered: None, accepted: None };
+    if login.keys(candidates).await? {
+        return Ok(());
     }
     // Where nothing was tried, the method "none" tells what the server offers, and lets in where no authentication is wanted.
-    if offered.is_none() {
-        match handle.authenticate_none(&target.user).await {
-            Ok(AuthResult::Success) => return Ok(()),
-            Ok(AuthResult::Failure { remaining_methods, .. }) => offered = Some(remaining_methods.to_vec()),
-            Err(_) => return Err(closed_meanwhile(target, &tried)),
+    if login.offered.is_none() {
+        match login.handle.authenticate_none(&target.user).await {
+            Ok(result) => {
+                if login.take(result.into(), None)? {
+                    return Ok(());
+                }
+            }
+            Err(_) => return Err(login.closed()),
         }
     }
-    Err(refused(target, &tried, &unusable, &offered.unwrap_or_default()))
+    if login.offers(MethodKind::KeyboardInteractive) && login.questions(passwords).await? {
+        return Ok(());
+    }
+    if login.offers(MethodKind::Password) && login.password(passwords).await? {
+        return Ok(());
+    }
+    Err(login.refused())
 }
 
-async fn attempt(
-    handle: &mut Handle<Client>,
-    target: &Target,
-    identities: &Identities,
-    identity: &Identity,
-    hash: Option<HashAlg>,
-) -> Result<(), Refusal> {
-    let result = match identity {
-        Identity::File(_, key) => {
-            let key = PrivateKeyWithHashAlg::new(Arc::clone(key), hash);
-            handle.authenticate_publickey(&target.user, key).await.map_err(|error| error.to_string())
+impl Login<'_> {
+    fn offers(&self, method: MethodKind) -> bool {
+        self.offered.as_ref().is_none_or(|offered| offered.contains(&method))
+    }
+
+    /// Notes what came of an attempt; true when that was it.
+    fn take(&mut self, answer: Answer, name: Option<String>) -> Result<bool, OpenError> {
+        match answer {
+            Answer::In => return Ok(true),
+            Answer::Unusable(why) => self.unusable.push(why),
+            Answer::Refused { offered, partial } => {
+                self.accepted = self.accepted.take().or_else(|| name.clone().filter(|_| partial));
+                self.tried.extend(name);
+                self.offered = Some(offered);
+            }
         }
-        Identity::Agent(key) => {
-            let mut signer = identities.signer().await.map_err(Refusal::Unusable)?;
-            let signed = handle.authenticate_publickey_with(&target.user, key.clone(), hash, &mut signer).await;
-            signed.map_err(|error| error.to_string())
+        if self.handle.is_closed() { Err(self.closed()) } else { Ok(false) }
+    }
+
+    async fn keys(&mut self, candidates: &Candidates) -> Result<bool, OpenError> {
+        let mut rsa_hash: Option<Option<HashAlg>> = None;
+        for identity in &candidates.identities {
+            if !self.offers(MethodKind::PublicKey) {
+                break;
+            }
+            let hash = if identity.public_key().algorithm().is_rsa() {
+                match rsa_hash {
+                    Some(hash) => hash,
+                    None => *rsa_hash.insert(best_rsa_hash(self.handle, self.target.legacy).await),
+                }
+            } else {
+                None
+            };
+            let answer = self.key(identity, hash).await;
+            if self.take(answer, Some(identity.name()))? {
+                return Ok(true);
+            }
         }
-    };
-    match result {
-        Ok(AuthResult::Success) => Ok(()),
-        Ok(AuthResult::Failure { remaining_methods, partial_success }) => {
-            Err(Refusal::Refused { offered: remaining_methods.to_vec(), partial: partial_success })
+        Ok(false)
+    }
+
+    async fn key(&mut self, identity: &Identity, hash: Option<HashAlg>) -> Answer {
+        let user = &self.target.user;
+        let result = match (&identity.key, &identity.certificate) {
+            (Key::File(_, key), None) => {
+                let key = PrivateKeyWithHashAlg::new(Arc::clone(key), hash);
+                self.handle.authenticate_publickey(user, key).await.map_err(|error| error.to_string())
+            }
+            (Key::File(_, key), Some(certificate)) => {
+                let certificate = certificate.as_ref().clone();
+                let result = self.handle.authenticate_openssh_cert(user, Arc::clone(key), certificate).await;
+                result.map_err(|error| error.to_string())
+            }
+            (Key::Agent(socket, key), certificate) => {
+                let client = match signer(socket).await {
+                    Ok(client) => client,
+                    Err(why) => return Answer::Unusable(why),
+                };
+                let mut signer = ByKey { client, key };
+                let result = match certificate {
+                    None => self.handle.authenticate_publickey_with(user, key.clone(), hash, &mut signer).await,
+                    Some(certificate) => {
+                        self.handle.authenticate_certificate_with(user, certificate.as_ref().clone(), hash, &mut signer).await
+                    }
+                };
+                result.map_err(|error| error.to_string())
+            }
+        };
+        result.map_or_else(|why| Answer::Unusable(format!("{} ({why})", identity.name())), Answer::from)
+    }
+
+    /// Answers the server's questions: the password where it asks for one thing without an echo first, anything else by asking the person.
+    async fn questions(&mut self, passwords: &Passwords) -> Result<bool, OpenError> {
+        // Nobody said how, and no key was a part of it: a person has not asked for this.
+        if self.target.password.is_none() && self.accepted.is_none() {
+            return Ok(false);
         }
-        Err(why) => Err(Refusal::Unusable(format!("{} ({why})", identity.name()))),
+        let mut turn = passwords.turn(self.target).await?;
+        if turn.as_ref().is_some_and(|turn| turn.was_refused()) {
+            self.unusable.push(self.target.refused_elsewhere());
+            return Ok(false);
+        }
+        let mut response = self.handle.authenticate_keyboard_interactive_start(&self.target.user, None).await;
+        let mut given = false;
+        for _ in 0..MOST_ROUNDS {
+            match response {
+                Ok(KeyboardInteractiveAuthResponse::Success) => {
+                    turn.iter_mut().filter(|_| given).for_each(|turn| turn.ended(Tried::Accepted));
+                    return Ok(true);
+                }
+                Ok(KeyboardInteractiveAuthResponse::Failure { remaining_methods, partial_success }) => {
+                    let ended = if partial_success { Tried::Accepted } else { Tried::Refused };
+                    turn.iter_mut().filter(|_| given).for_each(|turn| turn.ended(ended));
+                    let answer = Answer::Refused { offered: remaining_methods.to_vec(), partial: partial_success };
+                    return self.take(answer, Some("keyboard-interactive".to_owned()));
+                }
+                Ok(KeyboardInteractiveAuthResponse::InfoRequest { prompts, .. }) => {
+                    let mut answers = Vec::new();
+                    for prompt in &prompts {
+                        let password = turn.as_ref().filter(|_| !given && !prompt.echo).map(|turn| turn.password().to_owned());
+                        let answer = match password {
+                            Some(password) => {
+                                given = true;
+                                password
+                            }
+                            None => passwords.ask(self.target, &prompt.prompt).await?,
+                        };
+                        answers.push(answer);
+                    }
+                    response = self.handle.authenticate_keyboard_interactive_respond(answers).await;
+                }
+                Err(_) => return Err(self.closed()),
+            }
+        }
+        self.unusable.push("keyboard-interactive (the server never stops asking)".to_owned());
+        Ok(false)
+    }
+
+    async fn password(&mut self, passwords: &Passwords) -> Result<bool, OpenError> {
+        let Some(mut turn) = passwords.turn(self.target).await? else { return Ok(false) };
+        if turn.was_refused() {
+            self.unusable.push(self.target.refused_elsewhere());
+            return Ok(false);
+        }
+        let Ok(result) = self.handle.authenticate_password(&self.target.user, turn.password()).await else {
+            return Err(self.closed());
+        };
+        let refused = matches!(result, AuthResult::Failure { partial_success: false, .. });
+        turn.ended(if refused { Tried::Refused } else { Tried::Accepted });
+        self.take(result.into(), Some("password".to_owned()))
+    }
+
+    fn refused(&self) -> OpenError {
+        let (target, tried, offered) = (self.target, &self.tried, self.offered.as_deref().unwrap_or_default());
+        let mut seen = match tried.as_slice() {
+            [] => format!("there is no key to try as {}", target.user),
+            tried => format!("tried as {}: {}", target.user, tried.join(", ")),
+        };
+        if let Some(accepted) = &self.accepted {
+            seen.push_str(&format!("; {accepted} was accepted, but the server also wants something else"));
+        }
+        if !self.unusable.is_empty() {
+            seen.push_str(&format!("; not usable: {}", self.unusable.join("; ")));
+        }
+        seen.push_str(&format!("; the server offers {}", names(offered)));
+        let asks = offered.iter().any(|method| matches!(method, MethodKind::Password | MethodKind::KeyboardInteractive));
+        let next = if asks && target.password.is_none() {
+            "Set ssh.password (such as `prompt:`) for this host, or a key that it accepts in ssh.identity".to_owned()
+        } else if tried.is_empty() {
+            "Name a key in ssh.identity, or load one into ssh-agent".to_owned()
+        } else if !offered.contains(&MethodKind::PublicKey) {
+            format!("Correct ssh.user or ssh.password, or allow PubkeyAuthentication for {}", target.user)
+        } else {
+            format!("Put one of these public keys into authorized_keys of {}, or correct ssh.user and ssh.identity", target.user)
+        };
+        OpenError::Authentication { host: target.name.clone(), seen: printable(&seen), next }
+    }
+
+    fn closed(&self) -> OpenError {
+        let Self { target, tried, .. } = self;
+        OpenError::Authentication {
+            host: target.name.clone(),
+            seen: format!("the server closed the connection during the login as {} (tried: {})", target.user, tried.join(", ")),
+            next: "Too many keys may have been tried (MaxAuthTries): name the right one in ssh.identity".to_owned(),
+        }
+    }
+}
+
+/// Has an ssh-agent sign with a key, also what a certificate of that key stands for: the agent need not hold the certificate.
+struct ByKey<'a> {
+    client: AgentClient<UnixStream>,
+    key: &'a PublicKey,
+}
+
+impl Signer for ByKey<'_> {
+    type Error = AgentAuthError;
+
+    async fn auth_sign(&mut self, _: &AgentIdentity, hash: Option<HashAlg>, to_sign: Vec<u8>) -> Result<Vec<u8>, AgentAuthError> {
+        self.client.auth_sign(&AgentIdentity::from(self.key.clone()), hash, to_sign).await
     }
 }
 
@@ -116,39 +283,4 @@ fn names(methods: &[MethodKind]) -> String {
         return "nothing".to_owned();
     }
     methods.iter().map(<&str>::from).collect::<Vec<_>>().join(", ")
-}
-
-fn refused(target: &Target, tried: &[String], unusable: &[String], offered: &[MethodKind]) -> OpenError {
-    let mut seen = match tried {
-        [] => format!("there is no key to try as {}", target.user),
-        tried => format!("tried as {}: {}", target.user, tried.join(", ")),
-    };
-    if !unusable.is_empty() {
-        seen.push_str(&format!("; not usable: {}", unusable.join("; ")));
-    }
-    seen.push_str(&format!("; the server offers {}", names(offered)));
-    let next = if tried.is_empty() {
-        "Name a key in ssh.identity, or load one into ssh-agent".to_owned()
-    } else if !offered.contains(&MethodKind::PublicKey) {
-        "Caravan logs in with keys only: allow PubkeyAuthentication for this account".to_owned()
-    } else {
-        format!("Put one of these public keys into authorized_keys of {}, or correct ssh.user and ssh.identity", target.user)
-    };
-    OpenError::Authentication { host: target.name.clone(), seen: printable(&seen), next }
-}
-
-fn partial_success(target: &Target, key: &str, methods: &[MethodKind]) -> OpenError {
-    OpenError::Authentication {
-        host: target.name.clone(),
-        seen: format!("{key} was accepted for {}, but the server also wants {}", target.user, names(methods)),
-        next: "A second factor cannot be given: use an account or a bastion that asks for a key alone".to_owned(),
-    }
-}
-
-fn closed_meanwhile(target: &Target, tried: &[String]) -> OpenError {
-    OpenError::Authentication {
-        host: target.name.clone(),
-        seen: format!("the server closed the connection during the login as {} (tried: {})", target.user, tried.join(", ")),
-        next: "Too many keys may have been tried (MaxAuthTries): name the right one in ssh.identity".to_owned(),
-    }
 }

@@ -1,8 +1,9 @@
 //! Connections: TCP or through a bastion, key exchange, host key check, login.
 
-use super::algorithms;
+use super::algorithms::{self, Lists, Offer};
 use super::auth;
-use super::identity::Identities;
+use super::identity::{Identities, Wanted};
+use super::password::Passwords;
 use super::text::printable;
 use super::trust::{Trust, Verdict, fingerprint};
 use crate::hosts::OpenError;
@@ -29,13 +30,42 @@ pub(super) struct Target {
     pub(super) address: String,
     pub(super) port: u16,
     pub(super) user: String,
-    pub(super) identity: Vec<PathBuf>,
+    pub(super) wanted: Wanted,
+    /// Where its login password is.
+    pub(super) password: Option<inventory::SecretRef>,
     pub(super) trust: Arc<Trust>,
     /// Where its key is written down when it is enrolled.
     pub(super) known_hosts: PathBuf,
     /// It is a bastion: connections to other servers go through it.
     pub(super) bastion: bool,
-    pub(super) ssh: Arc<inventory::Ssh>,
+    pub(super) connect_timeout: Duration,
+    pub(super) family: Family,
+    /// Algorithms of OpenSSH 5.3's age are offered too.
+    pub(super) legacy: bool,
+    pub(super) algorithms: Lists,
+    /// A program of the operator whose standard streams lead to the server (ssh_config(5) `ProxyCommand`).
+    pub(super) proxy_command: Option<String>,
+}
+
+/// Which addresses of a name are tried (ssh_config(5) `AddressFamily`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Family {
+    Any,
+    V4,
+    V6,
+}
+
+impl Target {
+    /// Equal for servers that one connection can stand for.
+    pub(super) fn key(&self) -> String {
+        let Self { user, address, port, wanted, known_hosts, proxy_command, .. } = self;
+        format!("{user}@{address}:{port} {wanted:?} {known_hosts:?} {proxy_command:?}")
+    }
+
+    /// Why a password is not tried here.
+    pub(super) fn refused_elsewhere(&self) -> String {
+        format!("the password of {} (another server refused it, and the account is not to be locked)", self.user)
+    }
 }
 
 /// russh's callbacks for one connection.
@@ -50,6 +80,7 @@ pub(super) struct Client {
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     key: Mutex<Option<PublicKey>>,
+    verdict: Mutex<Option<Verdict>>,
     lost: Mutex<Option<String>>,
 }
 
@@ -60,8 +91,6 @@ pub(super) enum ClientError {
     Russh(#[from] russh::Error),
     #[error("the host key is refused")]
     Key(Verdict, String),
-    #[error("the host proves itself with a certificate")]
-    Certificate,
     #[error("the key was taken")]
     Taken,
 }
@@ -70,15 +99,17 @@ impl client::Handler for Client {
     type Error = ClientError;
 
     async fn check_server_key(&mut self, server: &PublicKeyOrCertificate) -> Result<bool, ClientError> {
-        if server.certificate().is_some() {
-            return Err(ClientError::Certificate);
-        }
         let key = server.public_key();
         set(&self.seen.key, key.clone());
+        let verdict = match server.certificate() {
+            Some(certificate) => self.trust.judge_certificate(certificate, std::time::SystemTime::now()),
+            None => self.trust.judge(&key),
+        };
+        set(&self.seen.verdict, verdict.clone());
         if self.only_key {
             return Err(ClientError::Taken);
         }
-        match self.trust.judge(&key) {
+        match verdict {
             Verdict::Known => Ok(true),
             verdict => Err(ClientError::Key(verdict, format!("{} {}", key.algorithm(), fingerprint(&key)))),
         }
@@ -120,12 +151,14 @@ pub(super) async fn connect(
     target: &Target,
     through: Option<Arc<Connection>>,
     identities: &Identities,
+    passwords: &Passwords,
 ) -> Result<Connection, OpenError> {
-    // Before anything is opened: a person may have to type a passphrase, and no server's clock may run meanwhile.
-    let candidates = identities.candidates(&target.identity).await;
+    // Before anything is opened: a person may have to type something, and no server's clock may run meanwhile.
+    let candidates = identities.candidates(&target.wanted).await;
+    passwords.fetch(target).await?;
     let seen = Arc::new(Seen::default());
     let mut handle = exchange_keys(target, through.as_ref(), false, &seen).await.map_err(|why| why.into_open_error(target))?;
-    match timeout(LOGIN_TIMEOUT, auth::log_in(&mut handle, target, identities, &candidates)).await {
+    match timeout(LOGIN_TIMEOUT, auth::log_in(&mut handle, target, passwords, &candidates)).await {
         Ok(result) => result?,
         Err(_) => {
             return Err(OpenError::Authentication {
@@ -139,15 +172,16 @@ pub(super) async fn connect(
     Ok(Connection { handle, host_key, seen, _through: through })
 }
 
-/// Connects, takes the server's key, and leaves before logging in. The key is proved (the key exchange is signed), not checked.
-pub(super) async fn take_key(target: &Target, through: Option<Arc<Connection>>) -> Result<PublicKey, OpenError> {
+/// Connects, takes the server's key and what is to be thought of it, and leaves before logging in. The key is proved (the key exchange is
+/// signed).
+pub(super) async fn take_key(target: &Target, through: Option<Arc<Connection>>) -> Result<(PublicKey, Verdict), OpenError> {
     let seen = Arc::new(Seen::default());
     match exchange_keys(target, through.as_ref(), true, &seen).await {
         Err(Reason::Client(ClientError::Taken)) => {}
         Err(why) => return Err(why.into_open_error(target)),
         Ok(_) => {}
     }
-    get(&seen.key).ok_or_else(|| OpenError::Unreachable {
+    get(&seen.key).zip(get(&seen.verdict)).ok_or_else(|| OpenError::Unreachable {
         host: target.name.clone(),
         seen: "the key exchange ended without a host key".to_owned(),
         next: "Look at the server's own log".to_owned(),
@@ -159,6 +193,10 @@ enum Reason {
     Resolve(std::io::Error),
     Tcp(String, std::io::Error),
     Forward(russh::Error),
+    /// The operator's own program does not start.
+    Program(std::io::Error),
+    /// ssh_config allows nothing that is there.
+    Algorithms(String),
     Client(ClientError),
     /// Connected, and then nothing within this many seconds.
     Silent(u64),
@@ -201,10 +239,21 @@ async fn exchange_once(
     only_key: bool,
     seen: &Arc<Seen>,
 ) -> Result<Handle<Client>, Reason> {
-    let limit = Duration::from_secs(target.ssh.connect_timeout.max(1));
-    let config = Arc::new(algorithms::config(&target.trust.algorithms(), target.ssh.legacy, target.bastion));
+    let limit = target.connect_timeout;
+    let offer = Offer {
+        known: &target.trust.algorithms(),
+        certificates: target.trust.has_authority(),
+        legacy: target.legacy,
+        bastion: target.bastion,
+        lists: &target.algorithms,
+    };
+    let config = Arc::new(algorithms::config(offer).map_err(Reason::Algorithms)?);
     let client = Client { trust: Arc::clone(&target.trust), only_key, seen: Arc::clone(seen) };
     let exchange = match through {
+        None if let Some(command) = &target.proxy_command => {
+            let stream = super::program::start(command).map_err(Reason::Program)?;
+            timeout(limit, client::connect_stream(config, stream, client)).await
+        }
         None => {
             let stream = tcp(target, limit).await?;
             timeout(limit, client::connect_stream(config, stream, client)).await
@@ -223,7 +272,12 @@ async fn tcp(target: &Target, limit: Duration) -> Result<TcpStream, Reason> {
     let resolve = timeout(limit, tokio::net::lookup_host((target.address.as_str(), target.port))).await;
     let addresses = resolve.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into())).map_err(Reason::Resolve)?;
     let mut last = None;
-    for address in addresses {
+    let wanted = |address: &std::net::SocketAddr| match target.family {
+        Family::Any => true,
+        Family::V4 => address.is_ipv4(),
+        Family::V6 => address.is_ipv6(),
+    };
+    for address in addresses.filter(wanted) {
         match timeout(limit, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 // Small frames go back and forth: waiting to fill packets would cost 40 ms each time.
@@ -251,7 +305,7 @@ impl Reason {
                 "Correct `address` in the inventory, or the name service",
             ),
             Self::Tcp(address, error) if error.kind() == ErrorKind::TimedOut => unreachable(
-                format!("{address} did not answer within {} s", target.ssh.connect_timeout),
+                format!("{address} did not answer within {} s", target.connect_timeout.as_secs()),
                 "Is the host up, and is there a way to it (VPN, firewall, ssh.jump)?",
             ),
             Self::Tcp(address, error) if error.kind() == ErrorKind::ConnectionRefused => {
@@ -259,23 +313,19 @@ impl Reason {
             }
             Self::Tcp(address, error) => unreachable(format!("{address}: {error}"), "Is there a way to it (VPN, route, ssh.jump)?"),
             Self::Forward(error) => unreachable(
-                format!(
-                    "the bastion {} opens no way to {place} ({})",
-                    target.ssh.jump.as_deref().unwrap_or_default(),
-                    forward(&error)
-                ),
+                format!("its bastion opens no way to {place} ({})", forward(&error)),
                 "Can the bastion reach it, and does its sshd allow AllowTcpForwarding?",
             ),
+            Self::Program(error) => unreachable(
+                format!("`{}` cannot be started ({error})", printable(target.proxy_command.as_deref().unwrap_or_default())),
+                "Correct ProxyCommand in your ssh_config",
+            ),
+            Self::Algorithms(why) => unreachable(why, "Allow one that it has in your ssh_config, or set ssh.config: none"),
             Self::Silent(seconds) => unreachable(
                 format!("{place} accepts connections, but no SSH server finished the key exchange within {seconds} s"),
                 "Is it an SSH port, and is the host overloaded? See ssh.connect_timeout",
             ),
             Self::Client(ClientError::Key(verdict, offered)) => key_error(target, &verdict, &offered),
-            Self::Client(ClientError::Certificate) => OpenError::HostKey {
-                host,
-                seen: "the server proves itself with a host certificate, which is not supported yet".to_owned(),
-                next: "Pin the key itself in ssh.host_key".to_owned(),
-            },
             Self::Client(ClientError::Russh(russh::Error::NoCommonAlgo { kind, theirs, .. })) => unreachable(
                 printable(&format!("no common algorithm ({kind:?}); the server has {}", theirs.join(", "))),
                 "If it is of OpenSSH 5.3's age, set ssh.legacy: true for this host",
@@ -309,9 +359,14 @@ fn key_error(target: &Target, verdict: &Verdict, offered: &str) -> OpenError {
         }
         Verdict::OnlyAuthority(place) => (
             format!(
-                "its host key {offered} is not known; only a certificate authority is ({place}), and host certificates are not supported yet"
+                "its host key {offered} is not known; only a certificate authority is ({place}), and the server has no certificate of it"
             ),
-            "Enrol the key itself: caravan hosts trust".to_owned(),
+            "Have its key signed by that authority (HostCertificate in sshd_config), or enrol the key itself: caravan hosts trust"
+                .to_owned(),
+        ),
+        Verdict::Certificate(why) => (
+            format!("its host certificate for {offered} does not count: {why}"),
+            "Have its key signed anew by a known authority, or enrol the key itself: caravan hosts trust".to_owned(),
         ),
     };
     OpenError::HostKey { host: target.name.clone(), seen, next }

@@ -6,11 +6,14 @@
 mod algorithms;
 mod auth;
 mod bootstrap;
+mod config;
 mod connect;
 mod embedded;
 mod identity;
 mod known_hosts;
 mod link;
+mod password;
+mod program;
 mod route;
 mod start;
 #[cfg(test)]
@@ -22,10 +25,12 @@ use crate::exit::{Exit, Failure};
 use crate::hosts::{Hosts, Link, OpenError};
 use crate::secrets::Secrets;
 use bootstrap::Elevation;
+use config::SshConfig;
 use connect::{Connection, Target};
 use identity::Identities;
 use inventory::{BecomeMethod, Fleet, Host};
-use route::{Files, Hop};
+use password::Passwords;
+use route::{Hop, Ways};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +39,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
 pub use embedded::{AGENTS, EmbeddedAgent};
+pub use route::Setting;
 pub use trust::{Expected, Verdict};
 
 /// For hosts of the inventory the system-wide file counts besides the user's, as for OpenSSH.
@@ -56,6 +62,8 @@ pub struct SshOptions {
     pub home: Option<PathBuf>,
     /// The account that is used where the inventory names none.
     pub user: Option<String>,
+    /// OpenSSH's client, which is asked what ssh_config says (`ssh -G`).
+    pub program: PathBuf,
     /// The agents that can be sent.
     pub agents: &'static [EmbeddedAgent],
 }
@@ -71,6 +79,7 @@ impl Default for SshOptions {
             agent_socket: variable("SSH_AUTH_SOCK").map(PathBuf::from),
             home: variable("HOME").map(PathBuf::from),
             user: ["USER", "LOGNAME"].into_iter().find_map(variable).and_then(|name| name.into_string().ok()),
+            program: PathBuf::from("ssh"),
             agents: AGENTS,
         }
     }
@@ -81,10 +90,12 @@ pub struct SshHosts {
     hosts: HashMap<String, Place>,
     secrets: Arc<Secrets>,
     identities: Identities,
+    passwords: Passwords,
     options: SshOptions,
     starts: Semaphore,
     bastions: Mutex<HashMap<String, Arc<Bastion>>>,
     warnings: Vec<String>,
+    settings: HashMap<String, Vec<Setting>>,
 }
 
 /// One host and the way to it.
@@ -124,28 +135,41 @@ pub struct ScannedKey {
 }
 
 impl SshHosts {
-    /// Prepares the ways to all hosts of a fleet. Reads known_hosts files; contacts nobody.
+    /// Prepares the ways to all hosts of a fleet. Asks `ssh` what ssh_config says, reads known_hosts files; contacts nobody.
     ///
     /// # Errors
-    /// [`Exit::Usage`]: a known_hosts file cannot be read, a pin or a jump host cannot be understood.
+    /// [`Exit::Usage`]: a known_hosts file cannot be read, a pin or a jump host cannot be understood, `ssh` refuses its configuration.
     pub fn new(fleet: &Fleet, secrets: Arc<Secrets>, options: SshOptions) -> Result<Self, Failure> {
-        let mut files = Files { read: HashMap::new(), base: &fleet.base, home: options.home.as_deref() };
-        let mut hosts = HashMap::new();
-        for host in fleet.platforms.iter().flat_map(|platform| &platform.hosts).filter(|host| !host.is_windows()) {
-            let place = files.place(host, &options).map_err(|why| Failure::new(Exit::Usage, format!("{}: {why}", host.name)))?;
+        let config = SshConfig::new(&options.program);
+        let mut ways = Ways { read: HashMap::new(), config: &config, base: &fleet.base, options: &options };
+        let all = || fleet.platforms.iter().flat_map(|platform| &platform.hosts).filter(|host| !host.is_windows());
+        config.ask_all(&all().map(|host| ways.question(host)).collect::<Vec<_>>());
+        let (mut hosts, mut settings) = (HashMap::new(), HashMap::new());
+        for host in all() {
+            let (place, settled) = ways.place(host).map_err(|why| Failure::new(Exit::Usage, format!("{}: {why}", host.name)))?;
             hosts.insert(host.name.clone(), place);
+            settings.insert(host.name.clone(), settled);
         }
-        let mut warnings: Vec<String> = files.read.values().flat_map(|file| file.warnings().iter().cloned()).collect();
+        let mut warnings: Vec<String> = ways.read.values().flat_map(|file| file.warnings().iter().cloned()).collect();
         warnings.sort();
+        let unread = config::own_file(options.home.as_deref()).filter(|_| !config.is_there());
+        warnings.extend(unread.map(|file| format!("{} is not read: there is no `ssh` to ask what it says", file.display())));
         Ok(Self {
             hosts,
+            passwords: Passwords::new(Arc::clone(&secrets)),
             identities: Identities::new(Arc::clone(&secrets), options.agent_socket.clone(), options.home.clone()),
             secrets,
             starts: Semaphore::new(options.starts.max(1)),
             bastions: Mutex::default(),
             options,
             warnings,
+            settings,
         })
+    }
+
+    /// What the inventory leaves open about a host, as it was settled.
+    pub fn settings(&self, host: &str) -> &[Setting] {
+        self.settings.get(host).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Lines of known_hosts files that could not be understood, each with `file:line`.
@@ -171,13 +195,13 @@ impl SshHosts {
     pub async fn scan(&self, name: &str) -> Result<ScannedKey, OpenError> {
         let (target, hops) = self.find(name)?;
         let through = self.through(hops, name).await?;
-        let key = {
+        let (key, verdict) = {
             let _turn = self.turn(hops).await;
             connect::take_key(target, through).await?
         };
         Ok(ScannedKey {
             fingerprint: format!("{} {}", key.algorithm(), trust::fingerprint(&key)),
-            verdict: target.trust.judge(&key),
+            verdict,
             line: format!("{} {}", target.trust.written_names(), key.to_openssh().unwrap_or_default()),
             file: target.known_hosts.clone(),
         })
@@ -207,7 +231,7 @@ impl SshHosts {
             None => None,
         };
         let _turn = self.turn(hops).await;
-        connect::connect(target, through, &self.identities).await
+        connect::connect(target, through, &self.identities, &self.passwords).await
     }
 
     /// Waits until a connection may be started.
@@ -243,7 +267,7 @@ impl SshHosts {
         let connected = match before {
             Ok(before) => {
                 let _turn = self.turn(&[]).await;
-                connect::connect(&last.target, before, &self.identities).await
+                connect::connect(&last.target, before, &self.identities, &self.passwords).await
             }
             Err(error) => Err(error),
         };

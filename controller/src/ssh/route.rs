@@ -1,13 +1,21 @@
-//! Out of the inventory: where each host is, over which bastions, and what its key must be.
+//! Out of the inventory and ssh_config: where each host is, over which bastions, and what its key must be.
 
-use super::connect::Target;
+use super::config::{File, Question, Said, SshConfig, Tokens};
+use super::connect::{Family, Target};
+use super::identity::{AgentSocket, Wanted};
 use super::known_hosts::KnownHosts;
-use super::trust::Trust;
+use super::trust::{Names, Trust};
 use super::{Place, SYSTEM_KNOWN_HOSTS, SshOptions};
 use inventory::Host;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How many bastions may stand behind each other.
+const MOST_HOPS: usize = 8;
+/// Seconds until connecting gives up, where nobody says it.
+const CONNECT_TIMEOUT: u64 = 15;
 
 /// One bastion on the way to a host.
 pub(super) struct Hop {
@@ -16,71 +24,212 @@ pub(super) struct Hop {
     pub(super) target: Target,
 }
 
-/// Reads each known_hosts file once.
-pub(super) struct Files<'a> {
-    pub(super) read: HashMap<PathBuf, Arc<KnownHosts>>,
-    pub(super) base: &'a Path,
-    pub(super) home: Option<&'a Path>,
+/// A value that the inventory leaves open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The inventory's word for it (`ssh.port`), or ssh_config's where the inventory has none.
+    pub key: &'static str,
+    /// What it is.
+    pub value: String,
+    /// Whether ssh_config says so; OpenSSH's own default, or Caravan's, otherwise.
+    pub from_config: bool,
 }
 
-impl Files<'_> {
-    /// Where a host is and how to get there.
-    pub(super) fn place(&mut self, host: &Host, options: &SshOptions) -> Result<Place, String> {
-        let mut names = vec![host.address.clone()];
-        if host.name != host.address {
-            names.push(host.name.clone());
+/// Finds ways; reads each known_hosts file once.
+pub(super) struct Ways<'a> {
+    pub(super) read: HashMap<PathBuf, Arc<KnownHosts>>,
+    pub(super) config: &'a SshConfig,
+    pub(super) base: &'a Path,
+    pub(super) options: &'a SshOptions,
+}
+
+/// One server to be reached, as somebody names it.
+struct Named<'a> {
+    /// What is typed behind `ssh`.
+    name: &'a str,
+    user: Option<String>,
+    address: Option<String>,
+    port: Option<u16>,
+    /// The host of the inventory: it, or one behind it.
+    host: &'a Host,
+    /// It is a bastion.
+    bastion: bool,
+}
+
+impl Ways<'_> {
+    /// What is asked of ssh_config about a host.
+    pub(super) fn question(&self, host: &Host) -> Question {
+        Question {
+            file: self.file(host),
+            name: host.name.clone(),
+            address: Some(host.address.clone()).filter(|address| *address != host.name),
+            user: host.ssh.user.clone(),
+            port: host.ssh.port,
         }
-        let target = self.target(&host.name, names, host.ssh.port, host, options, host.ssh.host_key.as_deref())?;
-        let mut hops: Vec<Hop> = Vec::new();
-        for jump in
-            host.ssh.jump.as_deref().unwrap_or_default().split(',').map(str::trim).filter(|jump| !matches!(*jump, "" | "none"))
-        {
-            let (user, address, port) = parse_jump(jump)?;
-            // A bastion that is a host of the fleet itself inherits the `jump` of the defaults: the way to it ends there.
-            if address == host.address && port == host.ssh.port {
-                break;
-            }
-            let mut hop = self.target(jump, vec![address], port, host, options, None)?;
-            hop.bastion = true;
-            if let Some(user) = user {
-                hop.user = user;
-            }
-            let before = hops.last().map(|hop| hop.key.as_str()).unwrap_or_default();
-            let key = format!("{before}>{}@{}:{port} {:?} {:?}", hop.user, hop.address, host.ssh.identity, host.ssh.known_hosts);
-            hops.push(Hop { key, target: hop });
-        }
-        Ok(Place { host: host.clone(), target, hops })
     }
 
-    fn target(
-        &mut self,
-        name: &str,
-        names: Vec<String>,
-        port: u16,
-        host: &Host,
-        options: &SshOptions,
-        pin: Option<&str>,
-    ) -> Result<Target, String> {
-        let ssh = &host.ssh;
-        let user = ssh.user.clone().or_else(|| options.user.clone());
-        let user = user.ok_or("it is not known whom to log in as; set ssh.user")?;
-        let paths: Vec<PathBuf> = if ssh.known_hosts.is_empty() {
-            let own = self.home.map(|home| home.join(".ssh/known_hosts"));
-            own.into_iter().chain([PathBuf::from(SYSTEM_KNOWN_HOSTS)]).collect()
+    fn file(&self, host: &Host) -> File {
+        match host.ssh.config.as_deref() {
+            Some("none") => File::None,
+            Some(path) => File::At(self.path(path)),
+            None => File::Own,
+        }
+    }
+
+    /// Where a host is and how to get there, with what the inventory leaves open.
+    pub(super) fn place(&mut self, host: &Host) -> Result<(Place, Vec<Setting>), String> {
+        let question = self.question(host);
+        let said = self.config.ask(&question)?;
+        let named =
+            Named { name: &host.name, user: question.user, address: question.address, port: question.port, host, bastion: false };
+        let mut target = self.target(&named, &said)?;
+        let mut hops = Vec::new();
+        let jumps = match (&host.ssh.jump, said.one("proxyjump")) {
+            (Some(jumps), _) => jumps.clone(),
+            (None, Some(jumps)) => jumps.to_owned(),
+            (None, None) => String::new(),
+        };
+        if host.ssh.jump.is_some() {
+            target.proxy_command = None;
+        }
+        self.jumps(&jumps, host, &target, &mut hops)?;
+        let settings = settings(host, &said, &target, &jumps);
+        Ok((Place { host: host.clone(), target, hops }, settings))
+    }
+
+    /// Adds the bastions that `jumps` names, in the order in which they are passed. The first has a way of its own, which ssh_config may
+    /// lead over further ones; the others are reached from the one before.
+    fn jumps(&mut self, jumps: &str, host: &Host, target: &Target, hops: &mut Vec<Hop>) -> Result<(), String> {
+        let list = jumps.split(',').map(str::trim).filter(|jump| !matches!(*jump, "" | "none"));
+        for (number, jump) in list.enumerate() {
+            let (user, name, port) = parse_jump(jump)?;
+            let question = Question { file: self.file(host), name: name.clone(), address: None, user: user.clone(), port };
+            let said = self.config.ask(&question)?;
+            let named = Named { name: &name, user, address: None, port, host, bastion: true };
+            let mut hop = self.target(&named, &said)?;
+            jump.clone_into(&mut hop.name);
+            // A bastion that is a host of the fleet itself inherits the `jump` of the defaults: the way to it ends there.
+            if host.ssh.jump.is_some() && hop.address == target.address && hop.port == target.port {
+                break;
+            }
+            if number > 0 {
+                hop.proxy_command = None;
+            } else if let Some(further) = said.one("proxyjump").filter(|further| *further != "none") {
+                if hops.len() >= MOST_HOPS {
+                    return Err(format!(
+                        "more than {MOST_HOPS} bastions stand behind each other: does ssh_config lead in a circle?"
+                    ));
+                }
+                let further = further.to_owned();
+                self.jumps(&further, host, &hop, hops)?;
+            }
+            let before = hops.last().map(|hop: &Hop| hop.key.as_str()).unwrap_or_default();
+            let key = format!("{before}>{}", hop.key());
+            hops.push(Hop { key, target: hop });
+        }
+        if hops.len() > MOST_HOPS {
+            return Err(format!("more than {MOST_HOPS} bastions stand behind each other: does ssh_config lead in a circle?"));
+        }
+        Ok(())
+    }
+
+    fn target(&mut self, named: &Named<'_>, said: &Said) -> Result<Target, String> {
+        let (ssh, options) = (&named.host.ssh, self.options);
+        let number = |key: &str| said.one(key).and_then(|text| text.parse::<u64>().ok());
+        let port = named.port.or_else(|| number("port").and_then(|port| u16::try_from(port).ok())).unwrap_or(22);
+        let address = named.address.clone().or_else(|| said.one("hostname").map(str::to_owned));
+        let address = address.unwrap_or_else(|| named.name.to_owned());
+        let own = said.one("user").map(str::to_owned);
+        // What stands in the inventory is about the host; ssh_config may know more about its bastion.
+        let user = named.user.clone().or(own).or_else(|| ssh.user.clone().filter(|_| named.bastion));
+        let user = user.or_else(|| options.user.clone()).ok_or("it is not known whom to log in as; set ssh.user")?;
+        let alias = said.one("hostkeyalias");
+        let tokens = Tokens {
+            name: named.name,
+            address: &address,
+            alias: alias.unwrap_or(&address),
+            port,
+            user: &user,
+            own_user: options.user.as_deref(),
+            home: options.home.as_deref(),
+        };
+        let paths = |key: &str| -> Result<Option<Vec<PathBuf>>, String> {
+            let Some(values) = said.all(key) else { return Ok(None) };
+            let words = values.iter().filter(|value| *value != "none").map(|value| tokens.path(value));
+            words.collect::<Result<_, _>>().map(Some)
+        };
+        let listed = |key: &str| -> Result<Option<Vec<PathBuf>>, String> {
+            let Some(values) = said.one(key) else { return Ok(None) };
+            let words = values.split_whitespace().filter(|value| *value != "none").map(|value| tokens.path(value));
+            words.collect::<Result<_, _>>().map(Some)
+        };
+        let configured = paths("identityfile")?;
+        let inventory: Vec<PathBuf> = ssh.identity.iter().map(|path| self.path(path)).collect();
+        let (files, named_files) = match configured {
+            Some(files) if inventory.is_empty() || named.bastion => {
+                (files.into_iter().chain(inventory.into_iter().filter(|_| named.bastion)).collect(), true)
+            }
+            _ => (inventory, !ssh.identity.is_empty()),
+        };
+        let wanted = Wanted {
+            files,
+            defaults: !named_files,
+            only: said.is_on("identitiesonly"),
+            certificates: paths("certificatefile")?.unwrap_or_default(),
+            agent: match said.one("identityagent") {
+                None | Some("SSH_AUTH_SOCK") => AgentSocket::Usual,
+                Some("none") => AgentSocket::None,
+                Some(text) => match text.strip_prefix('$').filter(|name| !name.starts_with('{')) {
+                    Some(name) => std::env::var_os(name).map_or(AgentSocket::None, |path| AgentSocket::At(path.into())),
+                    None => AgentSocket::At(tokens.path(text)?),
+                },
+            },
+        };
+        let known_hosts: Vec<PathBuf> = if ssh.known_hosts.is_empty() {
+            let usual = || options.home.iter().map(|home| home.join(".ssh/known_hosts")).collect();
+            let own = listed("userknownhostsfile")?.unwrap_or_else(usual);
+            let global = listed("globalknownhostsfile")?.unwrap_or_else(|| vec![PathBuf::from(SYSTEM_KNOWN_HOSTS)]);
+            own.into_iter().chain(global).collect()
         } else {
             ssh.known_hosts.iter().map(|path| self.path(path)).collect()
         };
-        let files = paths.iter().map(|path| self.known_hosts(path)).collect::<Result<Vec<_>, _>>()?;
+        let files = known_hosts.iter().map(|path| self.known_hosts(path)).collect::<Result<Vec<_>, _>>()?;
+        let pin = ssh.host_key.as_deref().filter(|_| !named.bastion);
+        let names = match alias {
+            Some(alias) => Names::alias(alias),
+            None => Names::of(&address, named.host, port, named.bastion),
+        };
+        let proxy_command = match said.one("proxycommand").filter(|command| *command != "none") {
+            Some(command) => Some(tokens.expand(command)?),
+            None => None,
+        };
+        let lists = |key: &str| said.one(key).map(|text| text.split(',').map(str::to_owned).collect::<Vec<_>>());
+        let seconds = ssh.connect_timeout.or_else(|| number("connecttimeout")).unwrap_or(CONNECT_TIMEOUT);
         Ok(Target {
-            name: name.to_owned(),
-            address: names.first().cloned().unwrap_or_default(),
+            name: named.name.to_owned(),
+            trust: Arc::new(Trust::new(names, pin, files)?),
+            address,
             port,
             user,
-            identity: ssh.identity.iter().map(|path| self.path(path)).collect(),
-            trust: Arc::new(Trust::new(names, port, pin, files)?),
-            bastion: false,
-            known_hosts: paths.into_iter().next().unwrap_or_default(),
-            ssh: Arc::new(ssh.clone()),
+            wanted,
+            password: ssh.password.clone().filter(|_| !named.bastion || said.one("user").is_none()),
+            bastion: named.bastion,
+            known_hosts: known_hosts.into_iter().next().unwrap_or_default(),
+            connect_timeout: Duration::from_secs(seconds.max(1)),
+            family: match said.one("addressfamily") {
+                Some("inet") => Family::V4,
+                Some("inet6") => Family::V6,
+                _ => Family::Any,
+            },
+            legacy: ssh.legacy,
+            algorithms: super::algorithms::Lists {
+                kex: lists("kexalgorithms"),
+                host_keys: lists("hostkeyalgorithms"),
+                ciphers: lists("ciphers"),
+                macs: lists("macs"),
+                keys: lists("pubkeyacceptedalgorithms"),
+            },
+            proxy_command,
         })
     }
 
@@ -97,17 +246,54 @@ impl Files<'_> {
 
     /// `~` is the home directory; relative paths start at the inventory.
     fn path(&self, text: &str) -> PathBuf {
-        match (text.strip_prefix('~'), self.home) {
-            (Some(""), Some(home)) => home.to_owned(),
+        match (text.strip_prefix('~'), &self.options.home) {
+            (Some(""), Some(home)) => home.clone(),
             (Some(rest), Some(home)) if rest.starts_with('/') => home.join(rest.trim_start_matches('/')),
             _ => self.base.join(text),
         }
     }
 }
 
+/// What the inventory leaves open about a host, as it was settled.
+fn settings(host: &Host, said: &Said, target: &Target, jumps: &str) -> Vec<Setting> {
+    let mut settings = Vec::new();
+    let mut add = |open: bool, key: &'static str, word: &str, value: String| {
+        let from_config = said.one(word).is_some();
+        if open && !value.is_empty() {
+            settings.push(Setting { key, value, from_config });
+        }
+    };
+    let list = |paths: &[PathBuf]| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+    let ssh = &host.ssh;
+    add(host.address == host.name && said.one("hostname").is_some(), "address", "hostname", target.address.clone());
+    add(ssh.user.is_none(), "ssh.user", "user", target.user.clone());
+    add(ssh.port.is_none(), "ssh.port", "port", target.port.to_string());
+    add(ssh.identity.is_empty(), "ssh.identity", "identityfile", list(&target.wanted.files));
+    add(ssh.jump.is_none(), "ssh.jump", "proxyjump", if jumps == "none" { String::new() } else { jumps.to_owned() });
+    add(ssh.known_hosts.is_empty(), "ssh.known_hosts", "userknownhostsfile", list(target.trust.files().as_slice()));
+    add(ssh.connect_timeout.is_none(), "ssh.connect_timeout", "connecttimeout", target.connect_timeout.as_secs().to_string());
+    add(true, "ProxyCommand", "proxycommand", target.proxy_command.clone().unwrap_or_default());
+    for (key, word) in [
+        ("HostKeyAlias", "hostkeyalias"),
+        ("IdentitiesOnly", "identitiesonly"),
+        ("IdentityAgent", "identityagent"),
+        ("CertificateFile", "certificatefile"),
+        ("AddressFamily", "addressfamily"),
+        ("KexAlgorithms", "kexalgorithms"),
+        ("HostKeyAlgorithms", "hostkeyalgorithms"),
+        ("Ciphers", "ciphers"),
+        ("MACs", "macs"),
+        ("PubkeyAcceptedAlgorithms", "pubkeyacceptedalgorithms"),
+    ] {
+        add(said.one(word).is_some(), key, word, said.all(word).unwrap_or_default().join(", "));
+    }
+    settings
+}
+
 /// `[USER@]HOST[:PORT]`, where HOST with colons stands in brackets (as ssh_config(5) `ProxyJump`).
-fn parse_jump(text: &str) -> Result<(Option<String>, String, u16), String> {
-    let wrong = || format!("ssh.jump: {text:?} is not [USER@]HOST[:PORT]");
+fn parse_jump(text: &str) -> Result<(Option<String>, String, Option<u16>), String> {
+    let wrong = || format!("the jump host {text:?} is not [USER@]HOST[:PORT]");
+    let text = text.strip_prefix("ssh://").unwrap_or(text);
     let (user, rest) = match text.rsplit_once('@') {
         Some((user, rest)) if !user.is_empty() => (Some(user.to_owned()), rest),
         Some(_) => return Err(wrong()),
@@ -126,10 +312,11 @@ fn parse_jump(text: &str) -> Result<(Option<String>, String, u16), String> {
         },
     };
     let port = match port {
-        Some(port) => port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?,
-        None => 22,
+        Some(port) => Some(port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?),
+        None => None,
     };
-    if host.is_empty() || host.contains(char::is_whitespace) {
+    // What begins with a dash would be an option of `ssh`.
+    if host.is_empty() || host.starts_with('-') || host.contains(char::is_whitespace) {
         return Err(wrong());
     }
     Ok((user, host.to_owned(), port))
@@ -142,13 +329,14 @@ mod tests {
 
     #[test]
     fn jumps_are_read_as_ssh_reads_them() {
-        let read = |text| parse_jump(text).map(|(user, host, port)| format!("{} {host} {port}", user.unwrap_or_default()));
+        let read =
+            |text| parse_jump(text).map(|(user, host, port)| format!("{} {host} {}", user.unwrap_or_default(), port.unwrap_or(22)));
         assert_eq!(read("bastion"), Ok(" bastion 22".to_owned()));
         assert_eq!(read("ops@bastion:2222"), Ok("ops bastion 2222".to_owned()));
         assert_eq!(read("me@corp@bastion"), Ok("me@corp bastion 22".to_owned()));
         assert_eq!(read("[2001:db8::1]:2222"), Ok(" 2001:db8::1 2222".to_owned()));
         assert_eq!(read("2001:db8::1"), Ok(" 2001:db8::1 22".to_owned()));
-        for wrong in ["", "@host", "host:", "host:0", "host:70000", "[::1", "[::1]x", "a b"] {
+        for wrong in ["", "@host", "host:", "host:0", "host:70000", "[::1", "[::1]x", "a b", "-oProxyCommand=x"] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
     }

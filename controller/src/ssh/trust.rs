@@ -2,18 +2,45 @@
 
 use super::known_hosts::{KnownHosts, Line, written};
 use russh::keys::ssh_key::known_hosts::Marker;
-use russh::keys::{Algorithm, HashAlg, PublicKey};
+use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// What is known of the key that one host must have.
 #[derive(Debug, Clone)]
 pub(super) struct Trust {
-    /// The names under which the host may stand in known_hosts, and the port.
-    names: Vec<String>,
-    port: u16,
+    names: Names,
     pin: Option<PublicKey>,
     files: Vec<Arc<KnownHosts>>,
+}
+
+/// The names under which a host may stand in known_hosts, in the form that the file has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Names {
+    names: Vec<String>,
+    /// The same without the port, where it has another one than 22.
+    portless: Vec<String>,
+    /// What a certificate must be for.
+    principals: Vec<String>,
+}
+
+impl Names {
+    /// Of the server at an address: a host of the inventory is also known by its name there.
+    pub(super) fn of(address: &str, host: &inventory::Host, port: u16, bastion: bool) -> Self {
+        let mut names = vec![address.to_owned()];
+        if !bastion && address == host.address && host.name != address {
+            names.push(host.name.clone());
+        }
+        let portless: Vec<String> = names.iter().map(|name| name.to_lowercase()).collect();
+        Self { principals: portless.clone(), portless, names: names.iter().map(|name| written(name, port)).collect() }
+    }
+
+    /// ssh_config(5) `HostKeyAlias`: this name, and no port.
+    pub(super) fn alias(alias: &str) -> Self {
+        let names = vec![alias.to_lowercase()];
+        Self { principals: names.clone(), names, portless: Vec::new() }
+    }
 }
 
 /// What is to be thought of a key.
@@ -27,8 +54,10 @@ pub enum Verdict {
     Changed(Vec<Expected>),
     /// The key is marked `@revoked` at this place.
     Revoked(String),
-    /// Only a certificate authority is known for this host, at this place.
+    /// Only a certificate authority is known for this host, at this place, and the server showed no certificate.
     OnlyAuthority(String),
+    /// The server's certificate does not count, and why.
+    Certificate(String),
 }
 
 /// A key that a host should have had.
@@ -41,11 +70,11 @@ pub struct Expected {
 }
 
 impl Trust {
-    /// What `files` and the pin say of a host, known by any of `names`.
+    /// What `files` and the pin say of a host.
     ///
     /// # Errors
     /// The pin is not a public key in OpenSSH's form.
-    pub(super) fn new(names: Vec<String>, port: u16, pin: Option<&str>, files: Vec<Arc<KnownHosts>>) -> Result<Self, String> {
+    pub(super) fn new(names: Names, pin: Option<&str>, files: Vec<Arc<KnownHosts>>) -> Result<Self, String> {
         let pin =
             match pin {
                 Some(text) => Some(PublicKey::from_openssh(text.trim()).map_err(|error| {
@@ -53,7 +82,7 @@ impl Trust {
                 })?),
                 None => None,
             };
-        Ok(Self { names, port, pin, files })
+        Ok(Self { names, pin, files })
     }
 
     /// Judges a key that a server proved to have.
@@ -91,32 +120,100 @@ impl Trust {
         }
     }
 
-    /// The types of the keys that are known, so that the server is asked for those first.
+    /// Judges a certificate that a server proved to have (OpenSSH's PROTOCOL.certkeys): signed by an authority that is known for the host,
+    /// for hosts, for one of its names, valid now, and neither the key nor the authority revoked.
+    pub(super) fn judge_certificate(&self, certificate: &Certificate, now: SystemTime) -> Verdict {
+        let authority = PublicKey::from(certificate.signature_key().clone());
+        let own = PublicKey::from(certificate.public_key().clone());
+        let revoked = self
+            .lines(true)
+            .find(|(_, line)| line.marker == Some(Marker::Revoked) && (same(&line.key, &own) || same(&line.key, &authority)));
+        if let Some((file, line)) = revoked {
+            return Verdict::Revoked(place(file, line));
+        }
+        // As OpenSSH does, a certificate that does not count leaves the bare key to be judged.
+        let bare = self.judge(&own);
+        if self.pin.is_some() || bare == Verdict::Known {
+            return bare;
+        }
+        let known = self.lines(true).any(|(_, line)| line.marker == Some(Marker::CertAuthority) && same(&line.key, &authority));
+        if !known {
+            return bare;
+        }
+        let why = |text: String| Verdict::Certificate(super::text::printable(&text));
+        if !certificate.cert_type().is_host() {
+            return why("it is one for users".to_owned());
+        }
+        let principals = certificate.valid_principals();
+        let named = |name: &String| self.names.principals.iter().any(|own| name.eq_ignore_ascii_case(own));
+        if !principals.is_empty() && !principals.iter().any(named) {
+            return why(format!("it is for {}, not for {}", principals.join(", "), self.names.principals.join(" or ")));
+        }
+        if !certificate.critical_options().is_empty() {
+            let options: Vec<&str> = certificate.critical_options().iter().map(|(name, _)| name.as_str()).collect();
+            return why(format!("it has critical options that mean nothing for hosts: {}", options.join(", ")));
+        }
+        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let (after, before) = (certificate.valid_after(), certificate.valid_before());
+        if seconds < after {
+            return why(format!("it is valid from {} on", shown(after)));
+        }
+        if seconds >= before {
+            return why(format!("it was valid until {}", shown(before)));
+        }
+        match certificate.validate_at(seconds, [&authority.fingerprint(HashAlg::Sha256)]) {
+            Ok(()) => Verdict::Known,
+            Err(_) => why("its signature is wrong".to_owned()),
+        }
+    }
+
+    /// Whether a certificate authority is known for the host.
+    pub(super) fn has_authority(&self) -> bool {
+        self.pin.is_none() && self.lines(false).any(|(_, line)| line.marker == Some(Marker::CertAuthority))
+    }
+
+    /// The types of the keys that are known, so that the server is asked for those first. As for OpenSSH, lines without the port have no say
+    /// in it.
     pub(super) fn algorithms(&self) -> Vec<Algorithm> {
         match &self.pin {
             Some(pin) => vec![pin.algorithm()],
-            None => self.lines(true).filter(|(_, line)| line.marker.is_none()).map(|(_, line)| line.key.algorithm()).collect(),
+            None => self.lines(false).filter(|(_, line)| line.marker.is_none()).map(|(_, line)| line.key.algorithm()).collect(),
         }
     }
 
     /// The host as it stands in a line of known_hosts.
     pub(super) fn written_names(&self) -> String {
-        self.names.iter().map(|name| written(name, self.port)).collect::<Vec<_>>().join(",")
+        self.names.names.join(",")
+    }
+
+    /// Where the files are.
+    pub(super) fn files(&self) -> Vec<std::path::PathBuf> {
+        self.files.iter().map(|file| file.path().to_owned()).collect()
     }
 
     /// Lines about this host; `portless`: also those that name it without its port.
-    fn lines(&self, portless: bool) -> impl Iterator<Item = (&Path, &Line)> {
-        let mut names: Vec<String> = self.names.iter().map(|name| written(name, self.port)).collect();
-        if portless {
-            names.extend(self.names.iter().map(|name| name.to_lowercase()));
-        }
-        self.files.iter().flat_map(move |file| file.matching(&names).map(|line| (file.path(), line)).collect::<Vec<_>>())
+    fn lines<'a>(&'a self, portless: bool) -> impl Iterator<Item = (&'a Path, &'a Line)> {
+        // Two questions: what excludes the one name says nothing about the other.
+        let asked = [Some(&self.names.names), Some(&self.names.portless).filter(|_| portless)];
+        let of = move |file: &'a KnownHosts| {
+            let mut found: Vec<&Line> = asked.into_iter().flatten().flat_map(|names| file.matching(names)).collect();
+            found.sort_by_key(|line| line.number);
+            found.dedup_by_key(|line| line.number);
+            found.into_iter().map(|line| (file.path(), line))
+        };
+        self.files.iter().flat_map(move |file| of(file))
     }
 }
 
 /// A key's fingerprint as OpenSSH prints it, `SHA256:...`.
 pub(super) fn fingerprint(key: &PublicKey) -> String {
     key.fingerprint(HashAlg::Sha256).to_string()
+}
+
+/// A time of a certificate.
+fn shown(seconds: u64) -> String {
+    let time = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    time.map_or_else(|| "for ever".to_owned(), |time| time.to_string())
 }
 
 /// Comments do not make another key.

@@ -122,7 +122,7 @@ async fn a_fleet_that_moved_is_refused_with_every_difference() {
 
     let platform = &mut desk.fleet.platforms[0];
     platform.rehearsal = true;
-    platform.hosts.iter_mut().for_each(|host| host.ssh.port = 2222);
+    platform.hosts.iter_mut().for_each(|host| host.ssh.port = Some(2222));
     let gone = platform.hosts.iter().rposition(|host| host.roles.contains(&Role::Tracking)).unwrap();
     let mut new = platform.hosts.remove(gone);
     new.name = "trk9".to_owned();

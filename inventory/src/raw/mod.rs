@@ -161,20 +161,24 @@ map! {
     /// How SSH reaches a host.
     Ssh as "`ssh`" {
         ;
-        /// Login account; the workstation's own account name when left out.
+        /// Login account; what ssh_config says, or the workstation's own account name, when left out.
         user: Text,
-        /// Port (22).
+        /// Port (what ssh_config says, or 22).
         port: u64,
         /// Private key file, or several, tried in order.
         identity: OneOrMany<Spanned<Text>>,
+        /// Where the login password is, for servers that want one.
+        password: Secret,
         /// Jump host, `[USER@]HOST[:PORT]`.
         jump: Text,
         /// The host key that the host must have, `ssh-ed25519 AAAA...`: a pin.
         host_key: Text,
         /// known_hosts file, or several (`~/.ssh/known_hosts`).
         known_hosts: OneOrMany<Spanned<Text>>,
-        /// Seconds until connecting gives up (15).
+        /// Seconds until connecting gives up (what ssh_config says, or 15).
         connect_timeout: u64,
+        /// The ssh_config file that fills in what is not said here: `none`, or a file instead of `~/.ssh/config` and the system's.
+        config: Text,
         /// Allows algorithms of OpenSSH 5.3's age (false).
         legacy: bool,
     }
@@ -408,7 +412,9 @@ map! {
 /// Where a key belongs that stands in the wrong map.
 pub(crate) fn elsewhere(key: &str) -> Option<&'static str> {
     Some(match key {
-        "user" | "port" | "identity" | "jump" | "host_key" | "known_hosts" | "connect_timeout" | "legacy" => "in `ssh: { ... }`",
+        "user" | "port" | "identity" | "jump" | "host_key" | "known_hosts" | "connect_timeout" | "legacy" | "config" => {
+            "in `ssh: { ... }`"
+        }
         "method" => "in `become: { ... }`",
         "home" | "soap" => "in `campaign: { ... }`",
         "of" | "encrypt_to" => "in `keep: { ... }`",

@@ -249,16 +249,7 @@ fn host(
 }
 
 /// Values that hold when no layer gives them.
-const DEFAULTS: [&str; 8] = [
-    "ssh.port",
-    "ssh.connect_timeout",
-    "become.method",
-    "campaign.home",
-    "campaign.user",
-    "campaign.soap",
-    "host_state",
-    "init_scripts",
-];
+const DEFAULTS: [&str; 6] = ["become.method", "campaign.home", "campaign.user", "campaign.soap", "host_state", "init_scripts"];
 
 /// Origins as people read them.
 fn named(origins: Origins, report: &Report) -> BTreeMap<String, String> {
@@ -300,15 +291,17 @@ fn ssh(raw: &raw::Ssh, report: &mut Report) -> Ssh {
     let many = |value: &Option<Spanned<crate::read::OneOrMany<Spanned<Text>>>>| {
         value.iter().flat_map(|many| many.value.0.iter().map(|text| text.value.0.clone())).collect()
     };
-    let port = raw.port.as_ref().map_or(22, |port| value::number(port, "a port", 1, u64::from(u16::MAX), report));
+    let port = raw.port.as_ref().map(|port| value::number(port, "a port", 1, u64::from(u16::MAX), report));
     Ssh {
         user: text(&raw.user),
-        port: u16::try_from(port).unwrap_or(22),
+        port: port.and_then(|port| u16::try_from(port).ok()),
         identity: many(&raw.identity),
+        password: raw.password.as_ref().map(|secret| secret.value.0.clone()),
         jump: text(&raw.jump),
         host_key: text(&raw.host_key),
         known_hosts: many(&raw.known_hosts),
-        connect_timeout: raw.connect_timeout.as_ref().map_or(15, |value| value::number(value, "`connect_timeout`", 1, 600, report)),
+        connect_timeout: raw.connect_timeout.as_ref().map(|value| value::number(value, "`connect_timeout`", 1, 600, report)),
+        config: text(&raw.config),
         legacy: raw.legacy.as_ref().is_some_and(|legacy| legacy.value),
     }
 }

@@ -260,7 +260,7 @@ impl Known {
             return;
         }
         self.names.insert(name.to_ascii_lowercase(), (platform.to_owned(), placed.span.clone()));
-        let place = (address.to_ascii_lowercase(), ssh.port);
+        let place = (address.to_ascii_lowercase(), ssh.port.unwrap_or(22));
         match self.addresses.get(&place) {
             // Hosts that keep their state apart share a machine on purpose: labs do.
             Some((other, state, first)) if state == host_state => {

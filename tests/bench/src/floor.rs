@@ -90,7 +90,7 @@ async fn one_host(
     work: Work,
 ) -> anyhow::Result<()> {
     let turn = starts.acquire().await?;
-    let stream = TcpStream::connect((host.address.as_str(), host.ssh.port)).await?;
+    let stream = TcpStream::connect((host.address.as_str(), host.ssh.port.unwrap_or(22))).await?;
     stream.set_nodelay(true)?;
     let mut handle = client::connect_stream(config, stream, client).await?;
     let user = host.ssh.user.unwrap_or_default();

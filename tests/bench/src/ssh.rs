@@ -37,7 +37,7 @@ fn copy(files: &Files, host: &inventory::Host, same_algorithms: bool) -> anyhow:
     if same_algorithms {
         command.args(["-o", "KexAlgorithms=curve25519-sha256", "-o", "Ciphers=aes128-gcm@openssh.com"]);
     }
-    command.arg("-i").arg(files.identity()).arg("-p").arg(host.ssh.port.to_string());
+    command.arg("-i").arg(files.identity()).arg("-p").arg(host.ssh.port.unwrap_or(22).to_string());
     command.arg("-l").arg(host.ssh.user.as_deref().unwrap_or_default()).arg(&host.address);
     command.arg(format!("cat > '{}'", files.pushed(&host.name).display()));
     command.stdin(Stdio::from(File::open(files.payload())?)).stdout(Stdio::null());
