@@ -8,7 +8,10 @@ use crate::hosts::OpenError;
 use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse};
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
-use russh::keys::{HashAlg, PrivateKeyWithHashAlg, PublicKey};
+use russh::keys::signature::Signer as _;
+use russh::keys::ssh_key::private::KeypairData;
+use russh::keys::ssh_key::{self, Signature};
+use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
 use russh::{AgentAuthError, MethodKind, Signer};
 use std::sync::Arc;
 use tokio::net::UnixStream;
@@ -136,7 +139,8 @@ impl Login<'_> {
             }
             (Key::File(_, key), Some(certificate)) => {
                 let certificate = certificate.as_ref().clone();
-                let result = self.handle.authenticate_openssh_cert(user, Arc::clone(key), certificate).await;
+                let mut signer = ByFile(Arc::clone(key));
+                let result = self.handle.authenticate_certificate_with(user, certificate, hash, &mut signer).await;
                 result.map_err(|error| error.to_string())
             }
             (Key::Agent(socket, key), certificate) => {
@@ -265,6 +269,32 @@ impl Signer for ByKey<'_> {
 
     async fn auth_sign(&mut self, _: &AgentIdentity, hash: Option<HashAlg>, to_sign: Vec<u8>) -> Result<Vec<u8>, AgentAuthError> {
         self.client.auth_sign(&AgentIdentity::from(self.key.clone()), hash, to_sign).await
+    }
+}
+
+/// Signs for a certificate with its key, which was read from a file; with RSA by the hash that the server knows.
+struct ByFile(Arc<PrivateKey>);
+
+impl Signer for ByFile {
+    type Error = AgentAuthError;
+
+    async fn auth_sign(
+        &mut self,
+        _: &AgentIdentity,
+        hash: Option<HashAlg>,
+        mut to_sign: Vec<u8>,
+    ) -> Result<Vec<u8>, AgentAuthError> {
+        let wrong = |error: ssh_key::Error| AgentAuthError::Key(error.into());
+        let signed: Result<Signature, _> = match self.0.key_data() {
+            KeypairData::Rsa(pair) => (pair, hash).try_sign(&to_sign),
+            pair => pair.try_sign(&to_sign),
+        };
+        let signature = Vec::<u8>::try_from(signed.map_err(|_| wrong(ssh_key::Error::Crypto))?).map_err(wrong)?;
+        // RFC 4252, section 7: the signature follows what it signs, as a string.
+        let length = u32::try_from(signature.len()).map_err(|_| wrong(ssh_key::Error::Crypto))?;
+        to_sign.extend(length.to_be_bytes());
+        to_sign.extend(signature);
+        Ok(to_sign)
     }
 }
 

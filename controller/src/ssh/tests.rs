@@ -1,12 +1,13 @@
-//! Becoming root, against a small SSH server that lets anybody in and runs what it is told with a `sudo` of our own.
+//! Logging in by password and becoming root, against a small SSH server that lets in whom a test says and runs what it is told with a
+//! `sudo` of our own.
 
 use super::*;
 use crate::hosts::Incoming;
 use inventory::{
     Become, Campaign, Platform, Role, SecretRef, Source, SourceVersion, Ssh, Target as Version, Topology, Web, WebServer,
 };
-use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
-use russh::{Channel, ChannelId, ChannelMsg};
+use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey};
+use russh::{Channel, ChannelId, ChannelMsg, MethodKind, MethodSet};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -52,14 +53,70 @@ D+8Zuudc+axEy/iiJCYfAAAABHRlc3QB
 
 struct Anybody {
     path: String,
+    /// Whom it lets in: everybody with a key, or as this file says.
+    login: PathBuf,
     channels: HashMap<ChannelId, Channel<Msg>>,
+}
+
+impl Anybody {
+    /// `password`, `questions`, `key-and-code`; anything else: every key.
+    fn wants(&self, what: &str) -> bool {
+        std::fs::read_to_string(&self.login).is_ok_and(|login| login == what)
+    }
+
+    /// One more try is noted down, with what was tried.
+    fn note(&self, tried: &str) {
+        use std::io::Write;
+        let mut file = std::fs::File::options().create(true).append(true).open(self.login.with_extension("tried")).unwrap();
+        writeln!(file, "{tried}").unwrap();
+    }
+}
+
+fn no(methods: &[MethodKind], partial: bool) -> Auth {
+    Auth::Reject { proceed_with_methods: Some(MethodSet::from(methods)), partial_success: partial }
 }
 
 impl Handler for Anybody {
     type Error = russh::Error;
 
+    async fn auth_none(&mut self, _: &str) -> Result<Auth, russh::Error> {
+        Ok(match self.wants("password") {
+            true => no(&[MethodKind::Password], false),
+            false if self.wants("questions") => no(&[MethodKind::KeyboardInteractive], false),
+            false => no(&[MethodKind::PublicKey], false),
+        })
+    }
+
+    async fn auth_password(&mut self, _: &str, password: &str) -> Result<Auth, russh::Error> {
+        self.note("password");
+        Ok(if password == "right" { Auth::Accept } else { no(&[MethodKind::Password], false) })
+    }
+
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        _: &str,
+        _: &str,
+        response: Option<Response<'a>>,
+    ) -> Result<Auth, russh::Error> {
+        let prompts = match self.wants("key-and-code") {
+            true => vec![("Code: ".into(), true)],
+            false => vec![("Password: ".into(), false)],
+        };
+        let Some(answers) = response else {
+            return Ok(Auth::Partial { name: "".into(), instructions: "".into(), prompts: prompts.into() });
+        };
+        self.note("questions");
+        let answers: Vec<String> = answers.map(|answer| String::from_utf8_lossy(&answer).into_owned()).collect();
+        Ok(if answers == ["right"] { Auth::Accept } else { no(&[MethodKind::KeyboardInteractive], false) })
+    }
+
     async fn auth_publickey(&mut self, _: &str, _: VerifiedPublicKey<'_>) -> Result<Auth, russh::Error> {
-        Ok(Auth::Accept)
+        Ok(match self.wants("key-and-code") {
+            true => no(&[MethodKind::KeyboardInteractive], true),
+            false if self.wants("password") => no(&[MethodKind::Password], false),
+            false if self.wants("questions") => no(&[MethodKind::KeyboardInteractive], false),
+            false => Auth::Accept,
+        })
     }
 
     async fn auth_publickey_offered(&mut self, _: &str, _: PublicKeyOffer<'_>) -> Result<Auth, russh::Error> {
@@ -149,10 +206,10 @@ impl World {
         let config = Arc::new(Config { keys: vec![key], auth_rejection_time: Duration::ZERO, ..Config::default() });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let path = bin.display().to_string();
+        let (path, login) = (bin.display().to_string(), dir.path().join("login"));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let handler = Anybody { path: path.clone(), channels: HashMap::new() };
+                let handler = Anybody { path: path.clone(), login: login.clone(), channels: HashMap::new() };
                 let running = russh::server::run_stream(Arc::clone(&config), stream, handler).await;
                 tokio::spawn(async move { drop(running.unwrap().await) });
             }
@@ -165,15 +222,23 @@ impl World {
     }
 
     async fn open(&self, password: Option<&str>) -> Result<Link, OpenError> {
-        let reference = password.map(|password| {
-            let file = self.dir.path().join("password");
-            std::fs::write(&file, password).unwrap();
-            std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
-            SecretRef::File(file.display().to_string())
-        });
+        self.hosts(&["mkt1"], password, None, Arc::new(Secrets::new("/"))).open("mkt1", true).await
+    }
+
+    /// A secret in a file.
+    fn secret(&self, name: &str, value: &str) -> SecretRef {
+        let file = self.dir.path().join(name);
+        std::fs::write(&file, value).unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+        SecretRef::File(file.display().to_string())
+    }
+
+    /// Several hosts, all on this server.
+    fn hosts(&self, names: &[&str], sudo: Option<&str>, login: Option<SecretRef>, secrets: Arc<Secrets>) -> SshHosts {
+        let reference = sudo.map(|password| self.secret("password", password));
         let text = |path: &str| self.dir.path().join(path).display().to_string();
-        let host = Host {
-            name: "mkt1".to_owned(),
+        let host = |name: &str| Host {
+            name: name.to_owned(),
             address: self.address.ip().to_string(),
             os: None,
             roles: vec![Role::Marketing],
@@ -189,10 +254,10 @@ impl World {
                 known_hosts: vec![text("known_hosts")],
                 connect_timeout: Some(10),
                 config: Some("none".to_owned()),
-                password: None,
+                password: login.clone(),
                 legacy: false,
             },
-            become_: Become { method: BecomeMethod::Sudo, password: reference },
+            become_: Become { method: BecomeMethod::Sudo, password: reference.clone() },
             campaign: Campaign { home: String::new(), user: String::new(), soap: inventory::Campaign::SOAP.to_owned() },
             host_state: text("state"),
             source: Source { version: SourceVersion::V6_1, latest_build: None, packages: Vec::new() },
@@ -208,7 +273,7 @@ impl World {
             runbook: None,
             database: None,
             instances: Vec::new(),
-            hosts: vec![host],
+            hosts: names.iter().map(|name| host(name)).collect(),
             overrides: std::collections::BTreeMap::new(),
             order: None,
             restart_order: None,
@@ -220,7 +285,7 @@ impl World {
             platforms: vec![platform],
         };
         let options = SshOptions { agent_socket: None, home: None, ..SshOptions::default() };
-        SshHosts::new(&fleet, Arc::new(Secrets::new("/")), options).unwrap().open("mkt1", true).await
+        SshHosts::new(&fleet, secrets, options).unwrap()
     }
 
     /// Runs the agent through sudo; what it says proves the way it came.
@@ -265,4 +330,71 @@ async fn sudo_errors_are_told_apart() {
     world.fails(None, "wants a terminal", "!requiretty").await;
     let bare = World::new(false).await;
     bare.fails(None, "not installed", "become: none").await;
+}
+
+fn tried(world: &World) -> usize {
+    let path = world.dir.path().join("login.tried");
+    let tried = std::fs::read_to_string(&path).unwrap_or_default().lines().count();
+    let _ = std::fs::remove_file(path);
+    tried
+}
+
+#[tokio::test]
+async fn a_login_password_is_given_where_the_server_wants_one() {
+    let world = World::new(true).await;
+    let login = |what: &str| std::fs::write(world.dir.path().join("login"), what).unwrap();
+    for what in ["password", "questions"] {
+        login(what);
+        let open = async |password: Option<SecretRef>| {
+            let hosts = world.hosts(&["mkt1"], None, password, Arc::new(Secrets::unattended("/")));
+            hosts.open("mkt1", false).await.map(|_| ()).map_err(|error| error.to_string())
+        };
+        open(Some(world.secret("login-password", "right"))).await.unwrap();
+        assert_eq!(tried(&world), 1, "{what}");
+        // Nobody said that there is one: it is not asked for, and the error says what to set.
+        let text = open(None).await.unwrap_err();
+        assert!(text.contains("ssh.password") && text.contains("offers"), "{text}");
+        assert_eq!(tried(&world), 0, "{what}");
+        let text = open(Some(world.secret("login-password", "wrong-secret"))).await.unwrap_err();
+        assert!(!text.contains("wrong-secret") && text.contains("tried as ops"), "{text}");
+        tried(&world);
+    }
+}
+
+/// A wrong password is tried on one host, and not on each host of the fleet until the account is locked.
+#[tokio::test]
+async fn a_wrong_password_locks_no_account() {
+    let world = World::new(true).await;
+    std::fs::write(world.dir.path().join("login"), "password").unwrap();
+    let names: Vec<String> = (1..=20).map(|number| format!("mta{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for (password, expected) in [("wrong-secret", 1), ("right", 20)] {
+        let hosts = world.hosts(&names, None, Some(world.secret("login-password", password)), Arc::new(Secrets::unattended("/")));
+        let hosts = Arc::new(hosts);
+        let mut opening = tokio::task::JoinSet::new();
+        for name in &names {
+            let (hosts, name) = (Arc::clone(&hosts), (*name).to_owned());
+            opening.spawn(async move { hosts.open(&name, false).await.map(|_| ()) });
+        }
+        let ended = opening.join_all().await;
+        assert_eq!(tried(&world), expected, "{password}");
+        assert!(ended.iter().all(|ended| ended.is_ok() == (password == "right")), "{ended:?}");
+    }
+}
+
+/// A key is a part of the login; the code that the server asks for besides comes from a person, and is not kept.
+#[tokio::test]
+async fn a_second_factor_is_asked_for() {
+    let world = World::new(true).await;
+    std::fs::write(world.dir.path().join("login"), "key-and-code").unwrap();
+    let secrets = Arc::new(Secrets::unattended("/"));
+    let hosts = world.hosts(&["mkt1"], None, None, Arc::clone(&secrets));
+    let text = hosts.open("mkt1", false).await.map(|_| ()).unwrap_err().to_string();
+    assert!(text.contains("only a person can give"), "{text}");
+    for expected in [true, false] {
+        if expected {
+            secrets.answer("ops@mkt1 asks: Code", proto::Secret::new("right".to_owned())).await;
+        }
+        assert_eq!(hosts.open("mkt1", false).await.is_ok(), expected, "an answer is good once");
+    }
 }
