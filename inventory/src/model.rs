@@ -413,6 +413,22 @@ pub enum BecomeMethod {
     None,
     /// sudo.
     Sudo,
+    /// doas.
+    Doas,
+    /// su, with root's own password.
+    Su,
+}
+
+impl BecomeMethod {
+    /// As the inventory writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Sudo => "sudo",
+            Self::Doas => "doas",
+            Self::Su => "su",
+        }
+    }
 }
 
 /// The Campaign installation on a host.

@@ -7,6 +7,7 @@
 //! The script looks for the agent by digest, and runs it. Otherwise it asks for it with one line, receives it on standard input,
 //! checks the digest, keeps it, and runs it.
 
+use super::elevation::Elevation;
 use super::embedded::EmbeddedAgent;
 
 /// How an answer line of the script begins. The script puts it together from two halves, so that a login shell that prints the
@@ -28,17 +29,6 @@ pub(super) enum Answer {
     Failed(String),
 }
 
-/// How the script's shell becomes root.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Elevation {
-    /// It does not.
-    None,
-    /// `sudo` without a password.
-    Sudo,
-    /// `sudo` that prints this prompt on standard error and reads a password from standard input.
-    SudoAsks(String),
-}
-
 /// The command to execute. `host_state` is Caravan's directory on the host, used where the shell runs as root.
 ///
 /// # Errors
@@ -54,12 +44,7 @@ pub(super) fn command(agents: &[EmbeddedAgent], host_state: &str, elevation: &El
     words.iter_mut().for_each(|word| word.push('\''));
     let joined: String = (1..=words.len()).map(|number| format!("${{{number}}}")).collect();
     let shell = format!("/bin/sh -c 'eval \"{joined}\"' caravan {}", words.join(" "));
-    Ok(match elevation {
-        Elevation::None => format!("exec {shell}"),
-        // The C locale, because sudo's complaints are read.
-        Elevation::Sudo => format!("exec env LC_ALL=C sudo -n -- {shell}"),
-        Elevation::SudoAsks(marker) => format!("exec env LC_ALL=C sudo -S -p {marker} -- {shell}"),
-    })
+    Ok(elevation.command(&shell))
 }
 
 fn script(agents: &[EmbeddedAgent], host_state: &str) -> Result<String, String> {
@@ -75,7 +60,7 @@ fn script(agents: &[EmbeddedAgent], host_state: &str) -> Result<String, String> 
         .collect();
     // One statement a line here; joined by spaces in the command.
     let lines = [
-        "unset LC_ALL;umask 077;p=caravan-;say() { echo \"${p}bootstrap: $*\";};",
+        "unset LC_ALL;[ -t 0 ]&&stty raw -echo 2>/dev/null;umask 077;p=caravan-;say() { echo \"${p}bootstrap: $*\";};",
         // Each program costs a host more than everything else here: the kernel says what `id -u` would.
         "s=$(uname -sm);u=;{ while read -r k r e x;do case $k in Uid:) u=$e;break;;esac;done </proc/self/status;} 2>/dev/null;",
         "[ -n \"$u\" ]||u=$(id -u);",
@@ -146,6 +131,7 @@ pub(super) fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use inventory::BecomeMethod;
     use proptest::prelude::*;
 
     const AGENT: EmbeddedAgent = EmbeddedAgent {
@@ -159,7 +145,10 @@ mod tests {
     #[test]
     fn the_command_is_safe_in_every_login_shell() {
         let agents = [AGENT; 4];
-        for elevation in [Elevation::None, Elevation::Sudo, Elevation::SudoAsks("marker:".to_owned())] {
+        let question = || Some("marker:".to_owned());
+        let methods = [BecomeMethod::Sudo, BecomeMethod::Doas, BecomeMethod::Su];
+        let all = methods.into_iter().flat_map(|method| [Elevation::by(method, None), Elevation::by(method, question())]);
+        for elevation in all.chain([Elevation::none()]) {
             let command = command(&agents, "/var/lib/caravan", &elevation).unwrap();
             assert!(!command.contains(['\n', '!', '\\']), "{command}");
             let words: Vec<&str> = command.split('\'').skip(1).step_by(2).collect();
@@ -171,9 +160,9 @@ mod tests {
     #[test]
     fn a_directory_that_no_command_can_hold_is_refused() {
         for bad in ["/a'b", "/a!b", "/a\nb", "/a$b", "/a`b", "/a\"b", "/a\\b"] {
-            assert!(command(&[AGENT], bad, &Elevation::None).is_err(), "{bad:?}");
+            assert!(command(&[AGENT], bad, &Elevation::none()).is_err(), "{bad:?}");
         }
-        assert!(command(&[AGENT], "/srv/with space/ü", &Elevation::None).is_ok());
+        assert!(command(&[AGENT], "/srv/with space/ü", &Elevation::none()).is_ok());
     }
 
     #[test]

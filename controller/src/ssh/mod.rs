@@ -8,6 +8,7 @@ mod auth;
 mod bootstrap;
 mod config;
 mod connect;
+mod elevation;
 mod embedded;
 mod identity;
 mod known_hosts;
@@ -24,9 +25,9 @@ mod trust;
 use crate::exit::{Exit, Failure};
 use crate::hosts::{Hosts, Link, OpenError};
 use crate::secrets::Secrets;
-use bootstrap::Elevation;
 use config::SshConfig;
 use connect::{Connection, Target};
+use elevation::Elevation;
 use identity::Identities;
 use inventory::{BecomeMethod, Fleet, Host};
 use password::Passwords;
@@ -34,6 +35,7 @@ use route::{Hop, Ways};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
@@ -104,6 +106,8 @@ struct Place {
     target: Target,
     /// The bastions on the way, nearest first.
     hops: Vec<Hop>,
+    /// Root is to be had on a pseudo-terminal alone.
+    terminal: AtomicBool,
 }
 
 /// A bastion that all hosts behind it share.
@@ -286,19 +290,58 @@ impl SshHosts {
     }
 
     async fn elevation(&self, place: &Place, root: bool) -> Result<(Elevation, Option<proto::Secret>), OpenError> {
-        if !root || place.host.become_.method == BecomeMethod::None || place.target.user == "root" {
-            return Ok((Elevation::None, None));
+        let become_ = &place.host.become_;
+        if !root || become_.method == BecomeMethod::None || place.target.user == "root" {
+            return Ok((Elevation::none(), None));
         }
-        let Some(reference) = &place.host.become_.password else { return Ok((Elevation::Sudo, None)) };
-        let what = format!("sudo password of {}", place.target.user);
+        let with = |question| {
+            let elevation = Elevation::by(become_.method, question);
+            if place.terminal.load(Ordering::Relaxed) { elevation.on_terminal() } else { elevation }
+        };
+        let Some(reference) = &become_.password else { return Ok((with(None), None)) };
+        // The password of root is another one than that of an account.
+        let what = match become_.method {
+            BecomeMethod::Su => "root's password".to_owned(),
+            method => format!("{} password of {}", method.as_str(), place.target.user),
+        };
         let password = self.secrets.resolve(reference, &what).await.map_err(|failure| OpenError::Become {
             host: place.host.name.clone(),
             seen: failure.message,
             next: "Correct become.password for this host".to_owned(),
         })?;
-        // Not guessable, so that nothing printed by chance is taken for sudo's question.
         let number = getrandom::u64().unwrap_or_default();
-        Ok((Elevation::SudoAsks(format!("caravan-sudo-{number:016x}:")), Some(password)))
+        Ok((with(Some(format!("caravan-sudo-{number:016x}:"))), Some(password)))
+    }
+
+    /// Starts an agent on a connection.
+    async fn start(&self, place: &Place, connection: Connection, root: bool) -> Result<Link, OpenError> {
+        let host = &place.host.name;
+        loop {
+            // Asked before anything is opened: no server's clock runs while a person types.
+            let (elevation, password) = self.elevation(place, root).await?;
+            let start = start::Start {
+                host,
+                user: &place.target.user,
+                host_state: &place.host.host_state,
+                agents: self.options.agents,
+                elevation,
+                password,
+                wants_terminal: AtomicBool::new(false),
+            };
+            match tokio::time::timeout(self.options.open_timeout, start::start(&connection, &start)).await {
+                Ok(Ok(started)) => return Ok(link::link(connection, started)),
+                // sudo's requiretty: once more, and from now on, on a pseudo-terminal.
+                Ok(Err(_)) if start.wants_terminal.into_inner() => place.terminal.store(true, Ordering::Relaxed),
+                Ok(Err(error)) => return Err(error),
+                Err(_) => {
+                    return Err(OpenError::Agent {
+                        host: host.to_owned(),
+                        seen: format!("it did not start within {} s", self.options.open_timeout.as_secs()),
+                        next: "Is the host or the line overloaded?".to_owned(),
+                    });
+                }
+            }
+        }
     }
 }
 
@@ -306,24 +349,9 @@ impl Hosts for SshHosts {
     async fn open(&self, host: &str, root: bool) -> Result<Link, OpenError> {
         let Some(place) = self.hosts.get(host) else { return Err(no_such_host(host)) };
         // Asked before anything is opened: no server's clock runs while a person types.
-        let (elevation, password) = self.elevation(place, root).await?;
+        self.elevation(place, root).await?;
         let connection = self.connect(host).await?;
-        let start = start::Start {
-            host,
-            user: &place.target.user,
-            host_state: &place.host.host_state,
-            agents: self.options.agents,
-            elevation,
-            password,
-        };
-        match tokio::time::timeout(self.options.open_timeout, start::start(&connection, &start)).await {
-            Ok(started) => Ok(link::link(connection, started?)),
-            Err(_) => Err(OpenError::Agent {
-                host: host.to_owned(),
-                seen: format!("it did not start within {} s", self.options.open_timeout.as_secs()),
-                next: "Is the host or the line overloaded?".to_owned(),
-            }),
-        }
+        self.start(place, connection, root).await
     }
 }
 

@@ -10,6 +10,7 @@ use inventory::Host;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// How many bastions may stand behind each other.
@@ -94,7 +95,7 @@ impl Ways<'_> {
         }
         self.jumps(&jumps, host, &target, &mut hops)?;
         let settings = settings(host, &said, &target, &jumps);
-        Ok((Place { host: host.clone(), target, hops }, settings))
+        Ok((Place { host: host.clone(), target, hops, terminal: AtomicBool::new(false) }, settings))
     }
 
     /// Adds the bastions that `jumps` names, in the order in which they are passed. The first has a way of its own, which ssh_config may

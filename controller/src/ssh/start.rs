@@ -1,8 +1,9 @@
 //! Starts the agent on a connection: runs the bootstrap, answers what it and sudo ask, sends the agent where it is missing, and
 //! shakes hands.
 
-use super::bootstrap::{self, Answer, Elevation, find};
+use super::bootstrap::{self, Answer, find};
 use super::connect::Connection;
+use super::elevation::{Elevation, RAW, Refusal};
 use super::embedded::EmbeddedAgent;
 use super::text::{printable, tail};
 use crate::hosts::{AgentHello, OpenError};
@@ -10,6 +11,7 @@ use proto::frame::{MAGIC, NOISE_LIMIT};
 use proto::{Decoder, Frame, FromAgent, Secret, ToAgent};
 use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -38,6 +40,8 @@ pub(super) struct Start<'a> {
     pub(super) agents: &'a [EmbeddedAgent],
     pub(super) elevation: Elevation,
     pub(super) password: Option<Secret>,
+    /// Set where it may work on a pseudo-terminal.
+    pub(super) wants_terminal: AtomicBool,
 }
 
 /// An agent that runs and has said hello.
@@ -108,6 +112,10 @@ pub(super) async fn start(connection: &Connection, start: &Start<'_>) -> Result<
             error => failed(error),
         })?;
     let (read, write) = channel.split();
+    if start.elevation.terminal {
+        // A name that every terminal database has: nothing is drawn.
+        write.request_pty(false, "dumb", 80, 24, 0, 0, RAW).await.map_err(failed)?;
+    }
     write.exec(true, command).await.map_err(failed)?;
     let mut starting = Starting { connection, start, read, write, out: Vec::new(), said: Said::default(), passwords: 0 };
     starting.until_magic().await?;
@@ -142,6 +150,10 @@ impl Starting<'_> {
                         self.out.drain(..at + MAGIC.len());
                         return Ok(());
                     }
+                    // On a terminal everything comes in one stream.
+                    if self.start.elevation.terminal {
+                        self.answer_question().await?;
+                    }
                     if let Some((answer, used)) = bootstrap::answer(&self.out) {
                         self.out.drain(..used.min(self.out.len()));
                         match answer {
@@ -168,7 +180,7 @@ impl Starting<'_> {
                 }
                 message => {
                     let over = self.said.note(message);
-                    self.answer_sudo().await?;
+                    self.answer_question().await?;
                     if over {
                         return Err(self.ended());
                     }
@@ -177,13 +189,14 @@ impl Starting<'_> {
         }
     }
 
-    /// Writes the password when sudo asks for it; a second question means that it was wrong.
-    async fn answer_sudo(&mut self) -> Result<(), OpenError> {
-        let Elevation::SudoAsks(marker) = &self.start.elevation else { return Ok(()) };
-        let Some(at) = find(&self.said.stderr, marker.as_bytes()) else { return Ok(()) };
-        self.said.stderr.drain(..at + marker.len());
+    /// Writes the password when it is asked for; a second question means that it was wrong.
+    async fn answer_question(&mut self) -> Result<(), OpenError> {
+        let printed = if self.start.elevation.terminal { &mut self.out } else { &mut self.said.stderr };
+        let Some(end) = self.start.elevation.asked(printed) else { return Ok(()) };
+        printed.drain(..end);
         let Some(password) = self.start.password.as_ref().filter(|_| self.passwords == 0) else {
-            return Err(self.start.become_error("sudo does not accept the password", "Correct become.password for this host"));
+            let wrong = self.start.elevation.refusal("Authentication failed", self.start.user, true);
+            return Err(wrong.map_or_else(|| self.ended(), |refusal| self.start.become_error(refusal)));
         };
         self.passwords += 1;
         let line = [password.expose().as_bytes(), b"\n"].concat();
@@ -286,10 +299,10 @@ impl Starting<'_> {
                 next: "Try again; see the network and the server's log".to_owned(),
             };
         }
-        if self.start.elevation != Elevation::None
-            && let Some(error) = self.start.sudo_error(&String::from_utf8_lossy(&self.said.stderr), self.passwords > 0)
-        {
-            return error;
+        let printed = if self.start.elevation.terminal { &self.out } else { &self.said.stderr };
+        let printed = String::from_utf8_lossy(printed);
+        if let Some(refusal) = self.start.elevation.refusal(&printed, self.start.user, self.passwords > 0) {
+            return self.start.become_error(refusal);
         }
         let exit = self.said.exit().unwrap_or("no exit code");
         let mut seen = format!("the start command ended ({exit}); standard error: {}", self.shown_stderr());
@@ -310,8 +323,9 @@ impl Start<'_> {
         OpenError::Agent { host: self.host.to_owned(), seen, next: next.to_owned() }
     }
 
-    fn become_error(&self, seen: &str, next: &str) -> OpenError {
-        OpenError::Become { host: self.host.to_owned(), seen: seen.to_owned(), next: next.to_owned() }
+    fn become_error(&self, refusal: Refusal) -> OpenError {
+        self.wants_terminal.store(refusal.wants_terminal, Ordering::Relaxed);
+        OpenError::Become { host: self.host.to_owned(), seen: refusal.seen, next: refusal.next }
     }
 
     fn slow(&self, what: &str, limit: Duration) -> OpenError {
@@ -355,42 +369,5 @@ impl Start<'_> {
             ),
             "Use the caravan that began this run, or let it finish first",
         )
-    }
-
-    /// What sudo's complaint means (sudo's texts in the C locale, 1.7 to 1.9, and sudo-rs).
-    fn sudo_error(&self, stderr: &str, password_given: bool) -> Option<OpenError> {
-        let has = |texts: &[&str]| texts.iter().any(|text| stderr.contains(text));
-        let user = self.user;
-        let (seen, next) = if has(&["must have a tty", "no tty present and no askpass"]) && !has(&["password is required"]) {
-            ("sudo wants a terminal (requiretty)".to_owned(), format!("Put `Defaults:{user} !requiretty` into sudoers"))
-        } else if has(&[
-            "not in the sudoers file",
-            "not allowed to execute",
-            "may not run sudo",
-            "is not allowed to run sudo",
-            "I'm sorry",
-        ]) {
-            (
-                format!("{user} may not use sudo for this: {}", tail(stderr.as_bytes(), 160)),
-                "See caravan inventory sudoers".to_owned(),
-            )
-        } else if has(&["incorrect password", "Sorry, try again", "Authentication failed", "no password was provided"])
-            && password_given
-        {
-            ("sudo does not accept the password".to_owned(), "Correct become.password for this host".to_owned())
-        } else if has(&["a password is required", "password is required", "interactive authentication is required"]) {
-            (
-                format!("sudo asks {user} for a password, and the inventory gives none"),
-                "Set become.password, or allow it with NOPASSWD".to_owned(),
-            )
-        } else if stderr.contains("sudo")
-            && has(&["No such file or directory", "not found", "Permission denied"])
-            && !stderr.contains("/caravan-agent")
-        {
-            ("sudo is not installed or not in the PATH".to_owned(), "Install it, or log in as root with become: none".to_owned())
-        } else {
-            return None;
-        };
-        Some(OpenError::Become { host: self.host.to_owned(), seen, next })
     }
 }

@@ -188,7 +188,8 @@ map! {
     /// How Caravan becomes root on a host.
     Become as "`become`" {
         ;
-        /// `sudo`, or `none`: the login account is root (`ssh.user: root`), or it owns the installation and every step runs as it (sudo).
+        /// `sudo`, `doas`, `su` (with root's own password), or `none`: the login account is root (`ssh.user: root`), or it owns the
+        /// installation and every step runs as it (sudo).
         method: BecomeMethod,
         /// Where the password is.
         password: Secret,

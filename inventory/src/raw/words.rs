@@ -40,7 +40,8 @@ impl Word for InitSystem {
 
 impl Word for BecomeMethod {
     const WHAT: &'static str = "method";
-    const ALL: &'static [(&'static str, Self)] = &[("none", Self::None), ("sudo", Self::Sudo)];
+    const ALL: &'static [(&'static str, Self)] =
+        &[("none", Self::None), ("sudo", Self::Sudo), ("doas", Self::Doas), ("su", Self::Su)];
 }
 
 impl Word for KeepOf {

@@ -25,6 +25,8 @@ pub(crate) fn write(layout: &Layout, dir: &Path, port: u16) -> io::Result<()> {
         ("port", port.into()),
         ("identity", path(&dir.join("id_ed25519"))),
         ("known_hosts", path(&dir.join("known_hosts"))),
+        // What the account that runs the lab has in its own ssh_config has nothing to do with it.
+        ("config", "none".into()),
     ]);
     let target = map([
         ("version", layout.target.version.as_str().into()),
