@@ -150,7 +150,7 @@ impl Trust {
             return why(format!("it is for {}, not for {}", principals.join(", "), self.names.principals.join(" or ")));
         }
         if !certificate.critical_options().is_empty() {
-            let options: Vec<&str> = certificate.critical_options().iter().map(|(name, _)| name.as_str()).collect();
+            let options: Vec<&str> = certificate.critical_options().keys().map(String::as_str).collect();
             return why(format!("it has critical options that mean nothing for hosts: {}", options.join(", ")));
         }
         let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
