@@ -1,6 +1,9 @@
 //! The vendor's procedure on realistic hosts: real OpenSSH with `sudo`, packages of both families, Apache, PostgreSQL, accounts, service
 //! scripts, systemd. What is asserted is read from the hosts themselves.
 
+#[path = "realistic/become_root.rs"]
+mod become_root;
+
 use harness::program;
 use harness::real::{RealSite, Seen, read, run};
 use lab::{Event, Family, Host, Platform, Release, Role, Rule, Spec, Topology, redirect_build};

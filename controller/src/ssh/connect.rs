@@ -242,7 +242,7 @@ async fn exchange_once(
     let limit = target.connect_timeout;
     let offer = Offer {
         known: &target.trust.algorithms(),
-        certificates: target.trust.has_authority(),
+        certificates: target.trust.wants_certificate(),
         legacy: target.legacy,
         bastion: target.bastion,
         lists: &target.algorithms,

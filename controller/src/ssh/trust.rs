@@ -100,8 +100,8 @@ impl Trust {
                 place: "ssh.host_key of the inventory".to_owned(),
             }]);
         }
-        // As OpenSSH does, a host on another port than 22 may be known without its port; but such a line proves no change.
-        if self.lines(true).any(|(_, line)| line.marker.is_none() && same(&line.key, key)) {
+        let is_known = |portless: bool| self.lines(portless).any(|(_, line)| line.marker.is_none() && same(&line.key, key));
+        if is_known(false) {
             return Verdict::Known;
         }
         // The server was asked first for the types of key that are known (`algorithms`). A key of another type means that it no
@@ -113,6 +113,10 @@ impl Trust {
             .collect();
         if !expected.is_empty() {
             return Verdict::Changed(expected);
+        }
+        // As OpenSSH does: a host on another port than 22 may be known without its port, where nothing is known with it.
+        if is_known(true) {
+            return Verdict::Known;
         }
         match self.lines(false).find(|(_, line)| line.marker == Some(Marker::CertAuthority)) {
             Some((file, line)) => Verdict::OnlyAuthority(place(file, line)),
@@ -138,7 +142,9 @@ impl Trust {
         }
         let known = self.lines(true).any(|(_, line)| line.marker == Some(Marker::CertAuthority) && same(&line.key, &authority));
         if !known {
-            return bare;
+            // OpenSSH looks for the key without the port then, before it looks at what is known with it.
+            let portless = self.lines(true).any(|(_, line)| line.marker.is_none() && same(&line.key, &own));
+            return if portless { Verdict::Known } else { bare };
         }
         let why = |text: String| Verdict::Certificate(super::text::printable(&text));
         if !certificate.cert_type().is_host() {
@@ -167,9 +173,12 @@ impl Trust {
         }
     }
 
-    /// Whether a certificate authority is known for the host.
-    pub(super) fn has_authority(&self) -> bool {
-        self.pin.is_none() && self.lines(false).any(|(_, line)| line.marker == Some(Marker::CertAuthority))
+    /// Whether the server is asked for a certificate before a bare key: as by OpenSSH, where an authority is known, or where the type of key
+    /// that it prefers is, or nothing at all.
+    pub(super) fn wants_certificate(&self) -> bool {
+        let known = self.algorithms();
+        let authority = || self.lines(false).any(|(_, line)| line.marker == Some(Marker::CertAuthority));
+        self.pin.is_none() && (known.is_empty() || known.contains(&Algorithm::Ed25519) || authority())
     }
 
     /// The types of the keys that are known, so that the server is asked for those first. As for OpenSSH, lines without the port have no say
