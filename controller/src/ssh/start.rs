@@ -299,8 +299,10 @@ impl Starting<'_> {
                 next: "Try again; see the network and the server's log".to_owned(),
             };
         }
-        let printed = if self.start.elevation.terminal { &self.out } else { &self.said.stderr };
-        let printed = String::from_utf8_lossy(printed);
+        // A terminal has one stream for both; a server may give none all the same.
+        let printed =
+            if self.start.elevation.terminal { [&self.out[..], &self.said.stderr].concat() } else { self.said.stderr.clone() };
+        let printed = String::from_utf8_lossy(&printed);
         if let Some(refusal) = self.start.elevation.refusal(&printed, self.start.user, self.passwords > 0) {
             return self.start.become_error(refusal);
         }
