@@ -64,7 +64,7 @@ impl Target {
 
     /// Why a password is not tried here.
     pub(super) fn refused_elsewhere(&self) -> String {
-        format!("the password of {} (another server refused it, and the account is not to be locked)", self.user)
+        format!("the password of {} (a server refused it, and the account is not to be locked)", self.user)
     }
 }
 
