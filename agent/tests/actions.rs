@@ -1,8 +1,6 @@
 //! Actions and probes on files.
 
-mod common;
-
-use common::{Bridge, Ended, Host, PATIENCE, argv, step, with_probe};
+use crate::common::{Bridge, Ended, Host, PATIENCE, argv, step, with_probe};
 use proto::frame::Frame;
 use proto::message::Granted;
 use proto::step::{XmlChange, XmlEdit};
@@ -148,7 +146,7 @@ fn a_pushed_file_goes_on_where_it_stopped() {
     assert_eq!(needed(&mut first), (digest.clone(), 0));
     send_file(&mut first, &digest, &content, 0, 400_000);
     let part = host.path("state/packages/x.deb.part");
-    common::wait_until("a part of the file", || fs::metadata(&part).is_ok_and(|meta| meta.len() == 400_000));
+    crate::common::wait_until("a part of the file", || fs::metadata(&part).is_ok_and(|meta| meta.len() == 400_000));
     first.child.kill().unwrap();
     let mut second = Bridge::attach(&host);
     assert_eq!(needed(&mut second), (digest.clone(), 400_000));
@@ -169,7 +167,8 @@ fn others_can_pass_to_what_was_received() {
     let host = Host::new();
     fs::write(host.path("original"), "setup").unwrap();
     let digest = sha256(&host, "original");
-    let mut bridge = Bridge::by(Command::new("/bin/sh").args(["-c", "umask 077; exec \"$0\" bridge", common::AGENT])).greet();
+    let mut bridge =
+        Bridge::by(Command::new("/bin/sh").args(["-c", "umask 077; exec \"$0\" bridge", crate::common::AGENT])).greet();
     bridge.send_attach(&host, 0, Default::default());
     assert!(matches!(bridge.message(), FromAgent::Attached { .. }));
     for (id, dest) in [("1", "state/packages/sha/setup.exe"), ("2", "state/other/x"), ("3", "state/packages/../beside/x")] {

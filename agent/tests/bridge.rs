@@ -1,8 +1,6 @@
 //! The bridge alone: handshake, garbage, questions, ad-hoc commands.
 
-mod common;
-
-use common::{AGENT, Bridge, Host, PATIENCE, argv, wait_until};
+use crate::common::{AGENT, Bridge, Host, PATIENCE, argv, wait_until};
 use proto::frame::Frame;
 use proto::inspect::{Answer, FINGERPRINT_KEY, Fingerprint, PathKind, ReadError};
 use proto::{FromAgent, Query, RunAs, Secret, ToAgent};

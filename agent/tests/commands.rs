@@ -1,8 +1,6 @@
 //! Programs as steps: rules on their output, profiles, secrets, time limits, services, other accounts.
 
-mod common;
-
-use common::{AGENT, Bridge, Host, argv, exists, script, shell, step, wait_until, with_probe};
+use crate::common::{AGENT, Bridge, Host, argv, exists, script, shell, step, wait_until, with_probe};
 use proto::message::Granted;
 use proto::step::{Command, LineRule, ServiceManager, ServiceOp};
 use proto::{Action, FromAgent, Outcome, Probe, RunAs, Secret, ToAgent};

@@ -1,8 +1,6 @@
 //! A step that something killed: nothing is started again by the agent, and the probe says what became of it.
 
-mod common;
-
-use common::{Bridge, Host, children, exists, kill, shell, step, with_probe};
+use crate::common::{Bridge, Host, children, exists, kill, shell, step, with_probe};
 use proto::host::Record;
 use proto::message::{Granted, Happened};
 use proto::{Action, Outcome, Probe, RunAs};
@@ -37,7 +35,7 @@ fn is_root() -> bool {
 
 /// What a probe answers about a step that was killed, and what follows: outcome, and whether it counts as having died.
 fn probes(host: &Host) -> [(Option<Probe>, Outcome, bool, &'static str); 4] {
-    let program = common::argv(&["no-such-program"]);
+    let program = crate::common::argv(&["no-such-program"]);
     let blind = Probe::Command { argv: program, profile: None, code: None, contains: vec![], lacks: vec![] };
     [
         (Some(exists(&host.path("began"))), Outcome::Ok, false, "the effect is there"),
@@ -223,7 +221,7 @@ fn actions_without_a_program_are_looked_at_as_well() {
     let mut child = std::process::Command::new(&sleeper).arg("1000").spawn().unwrap();
     let action = Action::StopProcesses { under: host.text("bin"), term_after_s: 1000, kill_after_s: 1000 };
     bridge.grant(vec![with_probe(step(STEP, action), Probe::NoProcesses { under: host.text("bin") })]);
-    common::wait_until("the step's first line", || {
+    crate::common::wait_until("the step's first line", || {
         let _ = bridge.next(Duration::from_millis(10)).map(|message| {
             let proto::FromAgent::Event(event) = message else { panic!("{message:?}") };
             bridge.events.push(event);

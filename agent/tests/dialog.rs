@@ -1,8 +1,6 @@
 //! Programs that ask at their terminal, as `nlserver config -internalpassword` does.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use proto::step::{Answers, Command, Dialog};
 use proto::{Action, Outcome, Secret, ToAgent};
 use std::collections::BTreeMap;
@@ -47,7 +45,7 @@ fn step(host: &Host, script: &str) -> proto::message::Granted {
     // `read -t` is no part of POSIX.
     let argv = argv(&["/bin/bash", "-c", &format!("{ASK}{script}"), &host.text("")]);
     let command = Command { argv, dir: Some(host.text("")), ok: vec![0], dialog: Some(dialog), ..Command::default() };
-    common::step("a/a/a/a/set.internal-password", Action::Command(command))
+    crate::common::step("a/a/a/a/set.internal-password", Action::Command(command))
 }
 
 fn typed(current: &str, new: &str) -> ToAgent {

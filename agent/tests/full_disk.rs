@@ -1,9 +1,7 @@
 //! A disk that is full: nothing begins that could not say how it ended, what has begun ends with its result, and once there is room
 //! the run goes on. Caravan's directory is a small file system of its own here, which only processes of this test see.
 
-mod common;
-
-use common::{AGENT, Bridge, Host, RUN, attempt, kill, shell, wait_until};
+use crate::common::{AGENT, Bridge, Host, RUN, attempt, kill, shell, wait_until};
 use proto::{FromAgent, Outcome, StepId};
 use std::collections::BTreeMap;
 use std::fs;
@@ -213,7 +211,7 @@ fn a_directory_that_cannot_be_written_is_named() {
     assert!(remounted.success());
     // Who holds the host can be said all the same.
     let mut other = disk.bridge();
-    let FromAgent::Refused { reason } = other.try_attach(&disk.host, "other", common::claim("elsewhere", "other")) else {
+    let FromAgent::Refused { reason } = other.try_attach(&disk.host, "other", crate::common::claim("elsewhere", "other")) else {
         panic!("not refused")
     };
     assert!(reason.contains(RUN), "{reason}");

@@ -1,8 +1,6 @@
 //! The life of a grant: order, stopping after a failure, proving, post-conditions, revoking, ending.
 
-mod common;
-
-use common::{Bridge, Host, attempt, claim, exists, script, shell, step, with_probe};
+use crate::common::{Bridge, Host, attempt, claim, exists, script, shell, step, with_probe};
 use proto::message::{Happened, Mode};
 use proto::{Action, FromAgent, Outcome, Probe, ToAgent};
 use std::collections::BTreeMap;
@@ -48,8 +46,13 @@ fn a_step_is_ok_only_when_its_effect_is_seen() {
     let Action::Command(command) = &mut slow.spec.action else { unreachable!() };
     command.starts_service = true;
     bridge.perform(slow).expect(Outcome::Ok);
-    let blind =
-        Probe::Command { argv: common::argv(&["no-such-program"]), profile: None, code: None, contains: vec![], lacks: vec![] };
+    let blind = Probe::Command {
+        argv: crate::common::argv(&["no-such-program"]),
+        profile: None,
+        code: None,
+        contains: vec![],
+        lacks: vec![],
+    };
     bridge.perform(with_probe(shell(&host, "a/a/a/a/blind", "true"), blind)).expect(Outcome::Unknown).says("no-such-program");
     bridge.finish();
 }
@@ -199,7 +202,7 @@ fn programs_that_are_not_there_are_named() {
     let host = Host::new();
     let mut bridge = Bridge::attach(&host);
     let mut command = script(&host, "");
-    command.argv = common::argv(&["no-such-program", "x"]);
+    command.argv = crate::common::argv(&["no-such-program", "x"]);
     bridge.perform(step("a/a/a/a/x", Action::Command(command))).expect(Outcome::Failed).says("no-such-program is not in PATH");
     let mut command = script(&host, "true");
     command.dir = Some("/no/such/dir".to_owned());

@@ -1,8 +1,6 @@
 //! Files that are kept off the host, files that are stored for another one, and what is said of backups.
 
-mod common;
-
-use common::{Bridge, Host, exists, step, with_probe};
+use crate::common::{Bridge, Host, exists, step, with_probe};
 use proto::frame::{FETCHED, Frame};
 use proto::inspect::{Answer, FileFacts, ReadError};
 use proto::message::{Granted, Happened, Offered};

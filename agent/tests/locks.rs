@@ -1,8 +1,6 @@
 //! The lock of a host, by real bridges: who gets it, who is refused, what becomes of steps that were granted with an older token.
 
-mod common;
-
-use common::{Bridge, Host, RUN, attempt, claim, shell, wait_until};
+use crate::common::{Bridge, Host, RUN, attempt, claim, shell, wait_until};
 use proto::host::{Record, Standing, State};
 use proto::message::Claim;
 use proto::{FromAgent, Outcome, ToAgent};

@@ -1,8 +1,6 @@
 //! Trying a password at the host's own SOAP endpoint.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use proto::inspect::{Answer, LOGON_PASSWORD, Logon, ReadError};
 use proto::{FromAgent, Query, Reading, RunAs, Secret, ToAgent};
 use std::collections::BTreeMap;

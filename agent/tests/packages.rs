@@ -1,8 +1,6 @@
 //! Packages of the RHEL family, by the real `rpm` and with a database of its own.
 
-mod common;
-
-use common::{Bridge, Host, argv, step, with_probe};
+use crate::common::{Bridge, Host, argv, step, with_probe};
 use proto::step::PackageManager;
 use proto::{Action, Outcome, Probe};
 use std::path::PathBuf;
@@ -48,7 +46,7 @@ fn what_an_rpm_that_was_cut_off_leaves_is_told_and_mended() {
         [("nlserver", 1), ("nlthird", 1), ("nlserver", 2)].map(|(name, version)| package(&host, name, version, ""));
     let by_hand = |arguments: &[&str]| assert!(at_home(&host, "rpm").args(arguments).status().unwrap().success(), "{arguments:?}");
     let text = |path: &PathBuf| path.to_str().unwrap().to_owned();
-    let mut bridge = Bridge::by(at_home(&host, common::AGENT).arg("bridge")).greet();
+    let mut bridge = Bridge::by(at_home(&host, crate::common::AGENT).arg("bridge")).greet();
     bridge.send_attach(&host, 0, std::collections::BTreeMap::new());
     bridge.message();
     let names = argv(&["nlserver", "nlthird"]);

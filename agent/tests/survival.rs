@@ -1,8 +1,6 @@
 //! Nothing that dies around a step takes the step, its result or its output with it.
 
-mod common;
-
-use common::{Bridge, Host, PATIENCE, exists, kill, shell, wait_until, with_probe};
+use crate::common::{Bridge, Host, PATIENCE, exists, kill, shell, wait_until, with_probe};
 use proto::message::Granted;
 use proto::{FromAgent, Outcome, Probe, StepId};
 use rustix::process::{Pid, Signal, kill_process};
@@ -216,7 +214,7 @@ fn a_supervisor_that_nobody_needs_ends() {
     let run = host.run_dir();
     fs::create_dir_all(&run).unwrap();
     let arguments = ["supervisor", run.to_str().unwrap(), "--idle", "1"];
-    let ended = std::process::Command::new(common::AGENT).args(arguments).output().unwrap();
+    let ended = std::process::Command::new(crate::common::AGENT).args(arguments).output().unwrap();
     assert!(ended.status.success() && ended.stdout == b"ready\n", "{ended:?}");
     let mut bridge = Bridge::attach(&host);
     bridge.perform(shell(&host, "a/a/a/a/x", "true")).expect(Outcome::Ok);

@@ -1,8 +1,6 @@
 //! Limits of steps and what they bring about: a step is ended, or people are told or asked. And steps that people end.
 
-mod common;
-
-use common::{Bridge, Host, exists, kill, shell, wait_until, with_probe};
+use crate::common::{Bridge, Host, exists, kill, shell, wait_until, with_probe};
 use proto::message::{Granted, Happened};
 use proto::step::OnLimit;
 use proto::{FromAgent, Outcome, RunAs};

@@ -1,10 +1,8 @@
 //! What plans are made of, topology by topology.
 
-mod plan_fleet;
-
+use crate::plan_fleet::*;
 use controller::plan::{Phase, PlannedStep, PlatformPlan, StagePlan};
 use inventory::{KeepAt, Role, SecretRef};
-use plan_fleet::*;
 use proto::Action;
 
 fn only(platform: inventory::Platform) -> PlatformPlan {

@@ -1,10 +1,8 @@
 //! `caravan plan` as a user meets it.
 
-mod plan_fleet;
-
+use crate::plan_fleet::*;
 use controller::cli::plan::{PlanArgs, show};
 use controller::cli::{Context, Exit, Failure, Format};
-use plan_fleet::*;
 
 fn shown(format: Format, explain: Option<&str>) -> Result<String, Failure> {
     let context =

@@ -1,9 +1,7 @@
 //! What keeps a fleet from being planned, and what is only said.
 
-mod plan_fleet;
-
+use crate::plan_fleet::*;
 use inventory::{Engine, InstanceKind, Override, Role, SourceVersion, Topology};
-use plan_fleet::*;
 
 fn errors(platform: inventory::Platform) -> String {
     plan(&fleet(vec![platform])).unwrap_err().to_string()

@@ -1,11 +1,9 @@
 //! A site's own runbook: read from a file, with the same shape and the same checks as the ones that this binary carries.
 
-mod plan_fleet;
-
+use crate::plan_fleet::*;
 use controller::plan::runbook::Runbook;
 use controller::plan::{Plan, PlanErrors, PlatformPlan};
 use inventory::{Platform, SourceVersion};
-use plan_fleet::*;
 use std::path::Path;
 
 const EMBEDDED: &str = include_str!("../src/plan/runbooks/to-v7.yaml");

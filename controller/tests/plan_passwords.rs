@@ -1,12 +1,10 @@
 //! The plan of `passwords set`: every Campaign server once, nothing secret, and the proofs behind it.
 
-mod plan_fleet;
-
+use crate::plan_fleet::*;
 use controller::check::{Point, passwords};
 use controller::plan::passwords::{CURRENT, NEW, NONE, SET, build, sets_passwords};
 use controller::plan::{Phase, Plan, PlannedStep};
 use inventory::{Host, Platform, SourceVersion};
-use plan_fleet::*;
 use proto::{Action, Query};
 use std::collections::BTreeSet;
 

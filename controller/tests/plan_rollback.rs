@@ -1,11 +1,9 @@
 //! The way back from single situations, and how it reads.
 
-mod plan_fleet;
-
+use crate::plan_fleet::*;
 use controller::plan::rollback::{DatabaseBackup, Done, Forward, Rollback, build};
 use controller::plan::{Plan, PlannedStep, PlatformPlan, explain, render};
 use inventory::{Fleet, Override, Platform, SiteStep};
-use plan_fleet::*;
 use proto::event::{Finding, Kind, Outcome, Scope, Status};
 use proto::{Action, Event, Probe, StepId};
 use std::collections::BTreeSet;

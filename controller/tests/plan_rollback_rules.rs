@@ -1,14 +1,11 @@
 //! The order of the way back holds for random fleets, whatever a run had been granted. The rules are written down here from the
 //! issue and the vendor's tables, and not from the planner's code.
 
-mod plan_fleet;
-mod plan_random;
-
+use crate::plan_fleet::*;
+use crate::plan_random::*;
 use controller::plan::rollback::{Done, Forward, build};
 use controller::plan::{Phase, Plan, PlanError, PlannedStep, PlatformPlan, StagePlan};
 use inventory::{Host, Location, Package, Platform};
-use plan_fleet::*;
-use plan_random::*;
 use proptest::prelude::*;
 use proto::{Action, StepId};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,13 +1,10 @@
 //! The mandated order holds for random fleets. The rules are written down here a second time, from the vendor's tables, and not from
 //! the planner's code.
 
-mod plan_fleet;
-mod plan_random;
-
+use crate::plan_fleet::*;
+use crate::plan_random::*;
 use controller::plan::{Phase, Plan};
 use inventory::{BecomeMethod, Host, InstanceKind, Platform, Role, SourceVersion, Topology};
-use plan_fleet::*;
-use plan_random::*;
 use proptest::prelude::*;
 use proto::{Action, RunAs};
 use std::collections::{BTreeMap, BTreeSet};

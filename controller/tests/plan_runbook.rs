@@ -1,12 +1,10 @@
 //! The runbooks are whole: every step, under every condition, becomes an action that agents know.
 
-mod plan_fleet;
-
+use crate::plan_fleet::*;
 use controller::plan::rollback::{Done, Forward};
 use controller::plan::runbook::{Family, Runbook, Template};
 use controller::plan::{Phase, Plan, PlannedStep, PlatformPlan, Reversibility};
 use inventory::{Backup, InitSystem, KeepAt, Location, SourceVersion};
-use plan_fleet::*;
 use proto::{Action, StepId};
 use std::collections::BTreeSet;
 

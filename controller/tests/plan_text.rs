@@ -1,9 +1,7 @@
 //! How plans read.
 
-mod plan_fleet;
-
+use crate::plan_fleet::*;
 use controller::plan::{self, Plan};
-use plan_fleet::*;
 
 fn made(platform: inventory::Platform) -> Plan {
     plan(&fleet(vec![platform])).unwrap()

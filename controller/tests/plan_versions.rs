@@ -1,11 +1,9 @@
 //! What differs between the versions that a platform can come from: v5.11, v6.02, v6.1, and v7 itself.
 
-mod plan_fleet;
-
+use crate::plan_fleet::*;
 use controller::plan::rollback::{Done, Forward};
 use controller::plan::{Phase, Plan, PlannedStep, PlatformPlan, StagePlan};
 use inventory::{Engine, Location, Override, Platform, SourceVersion};
-use plan_fleet::*;
 use proto::{Action, Probe};
 
 fn only(platform: Platform) -> PlatformPlan {

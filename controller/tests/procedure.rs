@@ -1,13 +1,11 @@
 //! `PROCEDURE.md` says where each part of the vendor's procedure is: it is held against the runbooks, against plans, and against the
 //! vendor's commands.
 
-mod plan_fleet;
-
+use crate::plan_fleet::*;
 use controller::plan::rollback::{Done, Forward};
 use controller::plan::runbook::Runbook;
 use controller::plan::{Plan, PlannedStep, PlatformPlan};
 use inventory::{KeepAt, Location, Platform, SourceVersion};
-use plan_fleet::*;
 use proto::Action;
 use std::collections::{BTreeMap, BTreeSet};
 

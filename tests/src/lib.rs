@@ -20,6 +20,11 @@ pub fn program(name: &str) -> PathBuf {
         let test = std::env::current_exe().expect("the test's own path");
         let dir = test.ancestors().nth(2).expect("target/PROFILE").to_owned();
         let mut cargo = Command::new(env!("CARGO"));
+        // Cargo tells a test about its own package in the environment; there, build scripts that look at the same names would run again.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"CARGO_PKG_")) {
+            cargo.env_remove(name);
+        }
+        cargo.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_MANIFEST_PATH").env_remove("CARGO_MANIFEST_LINKS");
         cargo.args(["build", "--quiet", "-p", "caravan", "-p", "lab", "--bins"]);
         if dir.file_name().is_some_and(|name| name == "release") {
             cargo.arg("--release");

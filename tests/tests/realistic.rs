@@ -1,7 +1,6 @@
 //! The vendor's procedure on realistic hosts: real OpenSSH with `sudo`, packages of both families, Apache, PostgreSQL, accounts, service
 //! scripts, systemd. What is asserted is read from the hosts themselves.
 
-#[path = "realistic/become_root.rs"]
 mod become_root;
 
 use harness::program;

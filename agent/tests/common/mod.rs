@@ -1,7 +1,5 @@
 //! A host in a temporary directory, and a controller that talks to its agent over pipes.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
-
 use proto::frame::{Decoder, Frame, MAGIC, parse};
 use proto::message::{Attempt, Claim, Granted, Happened, HostEvent, Mode};
 use proto::step::{Command as Program, Limits, Repeat};
@@ -15,64 +13,64 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-pub const AGENT: &str = env!("CARGO_BIN_EXE_caravan-agent");
+pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_caravan-agent");
 /// Longer than anything here takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-pub const RUN: &str = "2026-11-22-k3";
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const RUN: &str = "2026-11-22-k3";
 
 /// A host whose whole state is in a directory of its own. What still runs for it ends with it.
-pub struct Host {
-    pub dir: TempDir,
+pub(crate) struct Host {
+    pub(crate) dir: TempDir,
 }
 
 impl Host {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn text(&self, name: &str) -> String {
+    pub(crate) fn text(&self, name: &str) -> String {
         self.path(name).to_string_lossy().into_owned()
     }
 
-    pub fn state(&self) -> String {
+    pub(crate) fn state(&self) -> String {
         self.text("state")
     }
 
-    pub fn run_dir(&self) -> PathBuf {
+    pub(crate) fn run_dir(&self) -> PathBuf {
         self.path("state").join("runs").join(RUN)
     }
 
-    pub fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
-    pub fn wait_for(&self, name: &str) {
+    pub(crate) fn wait_for(&self, name: &str) {
         wait_until(name, || self.path(name).exists());
     }
 
-    pub fn supervisor(&self) -> Pid {
+    pub(crate) fn supervisor(&self) -> Pid {
         let text = std::fs::read_to_string(self.run_dir().join("supervisor.lock")).unwrap();
         Pid::from_raw(text.trim().parse().unwrap()).unwrap()
     }
 
     /// What the host's lock says.
-    pub fn lock(&self) -> serde_json::Value {
+    pub(crate) fn lock(&self) -> serde_json::Value {
         serde_json::from_str(&self.read("state/lock")).unwrap()
     }
 
     /// The runner of the step that runs.
-    pub fn runner(&self) -> Pid {
+    pub(crate) fn runner(&self) -> Pid {
         let runners = self.processes("runner");
         assert_eq!(runners.len(), 1);
         runners[0]
     }
 
     /// Processes of this host: those that have its directory in their arguments.
-    pub fn processes(&self, word: &str) -> Vec<Pid> {
+    pub(crate) fn processes(&self, word: &str) -> Vec<Pid> {
         let mark = self.dir.path().to_string_lossy().into_owned();
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -103,19 +101,19 @@ impl Drop for Host {
 }
 
 /// The children of a process.
-pub fn children(parent: Pid) -> Vec<Pid> {
+pub(crate) fn children(parent: Pid) -> Vec<Pid> {
     let own = parent.as_raw_nonzero().get();
     let text = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
 }
 
-pub fn kill(pid: Pid) {
+pub(crate) fn kill(pid: Pid) {
     // A shell's child bears its name until it has become something else: it may be gone by now.
     let _ = kill_process(pid, Signal::KILL);
     wait_until("an end", || rustix::process::test_kill_process(pid).is_err());
 }
 
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < until, "waited in vain for {what}");
@@ -124,7 +122,7 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// A controller of a seat, as the locks of hosts know it.
-pub fn claim(seat: &str, controller: &str) -> Claim {
+pub(crate) fn claim(seat: &str, controller: &str) -> Claim {
     Claim {
         seat: seat.to_owned(),
         controller: controller.to_owned(),
@@ -135,19 +133,19 @@ pub fn claim(seat: &str, controller: &str) -> Claim {
 }
 
 /// A bridge, and the controller's end of it.
-pub struct Bridge {
-    pub child: Child,
-    pub stdin: Option<ChildStdin>,
+pub(crate) struct Bridge {
+    pub(crate) child: Child,
+    pub(crate) stdin: Option<ChildStdin>,
     /// Who attaches. Each bridge is another controller of the same seat, unless a test says something else.
-    pub claim: Claim,
+    pub(crate) claim: Claim,
     /// The token that the host gave.
-    pub token: u64,
+    pub(crate) token: u64,
     frames: Receiver<Frame>,
     /// Output so far, by stream.
-    pub output: BTreeMap<u32, Vec<u8>>,
+    pub(crate) output: BTreeMap<u32, Vec<u8>>,
     /// For each stream where the first byte stood that was seen.
-    pub begins: BTreeMap<u32, u64>,
-    pub events: Vec<HostEvent>,
+    pub(crate) begins: BTreeMap<u32, u64>,
+    pub(crate) events: Vec<HostEvent>,
 }
 
 impl Drop for Bridge {
@@ -160,12 +158,12 @@ impl Drop for Bridge {
 
 impl Bridge {
     /// Starts a bridge, without a word said.
-    pub fn silent() -> Self {
+    pub(crate) fn silent() -> Self {
         Self::by(Command::new(AGENT).arg("bridge"))
     }
 
     /// Starts a bridge by a command of its own.
-    pub fn by(command: &mut Command) -> Self {
+    pub(crate) fn by(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let stdin = child.stdin.take();
         let mut stdout = child.stdout.take().unwrap();
@@ -192,11 +190,11 @@ impl Bridge {
     }
 
     /// Starts a bridge and shakes hands.
-    pub fn open() -> Self {
+    pub(crate) fn open() -> Self {
         Self::silent().greet()
     }
 
-    pub fn greet(mut self) -> Self {
+    pub(crate) fn greet(mut self) -> Self {
         let bridge = &mut self;
         bridge.send(&ToAgent::Hello { protocol: proto::PROTOCOL, oldest: proto::PROTOCOL_OLDEST, version: "test".to_owned() });
         assert!(matches!(bridge.message(), FromAgent::Hello { protocol: proto::PROTOCOL, .. }));
@@ -204,7 +202,7 @@ impl Bridge {
     }
 
     /// Starts a bridge and attaches to the run.
-    pub fn attach(host: &Host) -> Self {
+    pub(crate) fn attach(host: &Host) -> Self {
         let mut bridge = Self::open();
         bridge.send_attach(host, 0, BTreeMap::new());
         let answer = bridge.message();
@@ -212,34 +210,34 @@ impl Bridge {
         bridge
     }
 
-    pub fn send_attach(&mut self, host: &Host, acked: u64, output: BTreeMap<StepId, u64>) {
+    pub(crate) fn send_attach(&mut self, host: &Host, acked: u64, output: BTreeMap<StepId, u64>) {
         let (run, host_state, claim) = (RUN.to_owned(), host.state(), self.claim.clone());
         self.send(&ToAgent::Attach { run, host_state, claim, acked, output, keep: Vec::new() });
     }
 
     /// Attaches to some run, and returns the answer.
-    pub fn try_attach(&mut self, host: &Host, run: &str, claim: Claim) -> FromAgent {
+    pub(crate) fn try_attach(&mut self, host: &Host, run: &str, claim: Claim) -> FromAgent {
         self.claim = claim.clone();
         let (run, host_state) = (run.to_owned(), host.state());
         self.send(&ToAgent::Attach { run, host_state, claim, acked: 0, output: BTreeMap::new(), keep: Vec::new() });
         self.message()
     }
 
-    pub fn send(&mut self, message: &ToAgent) {
+    pub(crate) fn send(&mut self, message: &ToAgent) {
         self.raw(&Frame::message(message).unwrap().encode());
     }
 
-    pub fn raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.stdin.as_mut().unwrap().write_all(bytes).unwrap();
     }
 
-    pub fn grant(&mut self, steps: Vec<Granted>) {
+    pub(crate) fn grant(&mut self, steps: Vec<Granted>) {
         let token = self.token;
         self.send(&ToAgent::Grant { steps, head: "0".repeat(64), token, keep: Vec::new() });
     }
 
     /// The next message. Output is taken in on the way, and has to have no gaps.
-    pub fn next(&mut self, within: Duration) -> Result<FromAgent, RecvTimeoutError> {
+    pub(crate) fn next(&mut self, within: Duration) -> Result<FromAgent, RecvTimeoutError> {
         let until = Instant::now() + within;
         loop {
             match self.frames.recv_timeout(until.saturating_duration_since(Instant::now()))? {
@@ -261,19 +259,19 @@ impl Bridge {
     }
 
     /// The next message, or how many bytes of output came. Parts of the output may be missing.
-    pub fn next_with_gaps(&mut self) -> Result<FromAgent, u64> {
+    pub(crate) fn next_with_gaps(&mut self) -> Result<FromAgent, u64> {
         match self.frames.recv_timeout(PATIENCE).expect("a frame of the agent") {
             Frame::Control(payload) => Ok(parse(&payload).unwrap()),
             Frame::Data { bytes, .. } => Err(bytes.len() as u64),
         }
     }
 
-    pub fn message(&mut self) -> FromAgent {
+    pub(crate) fn message(&mut self) -> FromAgent {
         self.next(PATIENCE).expect("a message of the agent")
     }
 
     /// Takes events until a step ended.
-    pub fn until_finished(&mut self, id: &str) -> Ended {
+    pub(crate) fn until_finished(&mut self, id: &str) -> Ended {
         loop {
             match self.message() {
                 FromAgent::Event(event) => {
@@ -289,7 +287,7 @@ impl Bridge {
     }
 
     /// Takes events until a watchdog speaks: what it says, and whether it asks.
-    pub fn until_alert(&mut self) -> (String, bool) {
+    pub(crate) fn until_alert(&mut self) -> (String, bool) {
         loop {
             match self.message() {
                 FromAgent::Event(event) => {
@@ -303,12 +301,12 @@ impl Bridge {
         }
     }
 
-    pub fn stop(&mut self, id: &str, number: u32) {
+    pub(crate) fn stop(&mut self, id: &str, number: u32) {
         self.send(&ToAgent::Stop { attempt: attempt(id, number) });
     }
 
     /// What is known of a step that ended.
-    pub fn ended(&self, id: &str, attempt: u32) -> Ended {
+    pub(crate) fn ended(&self, id: &str, attempt: u32) -> Ended {
         let of_step = || self.events.iter().filter(|e| e.step.0 == id && e.attempt == attempt).map(|e| &e.what);
         let stream = of_step().find_map(|what| if let Happened::Started { stream } = what { Some(*stream) } else { None });
         let output = stream.and_then(|stream| self.output.get(&stream)).cloned().unwrap_or_default();
@@ -328,18 +326,18 @@ impl Bridge {
     }
 
     /// Carries one step out on a fresh or known run, and waits for its end.
-    pub fn perform(&mut self, step: Granted) -> Ended {
+    pub(crate) fn perform(&mut self, step: Granted) -> Ended {
         let id = step.spec.id.0.clone();
         self.grant(vec![step]);
         self.until_finished(&id)
     }
 
     /// Ends the run on the host, which is free then.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         self.end(true);
     }
 
-    pub fn end(mut self, release: bool) {
+    pub(crate) fn end(mut self, release: bool) {
         self.send(&ToAgent::Finish { release });
         loop {
             match self.message() {
@@ -353,37 +351,37 @@ impl Bridge {
 
 /// How a step ended.
 #[derive(Debug, Clone)]
-pub struct Ended {
-    pub outcome: Outcome,
-    pub died: bool,
-    pub exit_code: Option<i32>,
-    pub message: String,
-    pub output_len: u64,
-    pub output: String,
+pub(crate) struct Ended {
+    pub(crate) outcome: Outcome,
+    pub(crate) died: bool,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) message: String,
+    pub(crate) output_len: u64,
+    pub(crate) output: String,
 }
 
 impl Ended {
     #[track_caller]
-    pub fn expect(self, outcome: Outcome) -> Self {
+    pub(crate) fn expect(self, outcome: Outcome) -> Self {
         assert_eq!(self.outcome, outcome, "{self:?}");
         self
     }
 
     /// Whether it was ended from outside.
     #[track_caller]
-    pub fn died(self, died: bool) -> Self {
+    pub(crate) fn died(self, died: bool) -> Self {
         assert_eq!(self.died, died, "{self:?}");
         self
     }
 
     #[track_caller]
-    pub fn says(self, text: &str) -> Self {
+    pub(crate) fn says(self, text: &str) -> Self {
         assert!(self.message.contains(text), "expected `{text}` in: {}", self.message);
         self
     }
 }
 
-pub fn step(id: &str, action: Action) -> Granted {
+pub(crate) fn step(id: &str, action: Action) -> Granted {
     let spec = StepSpec {
         id: StepId(id.to_owned()),
         title: id.to_owned(),
@@ -397,30 +395,30 @@ pub fn step(id: &str, action: Action) -> Granted {
     Granted { spec, attempt: 1, mode: Mode::Act }
 }
 
-pub fn attempt(id: &str, attempt: u32) -> Attempt {
+pub(crate) fn attempt(id: &str, attempt: u32) -> Attempt {
     Attempt { step: StepId(id.to_owned()), attempt }
 }
 
-pub fn argv(words: &[&str]) -> Vec<String> {
+pub(crate) fn argv(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 /// A shell script with the host's directory as its working directory.
-pub fn script(host: &Host, text: &str) -> Program {
+pub(crate) fn script(host: &Host, text: &str) -> Program {
     // The directory is an argument, so that the process can be found by it.
     let dir = host.dir.path().to_string_lossy().into_owned();
     Program { argv: argv(&["/bin/sh", "-c", text, &dir]), dir: Some(dir), ok: vec![0], ..Program::default() }
 }
 
-pub fn shell(host: &Host, id: &str, text: &str) -> Granted {
+pub(crate) fn shell(host: &Host, id: &str, text: &str) -> Granted {
     step(id, Action::Command(script(host, text)))
 }
 
-pub fn with_probe(mut step: Granted, probe: Probe) -> Granted {
+pub(crate) fn with_probe(mut step: Granted, probe: Probe) -> Granted {
     step.spec.probe = Some(probe);
     step
 }
 
-pub fn exists(path: &Path) -> Probe {
+pub(crate) fn exists(path: &Path) -> Probe {
     Probe::Exists(path.to_string_lossy().into_owned())
 }

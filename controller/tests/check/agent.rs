@@ -1,6 +1,6 @@
 //! The real agent on a stand-in installation: that it understands every question, and that its answers mean what we take them for.
 
-use crate::sim::{self, NEW, OLD, platform};
+use crate::check::sim::{self, NEW, OLD, platform};
 use controller::check::passwords::ProofKey;
 use controller::check::{HostState, Limits, Point, evaluate, gather, queries};
 use controller::hosts::{AgentHello, Hosts, Incoming, Link, OpenError, Outgoing};

@@ -1,7 +1,7 @@
 //! When checks have to be well: the table for people, and those that are made again in the middle of a migration.
 
+use crate::check::sim::{SimHost, now_ms};
 use crate::plan_fleet;
-use crate::sim::{SimHost, now_ms};
 use controller::check::{HostState, PackageFiles, Reached, Readings, catalogue, evaluate_again, queries_again};
 use controller::plan::{Phase, Plan, PlannedStep};
 use inventory::{Platform, SourceVersion};

@@ -1,6 +1,6 @@
 //! Each check, both ways: a healthy fleet is green, and each thing that is wrong shows as the finding that stands for it.
 
-use crate::sim::*;
+use crate::check::sim::*;
 use controller::check::{
     History, HostState, Point, Reached, Readings, Verdict, apply_overrides, evaluate, holds_up, overridable, queries, verdict,
 };

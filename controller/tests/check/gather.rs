@@ -1,6 +1,6 @@
 //! Asking the hosts: one link and one question each, bounded, none forgotten.
 
-use crate::sim::*;
+use crate::check::sim::*;
 use controller::check::passwords::ProofKey;
 use controller::check::{HostState, Limits, Point, Unreached, gather};
 use inventory::{Platform, Role, Topology};

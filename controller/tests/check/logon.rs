@@ -1,6 +1,6 @@
 //! The proof by logon: what the answers of the servers prove, what people see of it, and the exit codes.
 
-use crate::sim::*;
+use crate::check::sim::*;
 use clap::Parser;
 use controller::check::passwords::logon::{LogonReading, prove};
 use controller::check::passwords::{PasswordReading, Proof, findings};

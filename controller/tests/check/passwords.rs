@@ -1,6 +1,6 @@
 //! The proof: what is grouped, what is proven, and that nothing secret shows.
 
-use crate::sim::*;
+use crate::check::sim::*;
 use controller::check::passwords::{PasswordReading, PlatformProof, Proof, ProofKey, findings, prove};
 use controller::check::{Verdict, verdict};
 use inventory::{Platform, Role, Topology};

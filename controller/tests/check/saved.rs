@@ -1,7 +1,7 @@
 //! Saved plans: what is written, and what is refused with which words.
 
+use crate::check::sim::*;
 use crate::plan_fleet;
-use crate::sim::*;
 use controller::cli::{Exit, Failure, saved};
 use controller::plan::Plan;
 use inventory::{Fleet, Location, Role};

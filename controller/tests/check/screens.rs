@@ -1,6 +1,6 @@
 //! What people and programs see, and the exit codes. No colour, 100 columns.
 
-use crate::sim::*;
+use crate::check::sim::*;
 use clap::Parser;
 use controller::cli::check::{CheckArgs, Outcome, check};
 use controller::cli::passwords::{PasswordsArgs, PasswordsCheckArgs, PasswordsCommand, ProofBy};

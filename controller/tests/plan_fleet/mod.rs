@@ -1,5 +1,4 @@
 //! Fleets for the tests of the plan, built by hand: no inventory file is read.
-#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use controller::plan::{self, FileCheck, Plan, PlanErrors};
 use inventory::*;

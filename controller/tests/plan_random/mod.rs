@@ -1,5 +1,4 @@
 //! Random fleets, the vendor's tables a second time, and where the steps of a plan stand: for the tests of the planner's rules.
-#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use crate::plan_fleet::*;
 use controller::plan::{Phase, PlannedStep, PlatformPlan};

@@ -1,6 +1,6 @@
 //! What is missing, damaged or contradictory in what hosts keep.
 
-use crate::world::plan;
+use crate::rebuild_tests::world::plan;
 use controller::plan::Plan;
 use controller::run::kept::{self, Keeper, Kept, Line};
 use controller::run::rebuild::{RebuildError, rebuild, records};

@@ -1,6 +1,6 @@
 //! Journals that were edited, cut and made anew, and what the hosts' heads say of them.
 
-use crate::fleet::{self, Faults};
+use crate::view_tests::fleet::{self, Faults};
 use controller::report::chain::{self, Damage, Held, HostHeads};
 use inventory::Topology;
 use proto::event::{Event, Kind};

@@ -1,6 +1,6 @@
 //! `status`, `runs` and `report` on a state directory.
 
-use crate::fleet::{self, Faults};
+use crate::view_tests::fleet::{self, Faults};
 use controller::cli::args::OutputFormat;
 use controller::cli::report::ReportArgs;
 use controller::cli::status::StatusArgs;

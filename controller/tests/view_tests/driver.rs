@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command as Process};
 use tokio::sync::mpsc;
 
-use crate::fleet;
+use crate::view_tests::fleet;
 
 /// A test that waits for longer has failed.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,6 +1,6 @@
 //! The fold itself.
 
-use crate::fleet::{self, Faults};
+use crate::view_tests::fleet::{self, Faults};
 use controller::plan::{Phase, Plan};
 use controller::view::{HostState, Progressed, StepState, View};
 use inventory::Topology;

@@ -1,7 +1,7 @@
 //! `pause`, `abort`, `retry`, `skip`, `attach` and `status`, as they are typed: with a controller that drives the run, and without.
 
-use crate::driver::{Driver, caravan, ended, recorded, run};
-use crate::fleet::{self, Faults};
+use crate::view_tests::driver::{Driver, caravan, ended, recorded, run};
+use crate::view_tests::fleet::{self, Faults};
 use controller::plan::Plan;
 use controller::run::Signal;
 use controller::run::store::RunDir;

@@ -1,7 +1,7 @@
 //! Which run is meant where none is named, what others see of a pause, and what is said of a run that was undone.
 
-use crate::driver::{Driver, run};
-use crate::fleet::{self, Faults};
+use crate::view_tests::driver::{Driver, run};
+use crate::view_tests::fleet::{self, Faults};
 use controller::run::store::RunDir;
 use inventory::Topology;
 use proto::event::RunOutcome;
@@ -12,7 +12,7 @@ use std::time::Duration;
 /// A run that is newer than all before it: file systems tell times apart that are some milliseconds apart.
 async fn recorded(state_dir: &Path, events: &[Event]) -> RunDir {
     tokio::time::sleep(Duration::from_millis(20)).await;
-    crate::driver::recorded(state_dir, events).await
+    crate::view_tests::driver::recorded(state_dir, events).await
 }
 
 fn eventful(faults: &Faults) -> Vec<Event> {

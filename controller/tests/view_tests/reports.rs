@@ -1,6 +1,6 @@
 //! The end screen, reports, `status` and `runs`.
 
-use crate::fleet::{self, Faults};
+use crate::view_tests::fleet::{self, Faults};
 use controller::plan::{Phase, Plan};
 use controller::report::chain::{Contradiction, Damage, HostHeads};
 use controller::report::{self, ChainCheck, Listed, Next, Record};

@@ -1,6 +1,6 @@
 //! Runs that were cut off, halted or mended, and went on: the fold, and what is shown of them.
 
-use crate::fleet::{self, Faults};
+use crate::view_tests::fleet::{self, Faults};
 use controller::plan::{Phase, Plan};
 use controller::report::{self, Record, Typed};
 use controller::view::{HostState, Progressed, StepState, View};
@@ -87,7 +87,7 @@ impl Tale {
 
     fn view(&self, plan: &Plan) -> View {
         let view = View::of(plan, &self.events);
-        crate::fold::consistent(&view);
+        crate::view_tests::fold::consistent(&view);
         view
     }
 }

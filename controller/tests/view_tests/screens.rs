@@ -1,6 +1,6 @@
 //! What the display of a run looks like.
 
-use crate::fleet::{self, Faults};
+use crate::view_tests::fleet::{self, Faults};
 use controller::plan::{Phase, Plan};
 use controller::progress::{Options, Progress};
 use indicatif::InMemoryTerm;
@@ -268,8 +268,8 @@ fn a_red_preflight_is_told() {
 
 #[test]
 fn a_watchdogs_word_is_shown_at_once() {
-    let plan = crate::resumed::emea();
-    let events = crate::resumed::eventful(&plan);
+    let plan = crate::view_tests::resumed::emea();
+    let events = crate::view_tests::resumed::eventful(&plan);
     let screen = Screen::new(&plan, 24, 100, NORMAL);
     let asks = events.iter().position(|event| matches!(event.kind, Kind::StepAlert { ask: true, .. })).unwrap();
     screen.show(&events[..=asks]);
@@ -280,8 +280,8 @@ fn a_watchdogs_word_is_shown_at_once() {
 
 #[test]
 fn plain_lines_of_a_run_that_went_on() {
-    let plan = crate::resumed::emea();
-    let events = crate::resumed::eventful(&plan);
+    let plan = crate::view_tests::resumed::emea();
+    let events = crate::view_tests::resumed::eventful(&plan);
     insta::assert_snapshot!(plain_of(&plan, &events, 0));
     let quiet = plain_of(&plan, &events, -1);
     assert!(quiet.contains("a person decides whether it is stopped") && !quiet.contains("60 min"), "{quiet}");

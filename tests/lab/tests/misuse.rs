@@ -1,8 +1,6 @@
 //! Each rule is broken on purpose, and the stand-ins notice it.
 
-mod common;
-
-use common::{Bench, standard};
+use crate::common::{Bench, standard};
 use lab::{Event, Failing, Role, Rule, Slow, seconds::Seconds};
 use std::fs;
 use std::time::Duration;

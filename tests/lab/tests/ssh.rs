@@ -1,8 +1,6 @@
 //! The hosts seen through OpenSSH's own client.
 
-mod common;
-
-use common::{Bench, standard};
+use crate::common::{Bench, standard};
 use lab::{Cut, Lab};
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -154,7 +152,7 @@ fn another_process_can_do_something_to_a_host() {
     let bench = Bench::standard();
     let lab = &bench.lab;
     let fault = |arguments: &[&str]| {
-        let output = Command::new(common::PROGRAM).args(["fault", "--dir"]).arg(lab.dir()).args(arguments).output().unwrap();
+        let output = Command::new(crate::common::PROGRAM).args(["fault", "--dir"]).arg(lab.dir()).args(arguments).output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let host = lab.host("demo-mta1");

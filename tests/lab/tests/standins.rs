@@ -1,8 +1,6 @@
 //! Each stand-in behaves as what it stands for, as far as a migration sees it.
 
-mod common;
-
-use common::{Bench, get, standard};
+use crate::common::{Bench, get, standard};
 use lab::{Event, Failing, Role, Rule, Spec, Topology, Writer};
 use proto::step::PackageManager;
 use std::fs;
@@ -323,7 +321,7 @@ fn many_hosts_come_up() {
 fn a_lab_is_built_in_a_directory_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("mine"), "").unwrap();
-    let error = lab::Lab::start_with(standard(), dir.path(), common::PROGRAM.as_ref()).unwrap_err();
+    let error = lab::Lab::start_with(standard(), dir.path(), crate::common::PROGRAM.as_ref()).unwrap_err();
     assert!(error.to_string().contains("is not empty"), "{error}");
 }
 

@@ -1,8 +1,6 @@
 //! What can go wrong with hosts that come from v5.11, v6.02 or an earlier build of v7: the stand-ins notice it.
 
-mod common;
-
-use common::{Bench, standard};
+use crate::common::{Bench, standard};
 use lab::{Release, Role, Rule, Spec};
 use std::fs;
 

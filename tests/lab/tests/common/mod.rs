@@ -1,5 +1,4 @@
 //! What the lab's tests share: a lab in a directory of its own, and hands that do by themselves what Caravan would do.
-#![allow(dead_code, reason = "each test file uses its own part")]
 
 use lab::{Host, Instance, Lab, Platform, Role, Rule, Spec, Topology, migration_rank};
 use std::fs;
