@@ -2,7 +2,7 @@
 //! secret; `list -v` asks `ssh -G` what ssh_config says.
 
 use super::check::Outcome;
-use super::{Context, Exit, Failure, Format};
+use super::{Context, Exit, Failure, Format, sudoers};
 use crate::plan::runbook::Runbook;
 use crate::secrets::Secrets;
 use crate::ssh::{Setting, SshHosts, SshOptions};
@@ -29,6 +29,12 @@ pub enum InventoryCommand {
     List,
     /// Prints the JSON Schema of the format, for editors.
     Schema,
+    /// Prints the smallest sudoers file that lets Caravan become root: one command, with the digest of this build's agent in it.
+    Sudoers {
+        /// Only for these hosts: names, globs, `platform:NAME`, `role:NAME`, joined by commas, `!` for not.
+        #[arg(long, value_name = "SELECTOR")]
+        on: Option<String>,
+    },
 }
 
 /// Does what was asked.
@@ -36,10 +42,11 @@ pub enum InventoryCommand {
 /// # Errors
 /// [`Exit::Usage`] for an inventory that cannot be used.
 pub async fn run(context: &Context, args: &InventoryArgs) -> Result<Exit, Failure> {
-    let outcome = match args.command {
+    let outcome = match &args.command {
         InventoryCommand::Check => check(context)?,
         InventoryCommand::List => list(context, &load_fleet(context)?, SshOptions::default())?,
         InventoryCommand::Schema => Outcome { text: pretty(&inventory::schema()), exit: Exit::Ok },
+        InventoryCommand::Sudoers { on } => sudoers::print(context, &load_fleet(context)?, on.as_deref(), SshOptions::default())?,
     };
     super::print(outcome)
 }

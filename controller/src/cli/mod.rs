@@ -35,6 +35,7 @@ mod screen;
 mod site;
 pub mod start;
 pub mod status;
+mod sudoers;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};

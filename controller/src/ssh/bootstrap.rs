@@ -34,17 +34,37 @@ pub(super) enum Answer {
 /// # Errors
 /// `host_state` cannot be written in a shell command.
 pub(super) fn command(agents: &[EmbeddedAgent], host_state: &str, elevation: &Elevation) -> Result<String, String> {
-    let mut words = vec!["'".to_owned()];
+    let words = words(agents, host_state)?;
+    let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+    Ok(elevation.command(&format!("/bin/sh -c '{}' caravan {}", joined(&words), quoted.join(" "))))
+}
+
+/// The same as the arguments that the login shell makes of it, for what compares them (sudoers).
+///
+/// # Errors
+/// As [`command`].
+pub(super) fn arguments(agents: &[EmbeddedAgent], host_state: &str) -> Result<Vec<String>, String> {
+    let words = words(agents, host_state)?;
+    let first = ["/bin/sh".to_owned(), "-c".to_owned(), joined(&words), "caravan".to_owned()];
+    Ok(first.into_iter().chain(words).collect())
+}
+
+/// The script in pieces that a login shell takes.
+fn words(agents: &[EmbeddedAgent], host_state: &str) -> Result<Vec<String>, String> {
+    let mut words = vec![String::new()];
     for letter in script(agents, host_state)?.chars() {
         match words.last_mut() {
             Some(word) if word.len() < LONGEST_WORD => word.push(letter),
-            _ => words.push(format!("'{letter}")),
+            _ => words.push(letter.to_string()),
         }
     }
-    words.iter_mut().for_each(|word| word.push('\''));
-    let joined: String = (1..=words.len()).map(|number| format!("${{{number}}}")).collect();
-    let shell = format!("/bin/sh -c 'eval \"{joined}\"' caravan {}", words.join(" "));
-    Ok(elevation.command(&shell))
+    Ok(words)
+}
+
+/// What makes a script of its pieces again.
+fn joined(words: &[String]) -> String {
+    let pieces: String = (1..=words.len()).map(|number| format!("${{{number}}}")).collect();
+    format!("eval \"{pieces}\"")
 }
 
 fn script(agents: &[EmbeddedAgent], host_state: &str) -> Result<String, String> {

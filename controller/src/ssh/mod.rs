@@ -138,6 +138,15 @@ pub struct ScannedKey {
     pub file: PathBuf,
 }
 
+/// What Caravan runs as root where it becomes root, with its arguments: the start script, which takes the agent of this build, by its
+/// digest, and starts it. `host_state` is Caravan's directory on the host. Everything else that root does, the agent is told to.
+///
+/// # Errors
+/// `host_state` cannot be written in a command for every shell.
+pub fn root_command(agents: &[EmbeddedAgent], host_state: &str) -> Result<Vec<String>, String> {
+    bootstrap::arguments(agents, host_state)
+}
+
 impl SshHosts {
     /// Prepares the ways to all hosts of a fleet. Asks `ssh` what ssh_config says, reads known_hosts files; contacts nobody.
     ///

@@ -6,7 +6,7 @@ use lab::{Role, Spec, Topology};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// A host, and a workstation to reach it from.
 struct World {
@@ -24,8 +24,8 @@ impl World {
         self.host().run("sh", &["-c", script]).unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// Asks through the agent who it is; `become_` is that block of the inventory. The exit code, and everything that was printed.
-    fn who(&self, become_: &str) -> (i32, String) {
+    /// Caravan with the lab's inventory, but for this block `become` (what else is set with it stands behind it).
+    fn caravan(&self, become_: &str, arguments: &[&str]) -> Output {
         let text = fs::read_to_string(self.lab.inventory()).unwrap();
         let (at, mut end) = text.find("  become:").map(|at| (at + 2, at + 2)).expect("a block");
         for line in text[at..].split_inclusive('\n').take_while(|line| line.starts_with("become:") || line.starts_with("    ")) {
@@ -34,11 +34,26 @@ impl World {
         let inventory = self.lab.dir().join("become.yaml");
         fs::write(&inventory, format!("{}become: {become_}\n{}", &text[..at], &text[end..])).unwrap();
         let mut command = Command::new(program("caravan"));
-        command.arg("-i").arg(&inventory).arg("--state-dir").arg(self.root.path()).args(["exec", "--become", "--", "id", "-un"]);
+        command.arg("-i").arg(&inventory).arg("--state-dir").arg(self.root.path()).args(arguments);
         command.env_clear().env("HOME", self.root.path()).env("USER", "tester").env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
-        let output = command.output().unwrap();
+        command.output().unwrap()
+    }
+
+    /// Asks through the agent who it is. The exit code, and everything that was printed.
+    fn who(&self, become_: &str) -> (i32, String) {
+        let output = self.caravan(become_, &["exec", "--become", "--", "id", "-un"]);
         let all = [output.stdout, output.stderr].concat();
         (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&all).into_owned())
+    }
+
+    /// Gives the host the sudoers file that Caravan asks for, and nothing more to the login account.
+    fn smallest(&self, become_: &str) {
+        let output = self.caravan(become_, &["inventory", "sudoers"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let file = [b"root ALL=(ALL) ALL\n", &output.stdout[..]].concat();
+        fs::write(self.host().root().join("etc/sudoers"), file).unwrap();
+        self.on_host("chown 0:0 /etc/sudoers && chmod 440 /etc/sudoers && visudo -cq");
+        self.on_host("su ops -s /bin/sh -c '! sudo -n /bin/sh -c id && ! sudo -n /bin/sh && ! sudo -n id' 2>/dev/null");
     }
 
     #[track_caller]
@@ -103,6 +118,19 @@ fn root_is_had_by_sudo_doas_and_su() {
     world.is_refused(&format!("{{ method: sudo, password: {own} }}"), &["may not use sudo", "inventory sudoers"]);
     sudoers("ops ALL=(ALL) NOPASSWD: /usr/bin/uptime\\n");
     world.is_refused("{ method: sudo }", &["sudo"]);
+
+    // The smallest file allows one command, wherever Caravan's directory is (the script is cut into words at other places).
+    for host_state in ["/var/lib/caravan", "/srv/ops, [old] = a#1:b*?", "/x"] {
+        world.on_host(&format!("mkdir -p '{host_state}'"));
+        let block = format!("{{ method: sudo }}\n  host_state: \"{host_state}\"");
+        world.smallest(&block);
+        world.is_root(&block);
+    }
+    world.smallest(&format!("{{ method: sudo, password: {own} }}"));
+    world.is_root(&format!("{{ method: sudo, password: {own} }}"));
+    world.is_refused("{ method: sudo }", &["asks ops for a password"]);
+    // Made for another directory, it is of no use.
+    world.is_refused(&format!("{{ method: sudo, password: {own} }}\n  host_state: /x"), &["may not use sudo", "inventory sudoers"]);
 
     // su asks for root's own password, on a terminal.
     world.on_host("echo root:root-secret | chpasswd");
