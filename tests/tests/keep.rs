@@ -171,4 +171,11 @@ fn copies_are_encrypted_fetched_once_over_cuts_and_deaths_and_bring_a_host_back(
     assert!(
         Command::new("diff").arg("-r").arg(mkt.home().join("nl6/conf")).arg(out.join("nl6.back/conf")).status().unwrap().success()
     );
+
+    // What an end in the middle of encrypting would leave goes with the run; the archive and the copies stay.
+    let archive = site.host("emea-mta1").home().join(format!("nl6.back-{run}.tar.gz"));
+    let unfinished = PathBuf::from(format!("{}.age.part", archive.display()));
+    fs::write(&unfinished, "half of it").unwrap();
+    site.caravan(&["cleanup", &run, "--yes"]).expect(0);
+    assert!(!unfinished.exists() && archive.exists() && copy.exists() && elsewhere.exists());
 }

@@ -65,6 +65,9 @@ async fn on_host<H: Hosts>(hosts: &H, order: &Order, removed: &mut Vec<String>) 
         }
         agent.remove(tree, removed).await?;
     }
+    for copy in &left.copies {
+        agent.remove(copy, removed).await?;
+    }
     agent.remove(&format!("{state}/runs/{run}"), removed).await?;
     // Refused while another run is in it.
     agent.run(&["rmdir", "--", &format!("{state}/runs")]).await?;

@@ -137,11 +137,12 @@ fn confirm(context: &Context, args: &CleanupArgs, run: &str, remains: &Remains) 
 fn listing(run: &str, remains: &Remains) -> String {
     let mut groups: BTreeMap<Vec<String>, Vec<&str>> = BTreeMap::new();
     for left in &remains.hosts {
-        let Left { host, host_state, trees, .. } = left;
+        let Left { host, host_state, copies, trees, .. } = left;
         let mut lines = vec![
             format!("{host_state}/runs/{run}"),
             format!("{host_state} with the agent and the packages, unless another run is left there"),
         ];
+        lines.extend(copies.iter().map(|copy| format!("{copy}, if it is still there")));
         lines.extend(trees.iter().map(|tree| format!("{tree} (asked for on its own)")));
         groups.entry(lines).or_default().push(host);
     }

@@ -60,6 +60,8 @@ pub(super) struct Left {
     pub(super) root: bool,
     /// Caravan's directory on the host.
     pub(super) host_state: String,
+    /// Encrypted copies that may be left where keeping them came to no end. The archives and dumps themselves stay.
+    pub(super) copies: Vec<String>,
     /// Trees that were kept to go back, and that nobody needs any more.
     pub(super) trees: Vec<String>,
 }
@@ -108,6 +110,7 @@ pub(super) fn remains(
                 host: name.to_owned(),
                 root: host.become_.method != inventory::BecomeMethod::None,
                 host_state: host.host_state.clone(),
+                copies: copies(&steps, &granted),
                 trees: if for_good { trees } else { Vec::new() },
             });
         }
@@ -127,6 +130,15 @@ fn takes_part(events: &[Event], platform: &str) -> bool {
         Kind::RunStarted { platforms, .. } => platforms.iter().any(|name| name == platform),
         _ => event.scope.platform.as_deref() == Some(platform),
     })
+}
+
+/// What the steps that keep backups elsewhere encrypt them to, beside them, and remove when they are kept.
+fn copies(steps: &[(Phase, &PlannedStep)], granted: &BTreeSet<StepId>) -> Vec<String> {
+    let kept = steps.iter().filter(|(_, step)| granted.contains(&step.id)).filter_map(|(_, step)| match &step.spec.action {
+        Action::Keep { source, .. } => Some(source),
+        _ => None,
+    });
+    kept.flat_map(|source| [format!("{source}.age"), format!("{source}.age.part")]).collect()
 }
 
 /// The trees that steps of the run moved away beside the installation: `nl6.back` (from v5 `nl5.back`), and a rollback's `nl6.v7-RUN`.
