@@ -20,6 +20,7 @@ mod rollback;
 mod saved;
 mod secrets;
 mod ssh_bastion;
+mod ssh_fido;
 mod ssh_login;
 mod ssh_reference;
 mod two_controllers;
