@@ -81,7 +81,20 @@ fn in_base64(bytes: &[u8], dir: &Path) -> String {
     String::from_utf8(Command::new("base64").arg("-w0").arg(&path).output().unwrap().stdout).unwrap()
 }
 
-async fn login(flags: u8) -> Result<(), String> {
+/// The private half as `ssh-keygen -t ed25519-sk` writes it (OpenSSH's PROTOCOL.key): a handle that means something to the token alone.
+fn handle_file(key: &SigningKey, path: &Path) {
+    let check = [1, 2, 3, 4];
+    let own = [string(KIND.as_bytes()), string(key.verifying_key().as_bytes()), string(APPLICATION), vec![PRESENT]].concat();
+    let mut private = [&check[..], &check, &own, &string(&[9; 64]), &string(b""), &string(b"me@work")].concat();
+    private.extend((1..=8).take((8 - private.len() % 8) % 8));
+    let none = [string(b"none"), string(b"none"), string(b"")].concat();
+    let all = [&b"openssh-key-v1\0"[..], &none, &[0, 0, 0, 1], &string(&public(key)), &string(&private)].concat();
+    let text = in_base64(&all, path.parent().unwrap());
+    let lines: String = text.as_bytes().chunks(70).flat_map(|line| [line, b"\n"].concat()).map(char::from).collect();
+    std::fs::write(path, format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{lines}-----END OPENSSH PRIVATE KEY-----\n")).unwrap();
+}
+
+async fn login(flags: u8, by_file: bool) -> Result<(), String> {
     let server = Sshd::start("");
     let dir = server.dir.path();
     let socket = dir.join("agent.sock");
@@ -89,7 +102,14 @@ async fn login(flags: u8) -> Result<(), String> {
     std::fs::write(dir.join("authorized_keys"), format!("{KIND} {}\n", in_base64(&public(&key), dir))).unwrap();
     let mut host = server.host("mkt1");
     host.ssh.identity.clear();
-    let options = SshOptions { agent_socket: Some(socket), home: None, user: None, ..SshOptions::default() };
+    let mut agent_socket = Some(socket);
+    if by_file {
+        let path = dir.join("id_ed25519_sk");
+        handle_file(&key, &path);
+        host.ssh.identity.push(path.display().to_string());
+        agent_socket = agent_socket.filter(|_| flags == PRESENT);
+    }
+    let options = SshOptions { agent_socket, home: None, user: None, ..SshOptions::default() };
     let hosts = SshHosts::new(&fleet(vec![host]), Arc::new(Secrets::new("/")), options).unwrap();
     hosts.open("mkt1", true).await.map(drop).map_err(|error| error.to_string())
 }
@@ -99,8 +119,12 @@ async fn a_token_lets_in_through_the_agent() {
     if !sshd::installed() {
         return;
     }
-    login(PRESENT).await.unwrap();
+    login(PRESENT, false).await.unwrap();
     // The server wants somebody to have touched it: it is the signature that counts.
-    let refused = login(0).await.unwrap_err();
+    let refused = login(0, false).await.unwrap_err();
     assert!(refused.contains("token of the night shift"), "{refused}");
+    // The file of such a key is of no use without the agent.
+    login(PRESENT, true).await.unwrap();
+    let refused = login(0, true).await.unwrap_err();
+    assert!(refused.contains("id_ed25519_sk is a key of a hardware token") && refused.contains("ssh-add"), "{refused}");
 }

@@ -4,7 +4,7 @@ use crate::secrets::Secrets;
 use inventory::SecretRef;
 use russh::keys::agent::client::AgentClient;
 use russh::keys::ssh_key::private::PrivateKey;
-use russh::keys::{Certificate, PublicKey, decode_secret_key, key::parse_public_key};
+use russh::keys::{Algorithm, Certificate, PublicKey, decode_secret_key, key::parse_public_key};
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -188,11 +188,16 @@ impl Identities {
         if let Ok(public) = PublicKey::from_openssh(&text) {
             return in_agent(&public).map(Some).ok_or_else(|| format!("{shown} is a public key that ssh-agent does not hold"));
         }
-        if let Ok(sealed) = PrivateKey::from_openssh(text.as_str())
-            && sealed.is_encrypted()
-            && let Some(key) = in_agent(sealed.public_key())
-        {
-            return Ok(Some(key));
+        if let Ok(private) = PrivateKey::from_openssh(text.as_str()) {
+            let key = in_agent(private.public_key());
+            if matches!(private.algorithm(), Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256) {
+                // The file has no more than the token's handle for the key.
+                let why = || format!("{shown} is a key of a hardware token that ssh-agent does not hold (ssh-add {shown})");
+                return key.map(Some).ok_or_else(why);
+            }
+            if private.is_encrypted() && key.is_some() {
+                return Ok(key);
+            }
         }
         let key = match decode_secret_key(&text, None) {
             Ok(key) => Ok(Arc::new(key)),
