@@ -14,6 +14,7 @@ mod passwords;
 mod passwords_typed;
 mod people;
 mod prerequisites;
+mod push;
 mod realistic;
 mod restore_tried;
 mod rollback;

@@ -127,11 +127,6 @@ impl Cli {
             Some(dir) => dir.clone(),
             None => default_state_dir()?,
         };
-        let color = |terminal: bool| match self.color {
-            Color::Always => true,
-            Color::Never => false,
-            Color::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
-        };
         let format = match format {
             None | Some(OutputFormat::Text) => Format::Text,
             Some(OutputFormat::Json) => Format::Json,
@@ -143,9 +138,18 @@ impl Cli {
             inventory: self.inventory.clone(),
             state_dir,
             format,
-            color: (color(std::io::stdout().is_terminal()), color(std::io::stderr().is_terminal())),
+            color: (self.colored(&std::io::stdout()), self.colored(&std::io::stderr())),
             verbosity: if self.quiet { -1 } else { i8::try_from(self.verbose).unwrap_or(i8::MAX) },
         })
+    }
+
+    /// Whether what goes to this stream is coloured.
+    pub(super) fn colored(&self, stream: &impl IsTerminal) -> bool {
+        match self.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        }
     }
 }
 

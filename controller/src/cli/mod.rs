@@ -188,7 +188,11 @@ fn init_logs(cli: &Cli) {
     };
     // The SSH library's own chatter would drown ours.
     let targets = Targets::new().with_default(level).with_target("russh", LevelFilter::ERROR);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).without_time();
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(cli.colored(&std::io::stderr()))
+        .with_target(false)
+        .without_time();
     // A second call in one process (the lab) keeps the first logger.
     let _ = tracing_subscriber::registry().with(targets).with(layer).try_init();
 }

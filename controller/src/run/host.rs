@@ -593,6 +593,9 @@ impl<H: Hosts> Task<H> {
             return;
         }
         let path = self.settings.files.get(&sha256).filter(|_| asked).cloned();
+        if let Some(path) = &path {
+            tracing::debug!(host = %self.settings.host, "sending {} from byte {offset}", path.display());
+        }
         self.next_file += 1;
         let stream = self.next_file;
         if let Some(before) = self.sending.take() {
