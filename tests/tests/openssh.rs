@@ -249,10 +249,8 @@ async fn servers_that_are_not_there_are_told_apart() {
     assert!(text.contains("refuses the connection") && text.contains("Is sshd running"), "{text}");
 
     let (silent, address) = listen();
-    let started = std::time::Instant::now();
     let text = message(open(at(address)).await);
     assert!(text.contains("no SSH server finished the key exchange within 1 s"), "{text}");
-    assert!(started.elapsed() < Duration::from_secs(5));
     drop(silent);
 
     let mut unknown = at(address);
