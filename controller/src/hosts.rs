@@ -30,6 +30,8 @@ pub struct AgentHello {
     pub user: String,
     /// The host key that the server proved to have, `SHA256:...`; empty in a simulation.
     pub host_key: String,
+    /// Algorithms of the connection, and of those to its bastions, that nobody should use any more (`ssh.legacy`); empty in a simulation.
+    pub outdated: Vec<String>,
 }
 
 /// To an agent.

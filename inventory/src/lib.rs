@@ -10,6 +10,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod document;
+mod legacy;
 pub mod model;
 mod problem;
 mod range;
@@ -23,6 +24,7 @@ mod template;
 mod yaml;
 
 pub use document::{Document, Fault};
+pub use legacy::{Legacy, OldAlgorithm};
 pub use model::*;
 pub use problem::{Kind, Problem, Problems, Severity};
 pub use range::{RangeError, expand, fold_names};

@@ -3,6 +3,7 @@
 //! Every type serialises without secrets (a [`SecretRef`] says where a secret is, not what it is), so that a plan's hash can
 //! cover it.
 
+use crate::legacy::Legacy;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -392,8 +393,8 @@ pub struct Ssh {
     pub connect_timeout: Option<u64>,
     /// The ssh_config file that fills in what is not said here: `none`, or a file instead of the operator's own (`ssh -F`).
     pub config: Option<String>,
-    /// Allows algorithms of OpenSSH 5.3's age.
-    pub legacy: bool,
+    /// Which algorithms of OpenSSH 5.3's age it is allowed.
+    pub legacy: Legacy,
 }
 
 /// How the agent becomes root.

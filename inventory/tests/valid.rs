@@ -1,8 +1,8 @@
 //! What valid inventories mean.
 
 use inventory::{
-    Backup, BecomeMethod, Fleet, InstanceKind, Location, Role, SecretRef, SourceVersion, Topology, WebServer, init_template, load,
-    parse,
+    Backup, BecomeMethod, Fleet, InstanceKind, Legacy, Location, Role, SecretRef, SourceVersion, Topology, WebServer,
+    init_template, load, parse,
 };
 use std::path::{Path, PathBuf};
 
@@ -45,7 +45,7 @@ fn defaults_hold_where_nothing_is_said() {
     assert_eq!((fleet.parallel.platforms, fleet.parallel.hosts), (4, 50));
     let host = &fleet.platforms[0].hosts[0];
     assert_eq!(host.address, "h1");
-    assert_eq!((host.ssh.port, host.ssh.connect_timeout, host.ssh.legacy), (None, None, false));
+    assert_eq!((host.ssh.port, host.ssh.connect_timeout, &host.ssh.legacy), (None, None, &Legacy::none()));
     assert_eq!(host.become_.method, BecomeMethod::Sudo);
     assert_eq!((host.campaign.home.as_str(), host.campaign.user.as_str()), ("/usr/local/neolane", "neolane"));
     assert_eq!((host.host_state.as_str(), host.init_scripts.as_str()), ("/var/lib/caravan", "/etc/init.d"));
@@ -267,4 +267,30 @@ platforms:
     assert_eq!(emea.hosts[2].web.config.as_deref(), Some("/opt/trk1/apache"));
     let client = emea.hosts[0].target.client.as_ref().unwrap();
     assert_eq!((client.location.file_name(), client.os.as_str()), ("setup-client-7.0.9383.exe", "windows"));
+}
+
+#[test]
+fn outdated_algorithms_are_allowed_all_or_one_by_one() {
+    let legacy =
+        |value: &str| parsed(&small("", &format!(", ssh: {{ legacy: {value} }}"))).platforms[0].hosts[0].ssh.legacy.clone();
+    assert_eq!(legacy("true"), Legacy::all());
+    assert_eq!(legacy("false"), Legacy::none());
+    let some = legacy("[hmac-sha1, ssh-rsa]");
+    assert!(some.allows("ssh-rsa") && some.allows("hmac-sha1") && !some.allows("aes128-cbc"));
+    assert_eq!(
+        serde_json::to_value([Legacy::all(), Legacy::none(), some]).unwrap(),
+        serde_json::json!([true, false, ["ssh-rsa", "hmac-sha1"]])
+    );
+}
+
+#[test]
+fn ipv6_addresses_may_have_zones_and_jumps_ports() {
+    let text = ", address: \"fe80::1%eth0\", ssh: { jump: \"ops@[fe80::2%eth0]:2222, ::1, [2001:db8::1]\" }";
+    let host = parsed(&small("", text)).platforms[0].hosts[0].clone();
+    assert_eq!(host.address, "fe80::1%eth0");
+    assert_eq!(host.ssh.jump.as_deref(), Some("ops@[fe80::2%eth0]:2222, ::1, [2001:db8::1]"));
+    for wrong in ["\"fe80::1%\"", "\"fe80::1%e h\"", "10.0.0.1%eth0", "\"[::1]:22\""] {
+        let text = small("", &format!(", address: {wrong}"));
+        assert!(parse(&text, "fleet.yaml", Path::new("")).is_err(), "{wrong}");
+    }
 }

@@ -192,7 +192,7 @@ pub fn host(name: &str, address: SocketAddrV4, identity: &Path, known_hosts: &Pa
             connect_timeout: Some(10),
             config: Some("none".to_owned()),
             password: None,
-            legacy: false,
+            legacy: inventory::Legacy::none(),
         },
         become_: Become { method: BecomeMethod::None, password: None },
         campaign: Campaign {

@@ -429,7 +429,7 @@ async fn poor_hosts_will_do() {
     // A machine that this build has no agent for.
     let bin = dir.path().join("uname");
     std::fs::create_dir(&bin).unwrap();
-    std::fs::write(bin.join("uname"), "#!/bin/sh\necho SunOS sun4v\n").unwrap();
+    std::fs::write(bin.join("uname"), "#!/bin/sh\necho SunOS 5.11 sun4v\n").unwrap();
     std::fs::set_permissions(bin.join("uname"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let server = Sshd::start(&format!("ForceCommand PATH={}:$PATH; exec /bin/sh -c \"$SSH_ORIGINAL_COMMAND\"", bin.display()));
     let result = open(server.host("mkt1")).await;

@@ -31,6 +31,7 @@ impl About {
 pub(super) const CHECKS: &[(&str, About, When)] = &[
     ("reachable", About::Host, Always),
     ("windows", About::Host, BeforeTouch),
+    ("ssh-legacy", About::Host, BeforeTouch),
     ("os-as-declared", About::Host, Always),
     ("os-supported", About::Host, BeforeTouch),
     ("arch", About::Host, BeforeTouch),

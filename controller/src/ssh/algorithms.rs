@@ -1,8 +1,10 @@
 //! Which algorithms are offered to a server, and in which order.
 
+use super::offered::Offered;
+use inventory::{Legacy, OldAlgorithm};
 use russh::client::Config;
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
-use russh::{Preferred, cipher, kex, mac};
+use russh::{AlgorithmKind, Names, Preferred, cipher, kex, mac};
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -57,6 +59,8 @@ const HOST_KEYS: &[Algorithm] = &[
 ];
 /// RSA signed with SHA-1 (`ssh-rsa`).
 const LEGACY_HOST_KEYS: &[Algorithm] = &[Algorithm::Rsa { hash: None }];
+/// Its name, for host keys and for our own.
+pub(super) const SSH_RSA: &str = OldAlgorithm::SshRsa.as_str();
 
 /// The names of algorithms that ssh_config asks for, in its order; `None` where it leaves them to us.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -69,6 +73,59 @@ pub(super) struct Lists {
     pub(super) keys: Option<Vec<String>>,
 }
 
+impl Lists {
+    /// The keyword of ssh_config that narrows the algorithms of a kind.
+    pub(super) fn limits(&self, kind: &AlgorithmKind) -> Option<&'static str> {
+        let (list, keyword) = match kind {
+            AlgorithmKind::Kex => (&self.kex, "KexAlgorithms"),
+            AlgorithmKind::Key => (&self.host_keys, "HostKeyAlgorithms"),
+            AlgorithmKind::Cipher => (&self.ciphers, "Ciphers"),
+            AlgorithmKind::Mac => (&self.macs, "MACs"),
+            AlgorithmKind::Compression => return None,
+        };
+        list.as_ref().map(|_| keyword)
+    }
+}
+
+/// What people call a kind of algorithms.
+pub(super) fn kind_name(kind: &AlgorithmKind) -> &'static str {
+    match kind {
+        AlgorithmKind::Kex => "key exchange",
+        AlgorithmKind::Key => "host key",
+        AlgorithmKind::Cipher => "cipher",
+        AlgorithmKind::Mac => "MAC",
+        AlgorithmKind::Compression => "compression",
+    }
+}
+
+/// What of the algorithms that were agreed on nobody should use any more, each once.
+pub(super) fn outdated(names: &Names) -> Vec<&'static str> {
+    let agreed =
+        [names.kex.as_ref(), names.key.as_str(), names.cipher.as_ref(), names.client_mac.as_ref(), names.server_mac.as_ref()];
+    OldAlgorithm::ALL.into_iter().map(OldAlgorithm::as_str).filter(|old| agreed.contains(old)).collect()
+}
+
+/// The outdated algorithms that a server needs to be allowed, so that there is one of each kind; `None` where these would not help.
+pub(super) fn needed(offered: &Offered) -> Option<Vec<OldAlgorithm>> {
+    let among = |list: &[String], name: &str| list.iter().any(|theirs| theirs == name);
+    let mut needed = Vec::new();
+    let mut need = |list: &[String], modern: bool| {
+        if modern {
+            return Some(());
+        }
+        needed.push(list.iter().find_map(|name| OldAlgorithm::named(name))?);
+        Some(())
+    };
+    need(&offered.kex, KEX.iter().any(|name| among(&offered.kex, name.as_ref())))?;
+    need(&offered.host_keys, HOST_KEYS.iter().any(|key| among(&offered.host_keys, key.as_str())))?;
+    need(&offered.ciphers, CIPHERS.iter().any(|name| among(&offered.ciphers, name.as_ref())))?;
+    // These carry their own authentication.
+    let sealed = [cipher::AES_128_GCM, cipher::AES_256_GCM, cipher::CHACHA20_POLY1305];
+    let sealed = sealed.iter().any(|name| among(&offered.ciphers, name.as_ref()));
+    need(&offered.macs, sealed || MACS.iter().any(|name| among(&offered.macs, name.as_ref())))?;
+    (!needed.is_empty()).then_some(needed)
+}
+
 /// What a server is offered.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Offer<'a> {
@@ -77,8 +134,8 @@ pub(super) struct Offer<'a> {
     pub(super) known: &'a [Algorithm],
     /// Certificate authorities are known for it: it is asked for a certificate.
     pub(super) certificates: bool,
-    /// Adds what servers of OpenSSH 5.3's age need.
-    pub(super) legacy: bool,
+    /// What of OpenSSH 5.3's age it is offered too.
+    pub(super) legacy: &'a Legacy,
     /// Other connections will go through this one.
     pub(super) bastion: bool,
     /// What ssh_config asks for.
@@ -93,7 +150,7 @@ pub(super) fn config(offer: Offer<'_>) -> Result<Config, String> {
     let Offer { known, certificates, legacy, bastion, lists } = offer;
     let defaults = Config::default();
     let mut host_keys: Vec<Algorithm> = HOST_KEYS.to_vec();
-    if legacy {
+    if legacy.allows(SSH_RSA) {
         host_keys.extend_from_slice(LEGACY_HOST_KEYS);
     }
     let plain = |name: &str| name.strip_suffix("-cert-v01@openssh.com").map(str::to_owned);
@@ -132,12 +189,12 @@ pub(super) fn config(offer: Offer<'_>) -> Result<Config, String> {
 fn list<T: Copy + AsRef<str>>(
     keyword: &str,
     (normal, old): (&'static [T], &'static [T]),
-    legacy: bool,
+    legacy: &Legacy,
     wanted: Option<&[String]>,
     last: &'static [T],
 ) -> Result<Cow<'static, [T]>, String> {
     let chosen: Vec<T> = match wanted {
-        None => [normal, if legacy { old } else { &[] }].concat(),
+        None => normal.iter().chain(old.iter().filter(|name| legacy.allows(name.as_ref()))).copied().collect(),
         Some(wanted) => {
             let ours = || normal.iter().chain(old);
             let found: Vec<T> = wanted.iter().filter_map(|name| ours().find(|our| our.as_ref() == name).copied()).collect();
@@ -163,7 +220,7 @@ fn same_type(known: &Algorithm, offered: &Algorithm) -> bool {
 mod tests {
     use super::*;
 
-    fn offer(known: &[Algorithm], legacy: bool, lists: &Lists) -> Result<Config, String> {
+    fn offer(known: &[Algorithm], legacy: &Legacy, lists: &Lists) -> Result<Config, String> {
         config(Offer { known, certificates: false, legacy, bastion: false, lists })
     }
 
@@ -176,25 +233,25 @@ mod tests {
             host_keys: names(&["rsa-sha2-256", "ssh-ed25519-cert-v01@openssh.com"]),
             ..Lists::default()
         };
-        let config = offer(&[], false, &lists).unwrap();
+        let config = offer(&[], &Legacy::none(), &lists).unwrap();
         assert_eq!(&config.preferred.kex[..2], [kex::DH_G14_SHA1, kex::CURVE25519]);
         assert_eq!(config.preferred.cipher.as_ref(), [cipher::AES_256_CTR]);
         assert_eq!(config.preferred.key.as_ref(), [Algorithm::Rsa { hash: Some(HashAlg::Sha256) }]);
         let none = Lists { macs: names(&["umac-64@openssh.com"]), ..Lists::default() };
-        assert!(offer(&[], false, &none).unwrap_err().contains("umac-64"));
+        assert!(offer(&[], &Legacy::none(), &none).unwrap_err().contains("umac-64"));
     }
 
     #[test]
     fn known_types_are_asked_for_first() {
-        let config = offer(&[Algorithm::Rsa { hash: None }], false, &Lists::default()).unwrap();
+        let config = offer(&[Algorithm::Rsa { hash: None }], &Legacy::none(), &Lists::default()).unwrap();
         assert_eq!(config.preferred.key.first(), Some(&Algorithm::Rsa { hash: Some(HashAlg::Sha512) }));
         assert_eq!(config.preferred.key.len(), HOST_KEYS.len());
     }
 
     #[test]
     fn old_algorithms_only_on_request() {
-        let of = |legacy| offer(&[], legacy, &Lists::default()).unwrap();
-        let (modern, legacy) = (of(false), of(true));
+        let of = |legacy: Legacy| offer(&[], &legacy, &Lists::default()).unwrap();
+        let (modern, legacy) = (of(Legacy::none()), of(Legacy::all()));
         for (old, text) in [(kex::DH_G1_SHA1, "kex"), (kex::DH_G14_SHA1, "kex"), (kex::DH_GEX_SHA1, "kex")] {
             assert!(!modern.preferred.kex.contains(&old), "{text}");
             assert!(legacy.preferred.kex.contains(&old), "{text}");
@@ -204,5 +261,32 @@ mod tests {
         assert!(!modern.preferred.cipher.contains(&cipher::AES_128_CBC));
         assert!(!modern.preferred.key.contains(&Algorithm::Rsa { hash: None }));
         assert_eq!(modern.preferred.kex.first(), Some(&kex::CURVE25519));
+        // One by one.
+        let one = of(Legacy::only([OldAlgorithm::Group14Sha1]));
+        assert!(one.preferred.kex.contains(&kex::DH_G14_SHA1) && !one.preferred.kex.contains(&kex::DH_G1_SHA1));
+        assert_eq!((&one.preferred.mac, &one.preferred.cipher), (&modern.preferred.mac, &modern.preferred.cipher));
+        // Each name of the inventory is one that there is.
+        let all: Vec<&str> =
+            [LEGACY_KEX.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), LEGACY_CIPHERS.iter().map(AsRef::as_ref).collect()]
+                .concat()
+                .into_iter()
+                .chain(LEGACY_MACS.iter().map(AsRef::as_ref))
+                .chain([SSH_RSA])
+                .collect();
+        assert!(OldAlgorithm::ALL.iter().all(|old| all.contains(&old.as_str())) && all.len() == OldAlgorithm::ALL.len());
+    }
+
+    #[test]
+    fn what_a_server_needs_is_worked_out() {
+        let list = |names: &str| names.split(' ').map(str::to_owned).collect();
+        let old = Offered {
+            kex: list("diffie-hellman-group-exchange-sha1 diffie-hellman-group14-sha1"),
+            host_keys: list("ssh-rsa ssh-dss"),
+            ciphers: list("aes128-ctr aes128-cbc"),
+            macs: list("hmac-md5 hmac-sha1"),
+        };
+        assert_eq!(needed(&old), Some(vec![OldAlgorithm::GroupExchangeSha1, OldAlgorithm::SshRsa, OldAlgorithm::HmacSha1]));
+        assert_eq!(needed(&Offered { ciphers: list("aes128-gcm@openssh.com"), ..old.clone() }).map(|needed| needed.len()), Some(2));
+        assert_eq!(needed(&Offered { host_keys: list("ssh-dss"), ..old }), None);
     }
 }

@@ -1,5 +1,6 @@
 //! Logging in: with keys and certificates, and where the server wants it with a password or answers to its questions.
 
+use super::algorithms::SSH_RSA;
 use super::connect::{Client, Target};
 use super::identity::{Candidates, Identity, Key, signer};
 use super::password::{Passwords, Tried};
@@ -52,9 +53,12 @@ struct Login<'a> {
     offered: Option<Vec<MethodKind>>,
     /// What it accepted as a part of it.
     accepted: Option<String>,
+    /// How a key signed that nobody should sign with any more.
+    outdated: Option<&'static str>,
 }
 
-/// Logs in: with the first key that the server accepts, then with what else it wants.
+/// Logs in: with the first key that the server accepts, then with what else it wants. Gives the outdated algorithm that our own key signed
+/// with, if it did.
 ///
 /// # Errors
 /// [`OpenError::Authentication`] with what was tried and what the server offers.
@@ -63,28 +67,28 @@ pub(super) async fn log_in(
     target: &Target,
     passwords: &Passwords,
     candidates: &Candidates,
-) -> Result<(), OpenError> {
+) -> Result<Option<&'static str>, OpenError> {
     let unusable = candidates.unusable.clone();
-    let mut login = Login { handle, target, tried: Vec::new(), unusable, offered: None, accepted: None };
+    let mut login = Login { handle, target, tried: Vec::new(), unusable, offered: None, accepted: None, outdated: None };
     if login.keys(candidates).await? {
-        return Ok(());
+        return Ok(login.outdated);
     }
     // Where nothing was tried, the method "none" tells what the server offers, and lets in where no authentication is wanted.
     if login.offered.is_none() {
         match login.handle.authenticate_none(&target.user).await {
             Ok(result) => {
                 if login.take(result.into(), None)? {
-                    return Ok(());
+                    return Ok(None);
                 }
             }
             Err(_) => return Err(login.closed()),
         }
     }
     if login.offers(MethodKind::KeyboardInteractive) && login.questions(passwords).await? {
-        return Ok(());
+        return Ok(login.outdated);
     }
     if login.offers(MethodKind::Password) && login.password(passwords).await? {
-        return Ok(());
+        return Ok(login.outdated);
     }
     Err(login.refused())
 }
@@ -117,17 +121,37 @@ impl Login<'_> {
             let hash = if identity.public_key().algorithm().is_rsa() {
                 match rsa_hash {
                     Some(hash) => hash,
-                    None => *rsa_hash.insert(best_rsa_hash(self.handle, self.target.legacy).await),
+                    None => *rsa_hash.insert(self.best_rsa_hash().await),
                 }
             } else {
                 None
             };
+            let sha1 = hash.is_none() && identity.public_key().algorithm().is_rsa();
             let answer = self.key(identity, hash).await;
+            if sha1 && matches!(answer, Answer::In | Answer::Refused { partial: true, .. }) {
+                self.outdated = Some(SSH_RSA);
+            }
             if self.take(answer, Some(identity.name()))? {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// RFC 8332: SHA-2 where the server says so, or says nothing. SHA-1 only for servers that can do nothing else, and only where
+    /// `ssh.legacy` allows it.
+    async fn best_rsa_hash(&mut self) -> Option<HashAlg> {
+        let allowed = self.target.legacy.allows(SSH_RSA);
+        match self.handle.best_supported_rsa_hash().await {
+            Ok(Some(Some(hash))) => Some(hash),
+            Ok(Some(None) | None) if allowed => None,
+            Ok(Some(None)) => {
+                let why = "RSA keys (the server takes their signatures with SHA-1 alone, which ssh.legacy: [ssh-rsa] would allow)";
+                self.unusable.push(why.to_owned());
+                Some(HashAlg::Sha512)
+            }
+            _ => Some(HashAlg::Sha512),
+        }
     }
 
     async fn key(&mut self, identity: &Identity, hash: Option<HashAlg>) -> Answer {
@@ -295,16 +319,6 @@ impl Signer for ByFile {
         to_sign.extend(length.to_be_bytes());
         to_sign.extend(signature);
         Ok(to_sign)
-    }
-}
-
-/// RFC 8332: SHA-2 where the server says so, or says nothing. SHA-1 only for servers that can do nothing else, and only with
-/// `ssh.legacy`.
-async fn best_rsa_hash(handle: &Handle<Client>, legacy: bool) -> Option<HashAlg> {
-    match handle.best_supported_rsa_hash().await {
-        Ok(Some(Some(hash))) => Some(hash),
-        Ok(Some(None) | None) if legacy => None,
-        _ => Some(HashAlg::Sha512),
     }
 }
 

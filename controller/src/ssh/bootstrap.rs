@@ -16,27 +16,40 @@ const ANSWER: &str = "caravan-bootstrap:";
 /// The longest word that is put on the command line.
 const LONGEST_WORD: usize = 900;
 /// The longest answer line that is waited for.
-const LONGEST_ANSWER: usize = 400;
+const LONGEST_ANSWER: usize = 2000;
 
 /// What the script answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
     /// It needs the agent for this system; `packed`: it can unpack gzip.
     Need { system: String, packed: bool },
-    /// There is no agent for this system (`uname -sm`).
+    /// There is no agent for this system and machine.
     NoAgent { system: String },
+    /// The kernel, of this name and release, is older than the agent can do with.
+    OldKernel(String),
     /// It cannot go on.
     Failed(String),
 }
 
-/// The command to execute. `host_state` is Caravan's directory on the host, used where the shell runs as root.
+/// The command to execute. `host_state` is Caravan's directory on the host, used where the shell runs as root. `restricted`: the login shell
+/// runs programs of its PATH alone, and stays (rbash).
 ///
 /// # Errors
 /// `host_state` cannot be written in a shell command.
-pub(super) fn command(agents: &[EmbeddedAgent], host_state: &str, elevation: &Elevation) -> Result<String, String> {
+pub(super) fn command(
+    agents: &[EmbeddedAgent],
+    host_state: &str,
+    elevation: &Elevation,
+    restricted: bool,
+) -> Result<String, String> {
     let words = words(agents, host_state)?;
     let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
-    Ok(elevation.command(&format!("/bin/sh -c '{}' caravan {}", joined(&words), quoted.join(" "))))
+    let line = elevation.command(&format!("/bin/sh -c '{}' caravan {}", joined(&words), quoted.join(" ")));
+    if restricted {
+        let line = line.strip_prefix("exec ").unwrap_or(&line);
+        return Ok(line.strip_prefix("/bin/").unwrap_or(line).to_owned());
+    }
+    Ok(line)
 }
 
 /// The same as the arguments that the login shell makes of it, for what compares them (sudoers).
@@ -82,7 +95,11 @@ fn script(agents: &[EmbeddedAgent], host_state: &str) -> Result<String, String> 
     let lines = [
         "unset LC_ALL;[ -t 0 ]&&stty raw -echo 2>/dev/null;umask 077;p=caravan-;say() { echo \"${p}bootstrap: $*\";};",
         // Each program costs a host more than everything else here: the kernel says what `id -u` would.
-        "s=$(uname -sm);u=;{ while read -r k r e x;do case $k in Uid:) u=$e;break;;esac;done </proc/self/status;} 2>/dev/null;",
+        "set -- $(uname -srm);s=\"$1 $3\";case \"$1 $2\" in",
+        // Older than Linux 3.2.
+        "\"Linux 1.\"*|\"Linux 2.\"*|\"Linux 3.0\"|\"Linux 3.0.\"*|\"Linux 3.0-\"*|\"Linux 3.1\"|\"Linux 3.1.\"*|\"Linux 3.1-\"*)",
+        "say old \"$1 $2\";exit 0;;esac;",
+        "u=;{ while read -r k r e x;do case $k in Uid:) u=$e;break;;esac;done </proc/self/status;} 2>/dev/null;",
         "[ -n \"$u\" ]||u=$(id -u);",
         &format!("case \"$s\" in {cases} *) say none \"$s\";exit 0;;esac;"),
         // Any of the three prints the digest; a host with none of them says so.
@@ -91,29 +108,28 @@ fn script(agents: &[EmbeddedAgent], host_state: &str) -> Result<String, String> 
         "good() { case \"$(sum <\"$1\")\" in *$d*) return 0;;esac;return 1;};",
         // Everything on the way to the file belongs to us; in a directory that all can write to, nobody redirected it.
         "own() { [ -O \"${1%/*}\" ]&&[ -O \"$1\" ]&&[ -O \"$1/$d\" ]||return 1;",
-        "case \"$1\" in /tmp/*|/var/tmp/*) [ -L \"${1%/*}\" ]&&return 1;;esac;return 0;};",
-        // Whether a file can be executed where it lies (126: noexec); the agent without a mode ends at once.
-        "runs() { \"$1\" </dev/null >/dev/null 2>&1;[ $? -ne 126 ];};",
+        "case \"$1\" in /tmp/*|/var/tmp/*|/dev/shm/*) [ -L \"${1%/*}\" ]&&return 1;;esac;return 0;};",
         &format!("if [ \"$u\" = 0 ];then set -- \"{host_state}/agent\";"),
-        "else set -- \"${XDG_CACHE_HOME:-$HOME/.cache}/caravan/agent\" \"/var/tmp/caravan-$u/agent\" \"/tmp/caravan-$u/agent\";fi;",
+        "else set -- \"${XDG_CACHE_HOME:-$HOME/.cache}/caravan/agent\" \"/var/tmp/caravan-$u/agent\" \"/tmp/caravan-$u/agent\" \"/dev/shm/caravan-$u/agent\";fi;",
         "for c in \"$@\";do f=\"$c/$d/caravan-agent\";if [ -f \"$f\" ]&&[ -x \"$f\" ]&&[ -O \"$f\" ]&&own \"$c\";then",
         // Root checks the digest at every start; others checked it when they wrote the file.
         "if [ \"$u\" -ne 0 ]||good \"$f\";then exec \"$f\" bridge;fi;fi;done;",
-        "t=;for c in \"$@\";do mkdir -p \"$c/$d\" 2>/dev/null;if own \"$c\"&&(: >\"$c/$d/.new.$$\") 2>/dev/null;then",
-        "t=\"$c/$d/.new.$$\";break;fi;done;",
-        "if [ -z \"$t\" ];then say failed \"none of these directories can be written and belongs to uid $u alone: $*\";exit 0;fi;",
+        "t=;w=;for c in \"$@\";do x=\"$c/$d/.new.$$\";mkdir -p \"$c/$d\" 2>/dev/null;if own \"$c\";then",
+        // A quota or a full disk is found before the agent is asked for, which cannot be had twice; so are mounts without exec (126), by
+        // a file that this shell reads itself where the kernel does not refuse to execute it.
+        "if (head -c $r /dev/zero >\"$x\") 2>/dev/null;then",
+        "(echo exit >\"$x\";chmod 700 \"$x\";\"$x\") </dev/null >/dev/null 2>&1;if [ $? -ne 126 ];then t=\"$x\";break;fi;",
+        "y=\"programs cannot be executed there: noexec\";else y=\"no room for $r bytes\";fi;rm -f \"$x\" 2>/dev/null;",
+        "else y=\"cannot be written, or does not belong to uid $u alone\";fi;w=\"$w$c ($y), \";done;",
+        "if [ -z \"$t\" ];then say failed \"there is no place for it: ${w%, }\";exit 0;fi;",
         "gone() { rm -f \"$t\";exit 1;};trap gone 1 13 15;",
         "if command -v gzip >/dev/null 2>&1;then say need gzip \"$s\";head -c $n|gzip -dc >\"$t\";",
         "else say need raw \"$s\";head -c $r >\"$t\";fi;",
         "chmod 700 \"$t\";k=$(sum <\"$t\");case \"$k\" in",
         // Nothing can prove the file later, so it is not kept: it runs from an open file that has no name any more.
         "nosum) exec 9<\"$t\";rm -f \"$t\";exec /proc/self/fd/9 bridge;;",
-        "*$d*) ;;*) rm -f \"$t\";say failed \"the agent arrived damaged in ${t%/*} (is the disk full?)\";exit 0;;esac;",
-        "if runs \"$t\";then f=\"${t%/*}/caravan-agent\";mv -f \"$t\" \"$f\";exec \"$f\" bridge;fi;",
-        "for c in \"$@\";do g=\"$c/$d/.new.$$\";[ \"$g\" = \"$t\" ]&&continue;mkdir -p \"$c/$d\" 2>/dev/null;own \"$c\"||continue;",
-        "f=\"$c/$d/caravan-agent\";if cp \"$t\" \"$g\" 2>/dev/null&&good \"$g\"&&runs \"$g\";then rm -f \"$t\";mv -f \"$g\" \"$f\";",
-        "exec \"$f\" bridge;fi;rm -f \"$g\";done;",
-        "rm -f \"$t\";say failed \"programs cannot be executed in any of: $* (noexec?)\"",
+        "*$d*) f=\"${t%/*}/caravan-agent\";mv -f \"$t\" \"$f\";exec \"$f\" bridge;;esac;",
+        "rm -f \"$t\";say failed \"the agent arrived damaged in ${t%/*} (is the disk full?)\"",
     ];
     Ok(lines.join(" "))
 }
@@ -137,6 +153,7 @@ pub(super) fn answer(bytes: &[u8]) -> Option<(Answer, usize)> {
             Some(("raw", system)) => Answer::Need { system: system.to_owned(), packed: false },
             _ => Answer::Failed(format!("the start script said {:?}", super::text::printable(line))),
         },
+        "old" => Answer::OldKernel(super::text::printable(text)),
         "failed" => Answer::Failed(super::text::printable(text)),
         _ => Answer::Failed(format!("the start script said {:?}", super::text::printable(line))),
     };
@@ -169,10 +186,13 @@ mod tests {
         let methods = [BecomeMethod::Sudo, BecomeMethod::Doas, BecomeMethod::Su];
         let all = methods.into_iter().flat_map(|method| [Elevation::by(method, None), Elevation::by(method, question())]);
         for elevation in all.chain([Elevation::none()]) {
-            let command = command(&agents, "/var/lib/caravan", &elevation).unwrap();
+            let command = command(&agents, "/var/lib/caravan", &elevation, false).unwrap();
             assert!(!command.contains(['\n', '!', '\\']), "{command}");
             let words: Vec<&str> = command.split('\'').skip(1).step_by(2).collect();
             assert!(words.len() > 2 && words.iter().all(|word| word.len() < 1000), "{command}");
+            let restricted = super::command(&agents, "/var/lib/caravan", &elevation, true).unwrap();
+            let program = restricted.split(' ').next().unwrap();
+            assert!(["sh", "env"].contains(&program) && command.ends_with(&restricted), "{restricted}");
             assert!(!command.contains(ANSWER), "a shell that echoes the command would be taken for an answer");
         }
     }
@@ -180,9 +200,9 @@ mod tests {
     #[test]
     fn a_directory_that_no_command_can_hold_is_refused() {
         for bad in ["/a'b", "/a!b", "/a\nb", "/a$b", "/a`b", "/a\"b", "/a\\b"] {
-            assert!(command(&[AGENT], bad, &Elevation::none()).is_err(), "{bad:?}");
+            assert!(command(&[AGENT], bad, &Elevation::none(), false).is_err(), "{bad:?}");
         }
-        assert!(command(&[AGENT], "/srv/with space/ü", &Elevation::none()).is_ok());
+        assert!(command(&[AGENT], "/srv/with space/ü", &Elevation::none(), false).is_ok());
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use super::algorithms::{self, Lists, Offer};
 use super::auth;
 use super::identity::{Identities, Wanted};
+use super::offered::{Heard, Overheard};
 use super::password::Passwords;
+use super::refused::{Reason, lower};
+use super::tcp;
 use super::text::printable;
 use super::trust::{Trust, Verdict, fingerprint};
 use crate::hosts::OpenError;
@@ -13,7 +16,6 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// Longest time for the login, once the server has proved its key. Longer than sshd's own LoginGraceTime would be of no use.
@@ -40,8 +42,8 @@ pub(super) struct Target {
     pub(super) bastion: bool,
     pub(super) connect_timeout: Duration,
     pub(super) family: Family,
-    /// Algorithms of OpenSSH 5.3's age are offered too.
-    pub(super) legacy: bool,
+    /// Algorithms of OpenSSH 5.3's age that are offered too.
+    pub(super) legacy: inventory::Legacy,
     pub(super) algorithms: Lists,
     /// A program of the operator whose standard streams lead to the server (ssh_config(5) `ProxyCommand`).
     pub(super) proxy_command: Option<String>,
@@ -82,6 +84,8 @@ pub(super) struct Seen {
     key: Mutex<Option<PublicKey>>,
     verdict: Mutex<Option<Verdict>>,
     lost: Mutex<Option<String>>,
+    /// What was agreed on that nobody should use any more.
+    outdated: Mutex<Option<Vec<&'static str>>>,
 }
 
 /// Why a connection failed during the key exchange.
@@ -115,6 +119,11 @@ impl client::Handler for Client {
         }
     }
 
+    async fn kex_done(&mut self, _: Option<&[u8]>, names: &russh::Names, _: &mut client::Session) -> Result<(), ClientError> {
+        set(&self.seen.outdated, algorithms::outdated(names));
+        Ok(())
+    }
+
     async fn disconnected(&mut self, reason: DisconnectReason<ClientError>) -> Result<(), ClientError> {
         let why = match &reason {
             DisconnectReason::ReceivedDisconnect(info) => format!("the server ended it: {}", printable(&info.message)),
@@ -134,6 +143,8 @@ pub(super) struct Connection {
     pub(super) handle: Handle<Client>,
     /// The key that the server proved to have.
     pub(super) host_key: String,
+    /// What it uses that nobody should use any more, here and on the way.
+    pub(super) outdated: Vec<String>,
     seen: Arc<Seen>,
     /// The bastion that carries it: lives as long as something goes through it.
     _through: Option<Arc<Connection>>,
@@ -145,6 +156,11 @@ impl Connection {
         get(&self.seen.lost)
     }
 }
+
+/// What a connection runs over.
+trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
+
+impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Stream for S {}
 
 /// Connects and logs in.
 pub(super) async fn connect(
@@ -158,8 +174,9 @@ pub(super) async fn connect(
     passwords.fetch(target).await?;
     let seen = Arc::new(Seen::default());
     let mut handle = exchange_keys(target, through.as_ref(), false, &seen).await.map_err(|why| why.into_open_error(target))?;
+    let signed;
     match timeout(LOGIN_TIMEOUT, auth::log_in(&mut handle, target, passwords, &candidates)).await {
-        Ok(result) => result?,
+        Ok(result) => signed = result?,
         Err(_) => {
             return Err(OpenError::Authentication {
                 host: target.name.clone(),
@@ -169,7 +186,12 @@ pub(super) async fn connect(
         }
     }
     let host_key = get(&seen.key).map(|key| fingerprint(&key)).unwrap_or_default();
-    Ok(Connection { handle, host_key, seen, _through: through })
+    let mut outdated = get(&seen.outdated).unwrap_or_default();
+    outdated.extend(signed.filter(|name| !outdated.contains(name)));
+    let named = |name: &&str| if target.bastion { format!("{name} (bastion {})", target.name) } else { (*name).to_owned() };
+    let mut outdated: Vec<String> = outdated.iter().map(named).collect();
+    outdated.extend(through.iter().flat_map(|bastion| bastion.outdated.iter().cloned()));
+    Ok(Connection { handle, host_key, outdated, seen, _through: through })
 }
 
 /// Connects, takes the server's key and what is to be thought of it, and leaves before logging in. The key is proved (the key exchange is
@@ -186,20 +208,6 @@ pub(super) async fn take_key(target: &Target, through: Option<Arc<Connection>>) 
         seen: "the key exchange ended without a host key".to_owned(),
         next: "Look at the server's own log".to_owned(),
     })
-}
-
-/// Why no connection came about.
-enum Reason {
-    Resolve(std::io::Error),
-    Tcp(String, std::io::Error),
-    Forward(russh::Error),
-    /// The operator's own program does not start.
-    Program(std::io::Error),
-    /// ssh_config allows nothing that is there.
-    Algorithms(String),
-    Client(ClientError),
-    /// Connected, and then nothing within this many seconds.
-    Silent(u64),
 }
 
 async fn exchange_keys(
@@ -243,146 +251,29 @@ async fn exchange_once(
     let offer = Offer {
         known: &target.trust.algorithms(),
         certificates: target.trust.wants_certificate(),
-        legacy: target.legacy,
+        legacy: &target.legacy,
         bastion: target.bastion,
         lists: &target.algorithms,
     };
     let config = Arc::new(algorithms::config(offer).map_err(Reason::Algorithms)?);
     let client = Client { trust: Arc::clone(&target.trust), only_key, seen: Arc::clone(seen) };
-    let exchange = match through {
-        None if let Some(command) = &target.proxy_command => {
-            let stream = super::program::start(command).map_err(Reason::Program)?;
-            timeout(limit, client::connect_stream(config, stream, client)).await
-        }
-        None => {
-            let stream = tcp(target, limit).await?;
-            timeout(limit, client::connect_stream(config, stream, client)).await
-        }
+    let heard = Heard::default();
+    let stream: Box<dyn Stream> = match through {
+        None if let Some(command) = &target.proxy_command => Box::new(super::program::start(command).map_err(Reason::Program)?),
+        None => Box::new(tcp::connect(target, limit).await?),
         Some(bastion) => {
             let opening = bastion.handle.channel_open_direct_tcpip(target.address.clone(), target.port.into(), "127.0.0.1", 0);
             let channel = timeout(limit, opening).await.map_err(|_| Reason::Silent(limit.as_secs()))?.map_err(Reason::Forward)?;
-            timeout(limit, client::connect_stream(config, channel.into_stream(), client)).await
+            Box::new(channel.into_stream())
         }
     };
-    exchange.map_err(|_| Reason::Silent(limit.as_secs()))?.map_err(Reason::Client)
-}
-
-/// Tries every address that the name has.
-async fn tcp(target: &Target, limit: Duration) -> Result<TcpStream, Reason> {
-    let resolve = timeout(limit, tokio::net::lookup_host((target.address.as_str(), target.port))).await;
-    let addresses = resolve.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into())).map_err(Reason::Resolve)?;
-    let mut last = None;
-    let wanted = |address: &std::net::SocketAddr| match target.family {
-        Family::Any => true,
-        Family::V4 => address.is_ipv4(),
-        Family::V6 => address.is_ipv6(),
-    };
-    for address in addresses.filter(wanted) {
-        match timeout(limit, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                // Small frames go back and forth: waiting to fill packets would cost 40 ms each time.
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Ok(Err(error)) => last = Some((address, error)),
-            Err(_) => last = Some((address, ErrorKind::TimedOut.into())),
+    let exchange = timeout(limit, client::connect_stream(config, Overheard::new(stream, Arc::clone(&heard)), client)).await;
+    exchange.map_err(|_| Reason::Silent(limit.as_secs()))?.map_err(|error| match error {
+        ClientError::Russh(russh::Error::NoCommonAlgo { kind, theirs, .. }) => {
+            Reason::NothingCommon(kind, theirs, super::offered::parse(&heard.bytes()))
         }
-    }
-    Err(match last {
-        Some((address, error)) => Reason::Tcp(address.to_string(), error),
-        None => Reason::Resolve(std::io::Error::other("the name has no address")),
+        error => Reason::Client(error),
     })
-}
-
-impl Reason {
-    fn into_open_error(self, target: &Target) -> OpenError {
-        let host = target.name.clone();
-        let place = format!("{}:{}", target.address, target.port);
-        let unreachable = |seen: String, next: &str| OpenError::Unreachable { host: host.clone(), seen, next: next.to_owned() };
-        match self {
-            Self::Resolve(error) => unreachable(
-                format!("{} cannot be resolved ({error})", target.address),
-                "Correct `address` in the inventory, or the name service",
-            ),
-            Self::Tcp(address, error) if error.kind() == ErrorKind::TimedOut => unreachable(
-                format!("{address} did not answer within {} s", target.connect_timeout.as_secs()),
-                "Is the host up, and is there a way to it (VPN, firewall, ssh.jump)?",
-            ),
-            Self::Tcp(address, error) if error.kind() == ErrorKind::ConnectionRefused => {
-                unreachable(format!("{address} refuses the connection"), "Is sshd running there, and on this port?")
-            }
-            Self::Tcp(address, error) => unreachable(format!("{address}: {error}"), "Is there a way to it (VPN, route, ssh.jump)?"),
-            Self::Forward(error) => unreachable(
-                format!("its bastion opens no way to {place} ({})", forward(&error)),
-                "Can the bastion reach it, and does its sshd allow AllowTcpForwarding?",
-            ),
-            Self::Program(error) => unreachable(
-                format!("`{}` cannot be started ({error})", printable(target.proxy_command.as_deref().unwrap_or_default())),
-                "Correct ProxyCommand in your ssh_config",
-            ),
-            Self::Algorithms(why) => unreachable(why, "Allow one that it has in your ssh_config, or set ssh.config: none"),
-            Self::Silent(seconds) => unreachable(
-                format!("{place} accepts connections, but no SSH server finished the key exchange within {seconds} s"),
-                "Is it an SSH port, and is the host overloaded? See ssh.connect_timeout",
-            ),
-            Self::Client(ClientError::Key(verdict, offered)) => key_error(target, &verdict, &offered),
-            Self::Client(ClientError::Russh(russh::Error::NoCommonAlgo { kind, theirs, .. })) => unreachable(
-                printable(&format!("no common algorithm ({kind:?}); the server has {}", theirs.join(", "))),
-                "If it is of OpenSSH 5.3's age, set ssh.legacy: true for this host",
-            ),
-            Self::Client(error) => unreachable(
-                printable(&format!("{place} does not speak SSH as expected ({})", lower(&error.to_string()))),
-                "Is it an SSH server? It may also have too many connections open (MaxStartups)",
-            ),
-        }
-    }
-}
-
-fn key_error(target: &Target, verdict: &Verdict, offered: &str) -> OpenError {
-    let (seen, next) = match verdict {
-        Verdict::Known => (format!("the host key {offered} is refused"), "Report this as a mistake in Caravan".to_owned()),
-        Verdict::Unknown => (
-            format!("its host key is unknown: {offered}"),
-            "Compare it with the host's own (ssh-keygen -lf /etc/ssh/ssh_host_*_key.pub), then enrol it: caravan hosts trust"
-                .to_owned(),
-        ),
-        Verdict::Changed(expected) => {
-            let expected: Vec<String> = expected.iter().map(|key| format!("{} ({})", key.fingerprint, key.place)).collect();
-            (
-                format!("its HOST KEY CHANGED: expected {}, seen {offered}", expected.join(" or ")),
-                "Somebody may be listening in, or the host was installed anew. Find out which; then remove the old key from that place"
-                    .to_owned(),
-            )
-        }
-        Verdict::Revoked(place) => {
-            (format!("its host key {offered} is revoked ({place})"), "Do not connect to it before its key was replaced".to_owned())
-        }
-        Verdict::OnlyAuthority(place) => (
-            format!(
-                "its host key {offered} is not known; only a certificate authority is ({place}), and the server has no certificate of it"
-            ),
-            "Have its key signed by that authority (HostCertificate in sshd_config), or enrol the key itself: caravan hosts trust"
-                .to_owned(),
-        ),
-        Verdict::Certificate(why) => (
-            format!("its host certificate for {offered} does not count: {why}"),
-            "Have its key signed anew by a known authority, or enrol the key itself: caravan hosts trust".to_owned(),
-        ),
-    };
-    OpenError::HostKey { host: target.name.clone(), seen, next }
-}
-
-fn forward(error: &russh::Error) -> String {
-    match error {
-        russh::Error::ChannelOpenFailure(reason) => format!("{reason:?}"),
-        error => lower(&error.to_string()),
-    }
-}
-
-/// Library errors begin with a capital letter; ours stand inside a sentence.
-fn lower(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// A poisoned lock only means that a thread died while it held a plain value.

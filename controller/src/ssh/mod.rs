@@ -13,10 +13,13 @@ mod embedded;
 mod identity;
 mod known_hosts;
 mod link;
+mod offered;
 mod password;
 mod program;
+mod refused;
 mod route;
 mod start;
+mod tcp;
 #[cfg(test)]
 mod tests;
 pub mod text;
@@ -108,6 +111,8 @@ struct Place {
     hops: Vec<Hop>,
     /// Root is to be had on a pseudo-terminal alone.
     terminal: AtomicBool,
+    /// The login shell runs programs of its PATH alone.
+    restricted: AtomicBool,
 }
 
 /// A bastion that all hosts behind it share.
@@ -336,11 +341,15 @@ impl SshHosts {
                 elevation,
                 password,
                 wants_terminal: AtomicBool::new(false),
+                restricted: place.restricted.load(Ordering::Relaxed),
+                is_restricted: AtomicBool::new(false),
             };
             match tokio::time::timeout(self.options.open_timeout, start::start(&connection, &start)).await {
                 Ok(Ok(started)) => return Ok(link::link(connection, started)),
                 // sudo's requiretty: once more, and from now on, on a pseudo-terminal.
                 Ok(Err(_)) if start.wants_terminal.into_inner() => place.terminal.store(true, Ordering::Relaxed),
+                // rbash: once more, and from now on, with a command that it runs.
+                Ok(Err(_)) if start.is_restricted.into_inner() => place.restricted.store(true, Ordering::Relaxed),
                 Ok(Err(error)) => return Err(error),
                 Err(_) => {
                     return Err(OpenError::Agent {

@@ -95,7 +95,10 @@ impl Ways<'_> {
         }
         self.jumps(&jumps, host, &target, &mut hops)?;
         let settings = settings(host, &said, &target, &jumps);
-        Ok((Place { host: host.clone(), target, hops, terminal: AtomicBool::new(false) }, settings))
+        Ok((
+            Place { host: host.clone(), target, hops, terminal: AtomicBool::new(false), restricted: AtomicBool::new(false) },
+            settings,
+        ))
     }
 
     /// Adds the bastions that `jumps` names, in the order in which they are passed. The first has a way of its own, which ssh_config may
@@ -222,7 +225,7 @@ impl Ways<'_> {
                 Some("inet6") => Family::V6,
                 _ => Family::Any,
             },
-            legacy: ssh.legacy,
+            legacy: ssh.legacy.clone(),
             algorithms: super::algorithms::Lists {
                 kex: lists("kexalgorithms"),
                 host_keys: lists("hostkeyalgorithms"),

@@ -42,6 +42,10 @@ pub(super) struct Start<'a> {
     pub(super) password: Option<Secret>,
     /// Set where it may work on a pseudo-terminal.
     pub(super) wants_terminal: AtomicBool,
+    /// The login shell runs programs of its PATH alone (rbash).
+    pub(super) restricted: bool,
+    /// Set where the login shell turned out to be such a one.
+    pub(super) is_restricted: AtomicBool,
 }
 
 /// An agent that runs and has said hello.
@@ -100,7 +104,7 @@ impl Said {
 /// # Errors
 /// [`OpenError::Agent`] and [`OpenError::Become`]; [`OpenError::Unreachable`] when the connection is lost.
 pub(super) async fn start(connection: &Connection, start: &Start<'_>) -> Result<Started, OpenError> {
-    let command = bootstrap::command(start.agents, start.host_state, &start.elevation)
+    let command = bootstrap::command(start.agents, start.host_state, &start.elevation, start.restricted)
         .map_err(|why| start.agent_error(why, "Correct host_state in the inventory"))?;
     let failed = |error: russh::Error| start.lost(connection, &error);
     let channel = timeout(START_TIMEOUT, connection.handle.channel_open_session())
@@ -281,7 +285,8 @@ impl Starting<'_> {
             }
             FromAgent::Hello { protocol, version, boot_id, euid, user } => {
                 let host_key = self.connection.host_key.clone();
-                let hello = AgentHello { protocol, version, boot_id, euid, user, host_key };
+                let outdated = self.connection.outdated.clone();
+                let hello = AgentHello { protocol, version, boot_id, euid, user, host_key, outdated };
                 Ok(Started { hello, read: self.read, write: self.write, decoder, said: self.said })
             }
             FromAgent::Incompatible { protocol, oldest, version } => Err(self.start.incompatible(protocol, oldest, &version)),
@@ -310,6 +315,18 @@ impl Starting<'_> {
         let mut seen = format!("the start command ended ({exit}); standard error: {}", self.shown_stderr());
         if !self.out.is_empty() {
             seen.push_str(&format!("; standard output: {}", tail(&self.out, 200)));
+        }
+        let user = self.start.user;
+        if printed.contains("restricted") {
+            self.start.is_restricted.store(!self.start.restricted, Ordering::Relaxed);
+            let next =
+                format!("The login shell of {user} is a restricted one: put `sh` into its PATH, or give it another one (chsh)");
+            return self.start.agent_error(seen, &next);
+        }
+        let silent = self.out.is_empty() && printed.is_empty();
+        if silent || [&*printed, &*String::from_utf8_lossy(&self.out)].iter().any(|text| text.contains("not available")) {
+            let next = "runs no commands (nologin, false?): give it another one (chsh), or log in as another account (ssh.user)";
+            return self.start.agent_error(seen, &format!("The login shell of {user} {next}"));
         }
         self.start.agent_error(seen, "Run a command there by hand: ssh HOST true")
     }
@@ -357,6 +374,10 @@ impl Start<'_> {
                     "Use a build of caravan that has one for it",
                 )
             }
+            Answer::OldKernel(kernel) => self.agent_error(
+                format!("the kernel is {kernel}, and the agent needs Linux 3.2 or a newer one"),
+                "Boot a newer kernel there, or migrate this host by hand",
+            ),
             Answer::Need { .. } => self.agent_error("it was asked for twice".to_owned(), "Look at the disk of the host"),
             Answer::Failed(why) => self.agent_error(why, "Mend that on the host, or set host_state"),
         }

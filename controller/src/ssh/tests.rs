@@ -255,7 +255,7 @@ impl World {
                 connect_timeout: Some(10),
                 config: Some("none".to_owned()),
                 password: login.clone(),
-                legacy: false,
+                legacy: inventory::Legacy::none(),
             },
             become_: Become { method: BecomeMethod::Sudo, password: reference.clone() },
             campaign: Campaign { home: String::new(), user: String::new(), soap: inventory::Campaign::SOAP.to_owned() },

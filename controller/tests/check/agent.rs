@@ -45,7 +45,7 @@ impl Hosts for Local {
         let Some(FromAgent::Hello { protocol, version, boot_id, euid, user }) = receive(&mut output, &mut decoder).await else {
             panic!("no hello")
         };
-        let agent = AgentHello { protocol, version, boot_id, euid, user, host_key: String::new() };
+        let agent = AgentHello { protocol, version, boot_id, euid, user, host_key: String::new(), outdated: Vec::new() };
         let (to, mut outgoing) = mpsc::channel(4);
         let (incoming, from) = mpsc::channel(4);
         tokio::spawn(async move {

@@ -430,6 +430,14 @@ fn one_machine_under_two_names_is_a_warning_once_a_platform() {
 }
 
 #[test]
+fn outdated_algorithms_of_a_connection_are_a_warning() {
+    let old = vec!["ssh-rsa".to_owned(), "aes128-cbc (bastion gate)".to_owned()];
+    let all = with(|_, sim| sim.at("mta1").outdated = old);
+    alone(&all, "ssh-legacy@mta1", Status::Warning, "outdated");
+    assert_eq!(find(&all, "ssh-legacy@mta1").evidence, "ssh-rsa, aes128-cbc (bastion gate)");
+}
+
+#[test]
 fn every_database_must_have_a_backup_that_works() {
     let database = |platform: &mut Platform| platform.instances[0].database.clone().unwrap();
     let all = with(|platform, _| {

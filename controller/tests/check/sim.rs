@@ -74,7 +74,7 @@ pub(crate) fn host(name: &str, roles: &[Role]) -> Host {
             connect_timeout: Some(10),
             config: Some("none".to_owned()),
             password: None,
-            legacy: false,
+            legacy: inventory::Legacy::none(),
         },
         become_: Become { method: BecomeMethod::Sudo, password: None },
         campaign: Campaign { home: HOME.to_owned(), user: "neolane".to_owned(), soap: inventory::Campaign::SOAP.to_owned() },
@@ -150,6 +150,8 @@ pub(crate) struct SimHost {
     pub(crate) protocol: u16,
     pub(crate) euid: u32,
     pub(crate) host_key: String,
+    /// What of its connection nobody should use any more.
+    pub(crate) outdated: Vec<String>,
     /// The clock's difference to the controller's.
     pub(crate) skew_ms: i64,
     pub(crate) manner: Manner,
@@ -178,6 +180,7 @@ impl SimHost {
             protocol: proto::PROTOCOL,
             euid: 0,
             host_key: format!("SHA256:{name}"),
+            outdated: Vec::new(),
             skew_ms: 0,
             manner: Manner::Answers,
             answers: Vec::new(),
@@ -352,6 +355,7 @@ impl Hosts for Sim {
             euid: sim.euid,
             user: if sim.euid == 0 { "root".to_owned() } else { "ops".to_owned() },
             host_key: sim.host_key.clone(),
+            outdated: sim.outdated.clone(),
         };
         let (open, received) = (Arc::clone(&self.open), Arc::clone(&self.received));
         tokio::spawn(async move {

@@ -49,7 +49,7 @@ pub(crate) fn host(name: &str, roles: &[Role]) -> Host {
             connect_timeout: Some(10),
             config: Some("none".to_owned()),
             password: None,
-            legacy: false,
+            legacy: inventory::Legacy::none(),
         },
         become_: Become { method: BecomeMethod::Sudo, password: Some(SecretRef::Prompt) },
         campaign: Campaign {

@@ -6,6 +6,7 @@ mod words;
 
 pub(crate) use values::{CommandLine, Hosts, InstanceEntry, Overrides, RoleWord, Secret};
 
+use crate::legacy::Legacy;
 use crate::model::{BecomeMethod, Engine, InitSystem, InstanceKind, KeepOf, SourceVersion, Topology, WebServer};
 use crate::read::{OneOrMany, Spanned, Text, map};
 use schemars::JsonSchema;
@@ -179,8 +180,8 @@ map! {
         connect_timeout: u64,
         /// The ssh_config file that fills in what is not said here: `none`, or a file instead of `~/.ssh/config` and the system's.
         config: Text,
-        /// Allows algorithms of OpenSSH 5.3's age (false).
-        legacy: bool,
+        /// Allows algorithms of OpenSSH 5.3's age: `true` for all of them, or a list of those that the host needs (false).
+        legacy: Legacy,
     }
 }
 

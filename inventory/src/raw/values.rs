@@ -1,11 +1,12 @@
 //! Values that come in more than one form.
 
 use super::{Host, Instance, Override};
+use crate::legacy::{Legacy, OldAlgorithm};
 use crate::model::SecretRef;
 use crate::problem::{Kind, Report, quote};
 use crate::read::{Read, Spanned, Text, wrong_type};
 use crate::reference::{self, ReferenceError};
-use crate::yaml::{Node, Value};
+use crate::yaml::{Node, Scalar, Value};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use std::borrow::Cow;
 
@@ -215,5 +216,32 @@ impl JsonSchema for Secret {
             "type": "string",
             "pattern": "^(prompt:|env:[A-Za-z_][A-Za-z0-9_]*|file:.+|command:.+)$",
         })
+    }
+}
+
+impl Read for Legacy {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        match &node.value {
+            Value::List(_) => Vec::<OldAlgorithm>::read(node, report).map(Self::only),
+            _ => match node.scalar() {
+                Scalar::Bool(true) => Some(Self::all()),
+                Scalar::Bool(false) => Some(Self::none()),
+                _ => {
+                    wrong_type(node, "`true`, `false`, or a list of outdated algorithms", report);
+                    None
+                }
+            },
+        }
+    }
+}
+
+impl JsonSchema for Legacy {
+    fn schema_name() -> Cow<'static, str> {
+        "Legacy".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let algorithm = generator.subschema_for::<OldAlgorithm>();
+        json_schema!({ "anyOf": [{ "type": "boolean" }, { "type": "array", "items": algorithm }] })
     }
 }

@@ -1,6 +1,7 @@
 //! Closed sets of words.
 
 use super::BackupBy;
+use crate::legacy::OldAlgorithm;
 use crate::model::{BecomeMethod, Engine, InitSystem, InstanceKind, KeepOf, SourceVersion, Topology, WebServer};
 use crate::problem::Kind;
 use crate::read::Word;
@@ -47,6 +48,21 @@ impl Word for BecomeMethod {
 impl Word for KeepOf {
     const WHAT: &'static str = "thing to keep";
     const ALL: &'static [(&'static str, Self)] = &[("installation", Self::Installation), ("database", Self::Database)];
+}
+
+impl Word for OldAlgorithm {
+    const WHAT: &'static str = "outdated algorithm";
+    const ALL: &'static [(&'static str, Self)] = &[
+        (Self::GroupExchangeSha1.as_str(), Self::GroupExchangeSha1),
+        (Self::Group14Sha1.as_str(), Self::Group14Sha1),
+        (Self::Group1Sha1.as_str(), Self::Group1Sha1),
+        (Self::SshRsa.as_str(), Self::SshRsa),
+        (Self::Aes128Cbc.as_str(), Self::Aes128Cbc),
+        (Self::Aes192Cbc.as_str(), Self::Aes192Cbc),
+        (Self::Aes256Cbc.as_str(), Self::Aes256Cbc),
+        (Self::HmacSha1.as_str(), Self::HmacSha1),
+        (Self::HmacSha1Etm.as_str(), Self::HmacSha1Etm),
+    ];
 }
 
 impl Word for BackupBy {

@@ -91,9 +91,9 @@ fn ranges(text: &str, span: &Span, what: &str, report: &mut Report) -> Option<Ve
 fn addresses(raw: &raw::Host, names: usize, report: &mut Report) -> Option<Vec<String>> {
     let address = raw.address.as_ref()?;
     // The colons of an IPv6 address have nothing to do with ranges.
-    let all = match address.value.parse::<std::net::Ipv6Addr>() {
-        Ok(_) => vec![address.value.0.clone()],
-        Err(_) => ranges(&address.value, &address.span, "the address", report)?,
+    let all = match value::is_ip(&address.value) {
+        true => vec![address.value.0.clone()],
+        false => ranges(&address.value, &address.span, "the address", report)?,
     };
     if all.len() != names {
         let stands = |count: usize| if count == 1 { "one host".to_owned() } else { format!("{count} hosts") };
@@ -302,7 +302,7 @@ fn ssh(raw: &raw::Ssh, report: &mut Report) -> Ssh {
         known_hosts: many(&raw.known_hosts),
         connect_timeout: raw.connect_timeout.as_ref().map(|value| value::number(value, "`connect_timeout`", 1, 600, report)),
         config: text(&raw.config),
-        legacy: raw.legacy.as_ref().is_some_and(|legacy| legacy.value),
+        legacy: raw.legacy.as_ref().map(|legacy| legacy.value.clone()).unwrap_or_default(),
     }
 }
 

@@ -150,7 +150,7 @@ pub(super) fn address(text: &str, span: &Span, report: &mut Report) -> bool {
     if carries_password(text, span, report) {
         return false;
     }
-    let good = text.parse::<std::net::IpAddr>().is_ok() || is_host_name(text);
+    let good = is_ip(text) || is_host_name(text);
     if !good {
         let port = text.rsplit_once(':').is_some_and(|(host, port)| !host.contains(':') && port.parse::<u16>().is_ok());
         let help = match (port, text.contains('@')) {
@@ -166,6 +166,17 @@ pub(super) fn address(text: &str, span: &Span, report: &mut Report) -> bool {
     good
 }
 
+/// An IP address; an IPv6 one may have a zone behind it (`fe80::1%eth0`).
+pub(super) fn is_ip(text: &str) -> bool {
+    match text.split_once('%') {
+        None => text.parse::<std::net::IpAddr>().is_ok(),
+        Some((address, zone)) => {
+            let named = |char: char| char.is_ascii_alphanumeric() || matches!(char, '.' | '_' | '-' | '@');
+            address.parse::<std::net::Ipv6Addr>().is_ok() && (1..16).contains(&zone.len()) && zone.chars().all(named)
+        }
+    }
+}
+
 fn is_host_name(text: &str) -> bool {
     text.len() <= 253
         && text.starts_with(|first: char| first.is_ascii_alphanumeric())
@@ -174,11 +185,15 @@ fn is_host_name(text: &str) -> bool {
 
 /// Whether a text is `HOST:PORT`, or `HOST` alone where the port may be left out.
 fn is_host_port(text: &str, port_needed: bool) -> bool {
+    // An IPv6 address without brackets has no port.
+    if !port_needed && is_ip(text) {
+        return true;
+    }
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, rest)) => (host, rest.strip_prefix(':')),
         None => text.rsplit_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
     };
-    let named = is_host_name(host) || host.parse::<std::net::IpAddr>().is_ok();
+    let named = is_host_name(host) || is_ip(host);
     named && port.map_or(!port_needed, |port| port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 

@@ -83,7 +83,7 @@ fn unreachable(subject: Subject<'_>, kind: Unreached, reason: &str) -> Finding {
             ("refuses the login", "Check `ssh.user` and `ssh.identity` in the inventory, and the ssh-agent.")
         }
         Unreached::Become => ("root cannot be had", "Check `become` in the inventory, and the host's sudoers file."),
-        Unreached::Agent => ("the agent does not work there", "Look at the host's free space, and at mounts without exec."),
+        Unreached::Agent => ("the agent does not work there", "Do what the evidence says, then run `caravan check` again."),
         Unreached::Lost => ("the connection was lost", "Check the line to it, then try again."),
         Unreached::TimedOut => ("did not answer in time", "Look at its load and at the line to it, then try again."),
         Unreached::NotAsked => ("was not asked", "Run the check on the whole platform."),
@@ -106,10 +106,25 @@ impl Checked<'_> {
         self.subject.ok("reachable", "reached", format!("agent {} as {}", agent.version, clean(&agent.user)))
     }
 
+    /// A warning where the connection is one that somebody could read or change some day: what is sent over it are passwords.
+    fn outdated(&self) -> Option<Finding> {
+        let outdated = &self.reached.agent.outdated;
+        (!outdated.is_empty()).then(|| {
+            self.subject.finding(
+                "ssh-legacy",
+                Status::Warning,
+                "the SSH connection uses outdated algorithms",
+                clean(&outdated.join(", ")),
+                "Bring its SSH server up to date, or use a network that nobody else is in. Then take `ssh.legacy` out of the inventory.",
+            )
+        })
+    }
+
     fn all(&self, when: Point) -> Vec<Finding> {
         let mut findings = vec![self.reachable()];
         match when {
             Point::Preflight => {
+                findings.extend(self.outdated());
                 let of_campaign: &[&str] = if self.host.has_campaign() { &["os-supported", "arch"] } else { &[] };
                 findings.extend(self.machine(&["os-as-declared", "clock"]));
                 findings.extend(self.machine(of_campaign));
