@@ -15,18 +15,33 @@ const INSIDE: &str = "CARAVAN_TEST_INSIDE";
 /// }
 /// ```
 pub fn inside(test: &str) -> bool {
+    inside_of(test, &["--mount"])
+}
+
+/// As [`inside`], with a network, processes and a host name of its own besides; all processes end with the test. There is a loopback
+/// interface, which is down.
+pub fn inside_machine(test: &str) -> bool {
+    inside_of(test, &["--mount", "--net", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"])
+}
+
+fn inside_of(test: &str, namespaces: &[&str]) -> bool {
     if std::env::var(INSIDE).is_ok_and(|name| name == test) {
         return true;
     }
-    let able =
-        Command::new("unshare").args(["--mount", "true"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let able = Command::new("unshare")
+        .args(namespaces)
+        .arg("true")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     if !able.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: `unshare --mount` is not allowed here (it needs root)");
+        eprintln!("skipped: `unshare {}` is not allowed here (it needs root)", namespaces.join(" "));
         return false;
     }
     let own = std::env::current_exe().expect("the test's own path");
     let mut command = Command::new("unshare");
-    command.arg("--mount").arg(own).args(["--exact", test, "--nocapture", "--include-ignored"]).env(INSIDE, test);
+    command.args(namespaces).arg(own).args(["--exact", test, "--nocapture", "--include-ignored"]).env(INSIDE, test);
     let status = command.stdin(Stdio::null()).status().expect("unshare runs");
     assert!(status.success(), "{test} failed in its mount namespace: see above");
     false
@@ -43,6 +58,29 @@ impl Mounted {
     pub fn small(at: &Path, kilobytes: u32) -> Self {
         std::fs::create_dir_all(at).expect("a directory");
         mount(&["-t", "tmpfs", "-o", &format!("size={kilobytes}k,mode=0700"), "tmpfs"], at);
+        Self { at: at.to_owned() }
+    }
+
+    /// A file system in memory in which no program can be executed, with so much room, in a directory that is made where it is missing.
+    pub fn noexec(at: &Path, kilobytes: u32) -> Self {
+        std::fs::create_dir_all(at).expect("a directory");
+        mount(&["-t", "tmpfs", "-o", &format!("size={kilobytes}k,mode=0700,noexec"), "tmpfs"], at);
+        Self { at: at.to_owned() }
+    }
+
+    /// A directory that can be changed while what is below stays as it was; `changes`: where the changes go, on a file system that can
+    /// carry them.
+    pub fn changeable(at: &Path, changes: &Path) -> Self {
+        let (upper, work) = (changes.join("upper"), changes.join("work"));
+        [&upper, &work].into_iter().for_each(|dir| std::fs::create_dir_all(dir).expect("a directory"));
+        let option = format!("lowerdir={},upperdir={},workdir={}", at.display(), upper.display(), work.display());
+        mount(&["-t", "overlay", "-o", &option, "overlay"], at);
+        Self { at: at.to_owned() }
+    }
+
+    /// A directory at another place, too.
+    pub fn bind(from: &Path, at: &Path) -> Self {
+        mount(&["--bind", from.to_str().expect("a path in UTF-8")], at);
         Self { at: at.to_owned() }
     }
 

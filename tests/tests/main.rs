@@ -23,6 +23,7 @@ mod secrets;
 mod ssh_bastion;
 mod ssh_fido;
 mod ssh_login;
+mod ssh_matrix;
 mod ssh_reference;
 mod two_controllers;
 mod versions;

@@ -2,7 +2,7 @@
 
 use super::offered::Offered;
 use inventory::{Legacy, OldAlgorithm};
-use russh::client::Config;
+use russh::client::{Config, GexParams};
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
 use russh::{AlgorithmKind, Names, Preferred, cipher, kex, mac};
 use std::borrow::Cow;
@@ -32,6 +32,10 @@ const KEX: &[kex::Name] = &[
 
 /// What OpenSSH 5.3 (RHEL 6, Debian 6) has, and nobody should use any more.
 const LEGACY_KEX: &[kex::Name] = &[kex::DH_GEX_SHA1, kex::DH_G14_SHA1, kex::DH_G1_SHA1];
+
+/// The group that is asked for where the server chooses one: at least, preferably, at most so many bits. As OpenSSH asks for ciphers of 128
+/// bits; one of 8192 bits would cost seconds.
+const GROUP: (usize, usize, usize) = (2048, 3072, 8192);
 
 const KEX_EXTENSIONS: &[kex::Name] = &[kex::EXTENSION_SUPPORT_AS_CLIENT, kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT];
 
@@ -176,6 +180,7 @@ pub(super) fn config(offer: Offer<'_>) -> Result<Config, String> {
             mac: list("MACs", (MACS, LEGACY_MACS), legacy, lists.macs.as_deref(), &[])?,
             ..Preferred::default()
         },
+        gex: GexParams::for_client_config(GROUP.0, GROUP.1, GROUP.2).unwrap_or_default(),
         keepalive_interval: Some(KEEPALIVE),
         keepalive_max: KEEPALIVE_MAX,
         inactivity_timeout: None,
@@ -256,6 +261,7 @@ mod tests {
             assert!(!modern.preferred.kex.contains(&old), "{text}");
             assert!(legacy.preferred.kex.contains(&old), "{text}");
         }
+        assert_eq!((modern.gex.min_group_size(), modern.gex.preferred_group_size()), (2048, 3072));
         assert!(!modern.preferred.mac.contains(&mac::HMAC_SHA1));
         assert!(legacy.preferred.mac.contains(&mac::HMAC_SHA1));
         assert!(!modern.preferred.cipher.contains(&cipher::AES_128_CBC));

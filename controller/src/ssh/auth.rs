@@ -126,8 +126,13 @@ impl Login<'_> {
             } else {
                 None
             };
-            let sha1 = hash.is_none() && identity.public_key().algorithm().is_rsa();
-            let answer = self.key(identity, hash).await;
+            let mut answer = self.key(identity, hash).await;
+            let rsa = identity.public_key().algorithm().is_rsa();
+            let mut sha1 = rsa && hash.is_none();
+            // A server may claim SHA-2 and not take it (sshd with PubkeyAcceptedAlgorithms ssh-rsa).
+            if rsa && !sha1 && self.target.legacy.allows(SSH_RSA) && matches!(answer, Answer::Refused { partial: false, .. }) {
+                (answer, sha1) = (self.key(identity, None).await, true);
+            }
             if sha1 && matches!(answer, Answer::In | Answer::Refused { partial: true, .. }) {
                 self.outdated = Some(SSH_RSA);
             }
@@ -146,7 +151,7 @@ impl Login<'_> {
             Ok(Some(Some(hash))) => Some(hash),
             Ok(Some(None) | None) if allowed => None,
             Ok(Some(None)) => {
-                let why = "RSA keys (the server takes their signatures with SHA-1 alone, which ssh.legacy: [ssh-rsa] would allow)";
+                let why = "RSA keys (the server takes their signatures with SHA-1 alone; ssh.legacy: [ssh-rsa] would allow that)";
                 self.unusable.push(why.to_owned());
                 Some(HashAlg::Sha512)
             }

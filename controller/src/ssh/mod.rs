@@ -328,8 +328,9 @@ impl SshHosts {
     }
 
     /// Starts an agent on a connection.
-    async fn start(&self, place: &Place, connection: Connection, root: bool) -> Result<Link, OpenError> {
+    async fn start(&self, place: &Place, mut connection: Connection, root: bool) -> Result<Link, OpenError> {
         let host = &place.host.name;
+        let mut again = false;
         loop {
             // Asked before anything is opened: no server's clock runs while a person types.
             let (elevation, password) = self.elevation(place, root).await?;
@@ -343,13 +344,21 @@ impl SshHosts {
                 wants_terminal: AtomicBool::new(false),
                 restricted: place.restricted.load(Ordering::Relaxed),
                 is_restricted: AtomicBool::new(false),
+                no_session: AtomicBool::new(false),
             };
             match tokio::time::timeout(self.options.open_timeout, start::start(&connection, &start)).await {
                 Ok(Ok(started)) => return Ok(link::link(connection, started)),
-                // sudo's requiretty: once more, and from now on, on a pseudo-terminal.
-                Ok(Err(_)) if start.wants_terminal.into_inner() => place.terminal.store(true, Ordering::Relaxed),
-                // rbash: once more, and from now on, with a command that it runs.
-                Ok(Err(_)) if start.is_restricted.into_inner() => place.restricted.store(true, Ordering::Relaxed),
+                Ok(Err(_)) if start.wants_terminal.load(Ordering::Relaxed) || start.is_restricted.load(Ordering::Relaxed) => {
+                    // sudo's requiretty: once more, and from now on, on a pseudo-terminal. rbash: with a command that it runs.
+                    place.terminal.fetch_or(start.wants_terminal.into_inner(), Ordering::Relaxed);
+                    place.restricted.fetch_or(start.is_restricted.into_inner(), Ordering::Relaxed);
+                    again = true;
+                }
+                // tinysshd: one session a connection.
+                Ok(Err(_)) if again && start.no_session.load(Ordering::Relaxed) => {
+                    connection = self.connect(host).await?;
+                    again = false;
+                }
                 Ok(Err(error)) => return Err(error),
                 Err(_) => {
                     return Err(OpenError::Agent {

@@ -46,6 +46,8 @@ pub(super) struct Start<'a> {
     pub(super) restricted: bool,
     /// Set where the login shell turned out to be such a one.
     pub(super) is_restricted: AtomicBool,
+    /// Set where the server opens no session: some allow one a connection.
+    pub(super) no_session: AtomicBool,
 }
 
 /// An agent that runs and has said hello.
@@ -111,8 +113,13 @@ pub(super) async fn start(connection: &Connection, start: &Start<'_>) -> Result<
         .await
         .map_err(|_| start.slow("the server opened no session channel", START_TIMEOUT))?
         .map_err(|error| match error {
-            russh::Error::ChannelOpenFailure(reason) => start
-                .agent_error(format!("the server opens no session ({reason:?})"), "See MaxSessions and the account's limits there"),
+            russh::Error::ChannelOpenFailure(reason) => {
+                start.no_session.store(true, Ordering::Relaxed);
+                start.agent_error(
+                    format!("the server opens no session ({reason:?})"),
+                    "See MaxSessions and the account's limits there",
+                )
+            }
             error => failed(error),
         })?;
     let (read, write) = channel.split();
@@ -317,7 +324,7 @@ impl Starting<'_> {
             seen.push_str(&format!("; standard output: {}", tail(&self.out, 200)));
         }
         let user = self.start.user;
-        if printed.contains("restricted") {
+        if self.start.restricted || printed.contains(": restricted") {
             self.start.is_restricted.store(!self.start.restricted, Ordering::Relaxed);
             let next =
                 format!("The login shell of {user} is a restricted one: put `sh` into its PATH, or give it another one (chsh)");
