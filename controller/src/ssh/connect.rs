@@ -174,9 +174,8 @@ pub(super) async fn connect(
     passwords.fetch(target).await?;
     let seen = Arc::new(Seen::default());
     let mut handle = exchange_keys(target, through.as_ref(), false, &seen).await.map_err(|why| why.into_open_error(target))?;
-    let signed;
-    match timeout(LOGIN_TIMEOUT, auth::log_in(&mut handle, target, passwords, &candidates)).await {
-        Ok(result) => signed = result?,
+    let signed = match timeout(LOGIN_TIMEOUT, auth::log_in(&mut handle, target, passwords, &candidates)).await {
+        Ok(result) => result?,
         Err(_) => {
             return Err(OpenError::Authentication {
                 host: target.name.clone(),
@@ -184,7 +183,7 @@ pub(super) async fn connect(
                 next: "Look at the server's own log, or at what its PAM modules wait for".to_owned(),
             });
         }
-    }
+    };
     let host_key = get(&seen.key).map(|key| fingerprint(&key)).unwrap_or_default();
     let mut outdated = get(&seen.outdated).unwrap_or_default();
     outdated.extend(signed.filter(|name| !outdated.contains(name)));
