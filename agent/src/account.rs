@@ -105,7 +105,10 @@ impl Account {
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         rustix::thread::set_thread_groups(&groups).map_err(failed)?;
         rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed)?;
-        rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed)
+        rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed)?;
+        // The kernel sets this anew with the ids.
+        crate::keep_memory_private();
+        Ok(())
     }
 
     /// What a login would set in the environment.

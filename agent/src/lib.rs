@@ -45,6 +45,7 @@ usage: caravan-agent bridge                 speak frames on standard input and o
 /// Exit codes: 0 all well, 1 it could not go on (the reason is on standard error, or was sent as a message), 2 wrong usage.
 pub fn run(args: &[String]) -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    keep_memory_private();
     match words.as_slice() {
         ["bridge"] => bridge::run(),
         ["supervisor", dir] => supervisor::run(dir, None),
@@ -63,6 +64,14 @@ pub fn run(args: &[String]) -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// From here on this process leaves no core dump, whatever becomes of it, and no other process of the same account can look into its
+/// memory: it holds secrets. Programs that it starts are as they always are (exec resets this; a limit on core files would stay with
+/// services).
+pub(crate) fn keep_memory_private() {
+    // Every kernel that the agent runs on has it.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
 /// Prints to standard output; a reader that is gone is no reason to die (`println!` would).

@@ -1,6 +1,7 @@
 //! Every test of the agent as a program, in one program: they wait more than they work, so they run beside one another.
 
 mod actions;
+mod attack;
 mod bridge;
 mod commands;
 mod common;

@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    controller::secrets::keep_memory_private();
     ExitCode::from(controller::cli::main(std::env::args_os()))
 }

@@ -1,12 +1,17 @@
 //! Fetches the secrets that an inventory refers to, at the moment they are needed.
 
 use crate::exit::{Exit, Failure};
-use inventory::SecretRef;
+use inventory::{Backup, Fleet, SecretRef};
 use proto::Secret;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use tokio::sync::Mutex;
+use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use zeroize::Zeroizing;
 
 /// Fetches secrets and remembers them for the life of the process, in memory only.
 ///
@@ -16,7 +21,7 @@ pub struct Secrets {
     base: PathBuf,
     /// Nobody is asked: a `prompt:` fails at once.
     unattended: bool,
-    fetched: Mutex<HashMap<(String, String), Secret>>,
+    fetched: tokio::sync::Mutex<HashMap<(String, String), Secret>>,
 }
 
 impl Secrets {
@@ -36,6 +41,7 @@ impl Secrets {
     /// [`Exit::Usage`] with the reference (never the value) and what to do: the variable is not set, the file is missing or
     /// open to others, there is no terminal to ask at, the program failed.
     pub async fn resolve(&self, reference: &SecretRef, what: &str) -> Result<Secret, Failure> {
+        note_variable(reference);
         let key = match reference {
             SecretRef::Prompt => ("prompt".to_owned(), what.to_owned()),
             SecretRef::Env(name) => ("env".to_owned(), name.clone()),
@@ -81,38 +87,127 @@ async fn ask(what: &str) -> Result<String, String> {
     })
 }
 
+/// What a person would keep in a file, or a program print, is shorter than this.
+const LONGEST: u64 = 64 * 1024;
+/// How long a program may take: a password manager that has to be unlocked in a window of its own.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 fn read(path: &Path) -> Result<String, String> {
     let shown = path.display();
-    let mode = std::fs::metadata(path).map_err(|error| format!("{shown} cannot be read: {error}"))?.permissions().mode();
+    let cannot = |error: std::io::Error| format!("{shown} cannot be read: {error}");
+    // What is looked at is what is read, whatever its name leads to by then.
+    let file = std::fs::File::open(path).map_err(cannot)?;
+    let mode = file.metadata().map_err(cannot)?.permissions().mode();
     if mode & 0o077 != 0 {
         return Err(format!("{shown} can be read by others (mode {:03o}); run: chmod 600 {shown}", mode & 0o777));
     }
-    let mut text = std::fs::read_to_string(path).map_err(|error| format!("{shown} cannot be read: {error}"))?;
+    let mut bytes = room();
+    file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    one_secret(bytes, &shown.to_string(), "holds")
+}
+
+/// Runs a program without a shell; its standard output is the secret, without the last line end. What it says on standard error may be
+/// secret as well and is seen by nobody.
+async fn run(line: &str, base: &Path) -> Result<String, String> {
+    let argv = split(line)?;
+    let Some((program, arguments)) = argv.split_first() else { return Err("command: names no program".to_owned()) };
+    let mut command = tokio::process::Command::new(program);
+    command
+        .args(arguments)
+        .current_dir(if base.as_os_str().is_empty() { Path::new(".") } else { base })
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    hide_variables(command.as_std_mut());
+    let failed = |error: std::io::Error| format!("{program} cannot be run: {error}");
+    let mut child = command.spawn().map_err(|error| format!("{program} cannot be started: {error}"))?;
+    let stdout = child.stdout.take();
+    let finished = tokio::time::timeout(PATIENCE, async {
+        let mut bytes = room();
+        if let Some(stdout) = stdout {
+            stdout.take(LONGEST + 1).read_to_end(&mut bytes).await?;
+        }
+        // One that prints without end would wait for somebody who reads.
+        if bytes.len() as u64 > LONGEST {
+            child.start_kill()?;
+        }
+        Ok((child.wait().await?, bytes))
+    });
+    let ended =
+        finished.await.map_err(|_| format!("{program} did not end within {} s; does it wait for somebody?", PATIENCE.as_secs()))?;
+    let (status, bytes) = ended.map_err(failed)?;
+    if !status.success() && bytes.len() as u64 <= LONGEST {
+        let how = status.code().map_or_else(|| status.to_string(), |code| format!("exit code {code}"));
+        return Err(format!("{program} failed ({how}); run it by hand to see what it says"));
+    }
+    let secret = one_secret(bytes, program, "printed")?;
+    if secret.is_empty() {
+        return Err(format!("{program} printed nothing"));
+    }
+    Ok(secret)
+}
+
+/// Room for the longest secret: nothing of it is left behind in smaller pieces of memory that it outgrew.
+fn room() -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(Vec::with_capacity(LONGEST as usize + 64))
+}
+
+/// What was read, without the last line end; the caller puts it into a [`Secret`].
+fn one_secret(mut bytes: Zeroizing<Vec<u8>>, whose: &str, verb: &str) -> Result<String, String> {
+    if bytes.len() as u64 > LONGEST {
+        return Err(format!("{whose} {verb} more than {} KiB, which is no secret that can be used", LONGEST / 1024));
+    }
+    let mut text = String::from_utf8(std::mem::take(&mut *bytes)).map_err(|error| {
+        drop(Zeroizing::new(error.into_bytes()));
+        format!("{whose} {verb} something that is not UTF-8")
+    })?;
     trim_line_end(&mut text);
     Ok(text)
 }
 
-/// Runs a program without a shell; its standard output is the secret, without the last line end.
-async fn run(line: &str, base: &Path) -> Result<String, String> {
-    let argv = split(line)?;
-    let Some((program, arguments)) = argv.split_first() else { return Err("command: names no program".to_owned()) };
-    let output = tokio::process::Command::new(program)
-        .args(arguments)
-        .current_dir(if base.as_os_str().is_empty() { Path::new(".") } else { base })
-        .stdin(std::process::Stdio::null())
-        .stderr(std::process::Stdio::inherit())
-        .output()
-        .await
-        .map_err(|error| format!("{program} cannot be started: {error}"))?;
-    if !output.status.success() {
-        return Err(format!("{program} failed ({})", output.status));
+/// Names of the environment variables that hold secrets.
+static VARIABLES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Takes note of the variables that an inventory refers to, so that no program that is started gets them.
+pub fn note_variables(fleet: &Fleet) {
+    let hosts = fleet.platforms.iter().flat_map(|platform| &platform.hosts);
+    let logins = hosts.flat_map(|host| [&host.ssh.password, &host.become_.password]).flatten();
+    let databases = fleet.platforms.iter().flat_map(|platform| {
+        let own = platform.instances.iter().filter_map(|instance| instance.database.as_ref());
+        platform.database.iter().chain(own).flat_map(|database| {
+            let scratch = match &database.backup {
+                Backup::On { scratch, .. } => scratch.as_ref().and_then(|scratch| scratch.password.as_ref()),
+                Backup::ByDba | Backup::Given(_) => None,
+            };
+            database.password.iter().chain(scratch)
+        })
+    });
+    logins.chain(databases).for_each(note_variable);
+}
+
+/// Takes note of one reference, as [`note_variables`] does of those of a fleet.
+pub fn note_variable(reference: &SecretRef) {
+    if let SecretRef::Env(name) = reference {
+        VARIABLES.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
     }
-    let mut text = String::from_utf8(output.stdout).map_err(|_| format!("{program} printed something that is not UTF-8"))?;
-    trim_line_end(&mut text);
-    if text.is_empty() {
-        return Err(format!("{program} printed nothing"));
+}
+
+/// Keeps variables with secrets from a program that is going to be started.
+pub fn hide_variables(command: &mut std::process::Command) {
+    for name in VARIABLES.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        command.env_remove(name);
     }
-    Ok(text)
+}
+
+/// From here on this process leaves no core dump, whatever becomes of it, and no other process of the same account can look into its
+/// memory. The programs that it starts leave no core files either: password managers are among them.
+pub fn keep_memory_private() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let warn =
+        |error: rustix::io::Errno| say!("warning: core dumps cannot be turned off ({error}): a crash could write secrets to disk");
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).map_err(warn);
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(warn);
 }
 
 /// The first line of standard input, as a secret: for scripts that pipe it in.

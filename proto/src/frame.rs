@@ -36,8 +36,8 @@ const CONTROL: u8 = 1;
 const DATA: u8 = 2;
 const DATA_HEADER: usize = 12;
 
-/// One frame.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One frame. Its `Debug` form says how long it is and shows no content, which may be secrets.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Frame {
     /// A JSON message.
     Control(Vec<u8>),
@@ -67,6 +67,15 @@ pub enum FrameError {
     /// A message is not what the protocol says.
     #[error("a message cannot be understood: {0}")]
     BadMessage(String),
+}
+
+impl std::fmt::Debug for Frame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Control(bytes) => write!(f, "Control({} bytes)", bytes.len()),
+            Self::Data { stream, offset, bytes } => write!(f, "Data({} bytes of stream {stream} at {offset})", bytes.len()),
+        }
+    }
 }
 
 impl Frame {

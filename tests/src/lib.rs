@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+pub mod canary;
 pub mod mounts;
 pub mod real;
 pub mod sshd;

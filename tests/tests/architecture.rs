@@ -107,3 +107,47 @@ fn deciding_does_no_io() {
         }
     }
 }
+
+/// The page about security names its tests: each is there, under exactly that name.
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let page = fs::read_to_string(root().join("controller/SECURITY.md")).unwrap();
+    let named: std::collections::BTreeSet<&str> = page
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|word| word.matches('_').count() > 2 && word.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_'))
+        .collect();
+    assert!(named.len() >= 20, "the page names {} tests", named.len());
+    let all: Vec<String> = ["agent", "controller", "inventory", "proto", "tests"]
+        .iter()
+        .flat_map(|dir| sources(&root().join(dir)))
+        .map(|(_, text)| text)
+        .collect();
+    let is_test = |name: &str| {
+        let heads = [format!("fn {name}()"), format!("fn {name}(")];
+        all.iter().flat_map(|text| text.split("#[").skip(1)).any(|after| {
+            // The attribute, and the function that it stands on.
+            let test = after.starts_with("test]") || after.starts_with("tokio::test");
+            test && after
+                .split_once("fn ")
+                .is_some_and(|(_, rest)| heads.iter().any(|head| format!("fn {rest}").starts_with(head.as_str())))
+        })
+    };
+    let missing: Vec<&&str> = named.iter().filter(|name| !is_test(name)).collect();
+    assert!(missing.is_empty(), "controller/SECURITY.md names tests that do not exist: {missing:?}");
+    assert!(!is_test("no_such_test_at_all"));
+}
+
+/// Secrets are held in types that cannot be printed: nothing in the sources derives `Debug` around a secret that is a plain text.
+#[test]
+fn secrets_are_never_plain_texts() {
+    let words = ["password: String", "passphrase: String", "password: Option<String>", "secret: String", "password: &str"];
+    let found: Vec<String> = ["agent/src", "controller/src", "inventory/src", "proto/src"]
+        .iter()
+        .flat_map(|dir| mentions(dir, &words))
+        // Arguments of the functions that hand a secret over byte by byte.
+        .filter(|line| !line.contains("fn "))
+        .collect();
+    assert!(found.is_empty(), "hold these as `proto::Secret`:\n{}", found.join("\n"));
+}

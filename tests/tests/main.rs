@@ -1,10 +1,12 @@
 //! Every end-to-end test, in one program: they wait more than they work, so they run beside one another.
 
 mod architecture;
+mod attack;
 mod conditions;
 mod faults_cut;
 mod faults_disk;
 mod faults_journal;
+mod hostile_inventory;
 mod keep;
 mod kill_postupgrade;
 mod migrate;

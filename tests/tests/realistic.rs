@@ -2,6 +2,7 @@
 //! scripts, systemd. What is asserted is read from the hosts themselves.
 
 mod become_root;
+mod logins;
 
 use harness::program;
 use harness::real::{RealSite, Seen, read, run};

@@ -18,6 +18,8 @@ use tokio::task::JoinHandle;
 
 /// The socket's name in the run's directory.
 const SOCKET: &str = "control.sock";
+/// Paths of sockets are shorter than this (unix(7)).
+const SHORT: usize = 100;
 /// No request and no answer is longer than this many bytes.
 const LONGEST: u64 = 64 * 1024;
 /// So many are listened to at the same time; others wait.
@@ -233,6 +235,13 @@ async fn dial(dir: &Path) -> Option<UnixStream> {
 /// the run's directory may well be. Good as long as the directory's handle is open.
 fn address(dir: &Path) -> io::Result<(OwnedFd, String)> {
     let handle = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let plain = dir.join(SOCKET);
+    // Before Linux 4.4 only the first thread of a process that gives no core dumps could use the other one.
+    if plain.as_os_str().len() < SHORT
+        && let Some(plain) = plain.to_str()
+    {
+        return Ok((handle, plain.to_owned()));
+    }
     let address = format!("/proc/self/fd/{}/{SOCKET}", handle.as_raw_fd());
     Ok((handle, address))
 }

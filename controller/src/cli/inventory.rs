@@ -59,6 +59,7 @@ pub fn load_fleet(context: &Context) -> Result<Fleet, Failure> {
     match load(context)? {
         Ok(loaded) => {
             warn(context, &loaded.warnings);
+            crate::secrets::note_variables(&loaded.fleet);
             Ok(loaded.fleet)
         }
         Err(problems) => Err(refused(context, &problems)),
@@ -99,6 +100,7 @@ fn refused(context: &Context, problems: &Problems) -> Failure {
 
 fn check(context: &Context) -> Result<Outcome, Failure> {
     let result = load(context)?;
+    result.iter().for_each(|loaded| crate::secrets::note_variables(&loaded.fleet));
     if context.format == Format::Json {
         let (problems, exit) = match &result {
             Ok(loaded) => (&loaded.warnings, Exit::Ok),

@@ -6,6 +6,7 @@ use super::passwords;
 use super::pick;
 use super::site::Site;
 use super::start::{self, Drive, RunArgs};
+use super::status;
 use super::{Context, Exit, Failure};
 use crate::plan::Plan;
 use crate::plan::passwords::sets_passwords;
@@ -60,7 +61,7 @@ pub async fn run(context: &Context, args: &ResumeArgs) -> Result<Exit, Failure> 
 /// As [`run`].
 pub(super) async fn abort(context: &Context, run: Option<&str>, reason: &str) -> Result<Exit, Failure> {
     let site = Site::open(context)?;
-    let dir = Store::new(&context.state_dir).find(run).map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
+    let dir = Store::new(&context.state_dir).find(run).map_err(status::failure)?;
     let left = Left::open(context, dir)?;
     if let Some(done) = left.over(context)? {
         return Err(Failure::new(Exit::Usage, format!("error: {done}")));

@@ -370,7 +370,9 @@ pub(crate) fn operator() -> String {
 
 /// The account's name as the system knows it: cron and containers often leave `USER` out.
 fn account_by_id() -> Option<String> {
-    let output = std::process::Command::new("id").arg("-un").output().ok()?;
+    let mut command = std::process::Command::new("id");
+    crate::secrets::hide_variables(&mut command);
+    let output = command.arg("-un").output().ok()?;
     let name = String::from_utf8(output.stdout).ok()?.trim().to_owned();
     (output.status.success() && !name.is_empty()).then_some(name)
 }

@@ -3,9 +3,9 @@
 use proto::StepId;
 use proto::message::{Happened, HostEvent};
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 /// How much of one step's output is kept (as much as its host keeps). Beyond it nothing more is written: a step that prints without end
@@ -86,7 +86,7 @@ impl Output {
             Some(file) => file,
             None => {
                 if let Some(parent) = self.path.parent() {
-                    std::fs::create_dir_all(parent)?;
+                    DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
                 }
                 self.file.insert(File::options().create(true).truncate(false).write(true).mode(0o600).open(&self.path)?)
             }

@@ -5,7 +5,7 @@ use crate::plan::Plan;
 use proto::Event;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Why the state directory cannot be used.
@@ -28,6 +28,18 @@ pub enum StoreError {
         path: PathBuf,
         /// Its mode.
         mode: u32,
+    },
+    /// Somebody else's directory.
+    #[error(
+        "{path} belongs to uid {owner}, who could change a run's record; expected root or uid {own}. Use your own: --state-dir DIR"
+    )]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        own: u32,
     },
     /// There are no runs at all.
     #[error("error: there are no runs in {0} yet")]
@@ -118,7 +130,7 @@ impl Store {
     /// # Errors
     /// The state directory cannot be written, or others can write to it.
     pub fn create(&self, plan: &Plan) -> Result<(RunDir, Plan), StoreError> {
-        private_dir(&self.runs)?;
+        self.prepare()?;
         let day = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
         loop {
             let id = format!("{day}-{}", suffix());
@@ -144,7 +156,7 @@ impl Store {
     /// # Errors
     /// The state directory cannot be written, or others can write to it.
     pub fn adopt(&self, id: &str, plan: &Plan) -> Result<Adopted, StoreError> {
-        private_dir(&self.runs)?;
+        self.prepare()?;
         let path = self.runs.join(format!(".{id}-{}", random_id()));
         fs::DirBuilder::new().mode(0o700).create(&path).map_err(io_error("create", &path))?;
         let bad_plan = |e: serde_json::Error| StoreError::Plan { path: path.join("plan.json"), error: e.to_string() };
@@ -169,7 +181,7 @@ impl Store {
     /// # Errors
     /// The state directory cannot be read or written.
     pub fn seat(&self) -> Result<String, StoreError> {
-        private_dir(&self.runs)?;
+        self.prepare()?;
         let path = self.runs.parent().unwrap_or(&self.runs).join("seat");
         let text = match fs::read_to_string(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -185,11 +197,41 @@ impl Store {
         Ok(text.trim().to_owned())
     }
 
+    /// Makes the directories where they are missing, as their owner's alone.
+    fn prepare(&self) -> Result<(), StoreError> {
+        // First, so that nothing is made in a directory that is refused.
+        self.is_private()?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.runs).map_err(io_error("create", &self.runs))?;
+        // Ours alone, also where somebody made it by hand.
+        let closed = fs::set_permissions(&self.runs, fs::Permissions::from_mode(0o700));
+        closed.map_err(io_error("protect", &self.runs))
+    }
+
+    /// Refuses directories in which somebody else could change what is on record. What is not there yet is fine.
+    fn is_private(&self) -> Result<(), StoreError> {
+        let state = self.runs.parent().unwrap_or(&self.runs);
+        for path in [state, &self.runs] {
+            let meta = match fs::metadata(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                meta => meta.map_err(io_error("read", path))?,
+            };
+            let (mode, owner, own) = (meta.permissions().mode() & 0o777, meta.uid(), rustix::process::geteuid().as_raw());
+            if mode & 0o022 != 0 {
+                return Err(StoreError::Open { path: path.to_owned(), mode });
+            }
+            if owner != own && owner != 0 {
+                return Err(StoreError::Foreign { path: path.to_owned(), owner, own });
+            }
+        }
+        Ok(())
+    }
+
     /// All runs, oldest first.
     ///
     /// # Errors
     /// The state directory cannot be read. A directory that is not there yet holds no runs.
     pub fn runs(&self) -> Result<Vec<RunDir>, StoreError> {
+        self.is_private()?;
         let entries = match fs::read_dir(&self.runs) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -259,16 +301,6 @@ impl RunDir {
     pub fn chain(&self) -> Result<Chain, StoreError> {
         Ok(journal::read(&self.path.join("journal.jsonl"))?)
     }
-}
-
-/// Makes a directory that is its owner's alone, or refuses one that is not.
-fn private_dir(path: &Path) -> Result<(), StoreError> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error("create", path))?;
-    let mode = fs::metadata(path).map_err(io_error("read", path))?.permissions().mode() & 0o777;
-    if mode & 0o022 != 0 {
-        return Err(StoreError::Open { path: path.to_owned(), mode });
-    }
-    Ok(())
 }
 
 fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {

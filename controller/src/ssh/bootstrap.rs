@@ -106,21 +106,27 @@ fn script(agents: &[EmbeddedAgent], host_state: &str) -> Result<String, String> 
         "sum() { if command -v sha256sum;then sha256sum >&3;elif command -v shasum;then shasum -a 256 >&3;",
         "elif command -v openssl;then openssl dgst -sha256 >&3;else echo nosum >&3;fi 3>&1 >/dev/null 2>&1;};",
         "good() { case \"$(sum <\"$1\")\" in *$d*) return 0;;esac;return 1;};",
+        // Root goes where nobody else can put anything in another's place: from the root directory on, each directory is root's and closed
+        // to others, or one like /tmp, in which nobody renames what is another's.
+        "safe() { q=$(cd -P \"$1\" 2>/dev/null&&pwd -P)||return 1;set --;while [ -n \"$q\" ];do set -- \"$q\" \"$@\";q=${q%/*};done;",
+        "ls -ldn / \"$@\" 2>/dev/null|( n=0;while read -r m x o g y;do n=$((n+1));[ \"$o\" = 0 ]||exit 1;",
+        "case \"$m\" in d????-??-*|d????????[tT]*) ;;d???????-*) [ \"$g\" = 0 ]||exit 1;;*) exit 1;;esac;done;[ $n -gt $# ]);};",
         // Everything on the way to the file belongs to us; in a directory that all can write to, nobody redirected it.
-        "own() { [ -O \"${1%/*}\" ]&&[ -O \"$1\" ]&&[ -O \"$1/$d\" ]||return 1;",
+        "own() { [ -O \"${1%/*}\" ]&&[ -O \"$1\" ]&&[ -O \"$1/$d\" ]||return 1;[ \"$u\" -ne 0 ]||safe \"$1/$d\"||return 1;",
         "case \"$1\" in /tmp/*|/var/tmp/*|/dev/shm/*) [ -L \"${1%/*}\" ]&&return 1;;esac;return 0;};",
         &format!("if [ \"$u\" = 0 ];then set -- \"{host_state}/agent\";"),
         "else set -- \"${XDG_CACHE_HOME:-$HOME/.cache}/caravan/agent\" \"/var/tmp/caravan-$u/agent\" \"/tmp/caravan-$u/agent\" \"/dev/shm/caravan-$u/agent\";fi;",
         "for c in \"$@\";do f=\"$c/$d/caravan-agent\";if [ -f \"$f\" ]&&[ -x \"$f\" ]&&[ -O \"$f\" ]&&own \"$c\";then",
         // Root checks the digest at every start; others checked it when they wrote the file.
         "if [ \"$u\" -ne 0 ]||good \"$f\";then exec \"$f\" bridge;fi;fi;done;",
+        "e=;[ \"$u\" -ne 0 ]||e=\" (and all above it to root, closed to others)\";",
         "t=;w=;for c in \"$@\";do x=\"$c/$d/.new.$$\";mkdir -p \"$c/$d\" 2>/dev/null;if own \"$c\";then",
         // A quota or a full disk is found before the agent is asked for, which cannot be had twice; so are mounts without exec (126), by
         // a file that this shell reads itself where the kernel does not refuse to execute it.
         "if (head -c $r /dev/zero >\"$x\") 2>/dev/null;then",
         "(echo exit >\"$x\";chmod 700 \"$x\";\"$x\") </dev/null >/dev/null 2>&1;if [ $? -ne 126 ];then t=\"$x\";break;fi;",
         "y=\"programs cannot be executed there: noexec\";else y=\"no room for $r bytes\";fi;rm -f \"$x\" 2>/dev/null;",
-        "else y=\"cannot be written, or does not belong to uid $u alone\";fi;w=\"$w$c ($y), \";done;",
+        "else y=\"cannot be written, or does not belong to uid $u alone$e\";fi;w=\"$w$c ($y), \";done;",
         "if [ -z \"$t\" ];then say failed \"there is no place for it: ${w%, }\";exit 0;fi;",
         "gone() { rm -f \"$t\";exit 1;};trap gone 1 13 15;",
         "if command -v gzip >/dev/null 2>&1;then say need gzip \"$s\";head -c $n|gzip -dc >\"$t\";",

@@ -103,7 +103,9 @@ pub(super) struct SshConfig {
 impl SshConfig {
     /// `program`: OpenSSH's client, by name or path.
     pub(super) fn new(program: &Path) -> Self {
-        let version = Command::new(program).arg("-V").stdin(Stdio::null()).output();
+        let mut command = Command::new(program);
+        crate::secrets::hide_variables(&mut command);
+        let version = command.arg("-V").stdin(Stdio::null()).output();
         let there = version.is_ok_and(|output| output.status.success());
         Self { program: there.then(|| program.to_owned()), answers: Mutex::default() }
     }
@@ -149,6 +151,7 @@ fn run(program: &Path, question: &Question) -> Result<Said, String> {
     let arguments = question.arguments();
     let told = |why: &str| format!("`ssh {}` does not say how to reach it: {why}", printable(&arguments.join(" ")));
     let mut command = Command::new(program);
+    crate::secrets::hide_variables(&mut command);
     command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| told(&error.to_string()))?;
     let (sender, receiver) = mpsc::channel();

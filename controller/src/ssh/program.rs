@@ -22,6 +22,7 @@ pub(super) struct Piped {
 pub(super) fn start(command: &str) -> io::Result<Piped> {
     let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty()).unwrap_or_else(|| "/bin/sh".into());
     let mut program = Command::new(shell);
+    crate::secrets::hide_variables(program.as_std_mut());
     program.arg("-c").arg(format!("exec {command}")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     // Ctrl-C is for Caravan, which still needs the connection to take steps back.
     let mut child = program.process_group(0).kill_on_drop(true).spawn()?;

@@ -13,7 +13,7 @@ use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// From the request to the agent's first byte: login shells with slow start files, sudo that asks a directory service.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -148,10 +148,11 @@ struct Starting<'a> {
 impl Starting<'_> {
     /// Reads until the agent's first bytes, which are taken out of `out`.
     async fn until_magic(&mut self) -> Result<(), OpenError> {
-        let mut limit = START_TIMEOUT;
+        // However much a host says meanwhile: it must not keep others waiting for good.
+        let (mut limit, mut since) = (START_TIMEOUT, Instant::now());
         let mut sent = false;
         loop {
-            let message = timeout(limit, self.read.wait()).await.map_err(|_| {
+            let message = timeout_at(since + limit, self.read.wait()).await.map_err(|_| {
                 self.start.slow(&format!("the agent did not start (standard error: {})", self.shown_stderr()), limit)
             })?;
             match message {
@@ -171,17 +172,12 @@ impl Starting<'_> {
                             Answer::Need { system, packed } if !sent => {
                                 self.send_agent(&system, packed).await?;
                                 sent = true;
-                                limit = UNPACK_TIMEOUT;
+                                (limit, since) = (UNPACK_TIMEOUT, Instant::now());
                             }
                             answer => return Err(self.start.refused(answer)),
                         }
                     }
-                    if self.out.len() > NOISE_LIMIT {
-                        return Err(self.start.agent_error(
-                            format!("more than {} KiB were printed before it ({})", NOISE_LIMIT / 1024, tail(&self.out, 80)),
-                            "What does the account's login shell print when it is not interactive?",
-                        ));
-                    }
+                    self.start.bounded(&self.out)?;
                 }
                 Some(ChannelMsg::Failure) => {
                     return Err(self.start.agent_error(
@@ -211,6 +207,7 @@ impl Starting<'_> {
         };
         self.passwords += 1;
         let line = [password.expose().as_bytes(), b"\n"].concat();
+        // The channel's queue takes the bytes themselves over: there is no copy left here to wipe.
         self.write.data_bytes(line).await.map_err(|error| self.start.lost(self.connection, &error))
     }
 
@@ -240,6 +237,8 @@ impl Starting<'_> {
                     message = read.wait() => {
                         if let Some(ChannelMsg::Data { data }) = &message {
                             self.out.extend_from_slice(data);
+                            // The agent's own first words may be among them, and they are short.
+                            self.start.bounded(&self.out)?;
                         } else if self.said.note(message) {
                             return Err(self.ended());
                         }
@@ -347,6 +346,17 @@ impl Starting<'_> {
 impl Start<'_> {
     fn agent_error(&self, seen: String, next: &str) -> OpenError {
         OpenError::Agent { host: self.host.to_owned(), seen, next: next.to_owned() }
+    }
+
+    /// What was printed and not understood stays small.
+    fn bounded(&self, printed: &[u8]) -> Result<(), OpenError> {
+        if printed.len() <= NOISE_LIMIT {
+            return Ok(());
+        }
+        Err(self.agent_error(
+            format!("more than {} KiB were printed before it ({})", NOISE_LIMIT / 1024, tail(printed, 80)),
+            "What does the account's login shell print when it is not interactive?",
+        ))
     }
 
     fn become_error(&self, refusal: Refusal) -> OpenError {

@@ -23,12 +23,16 @@ pub(super) fn name(text: &str, what: &str, span: &Span, report: &mut Report) -> 
     false
 }
 
+/// What no program takes for an option, no shell for a command, and `ssh` for one value.
+fn is_account(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        && text.chars().all(|char| char.is_ascii_alphanumeric() || matches!(char, '.' | '_' | '-' | '$' | '@' | '\\'))
+}
+
 /// Checks the name of an account on a host.
 pub(super) fn account(text: &Spanned<Text>, report: &mut Report) {
     let value: &str = &text.value;
-    let good = value.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-        && value.chars().all(|char| char.is_ascii_alphanumeric() || matches!(char, '.' | '_' | '-' | '$' | '@' | '\\'));
-    if !good {
+    if !is_account(value) {
         report
             .error(Kind::BadAccount, &text.span, format!("{} is not an account name", quote(value)))
             .label("an account name is expected here");
@@ -228,7 +232,10 @@ pub(super) fn jump(text: &Spanned<Text>, report: &mut Report) {
     if text.value.split(',').any(|hop| carries_password(hop, &text.span, report)) {
         return;
     }
-    let good = |hop: &str| is_host_port(hop.rsplit_once('@').map_or(hop, |(_, host)| host), false) && !hop.starts_with('@');
+    let good = |hop: &str| match hop.rsplit_once('@') {
+        Some((user, host)) => is_account(user) && is_host_port(host, false),
+        None => is_host_port(hop, false),
+    };
     if !text.value.split(',').map(str::trim).all(good) {
         report
             .error(Kind::BadAddress, &text.span, format!("{} is not a jump host", quote(&text.value)))

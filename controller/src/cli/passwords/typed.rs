@@ -21,6 +21,10 @@ impl std::str::FromStr for PasswordArg {
 
     /// Takes every text: a message about a wrong one would show it.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // Before anything is started.
+        if let Ok(reference) = text.parse() {
+            crate::secrets::note_variable(&reference);
+        }
         Ok(Self(text.to_owned()))
     }
 }
