@@ -402,7 +402,7 @@ async fn poor_hosts_will_do() {
     if !sshd::installed() {
         return;
     }
-    const BASIC: [&str; 10] = ["cat", "chmod", "cp", "env", "head", "id", "mkdir", "mv", "rm", "uname"];
+    const BASIC: [&str; 11] = ["cat", "chmod", "cp", "env", "head", "id", "ls", "mkdir", "mv", "rm", "uname"];
     let dir = tempfile::tempdir().unwrap();
     // Without gzip the agent comes as it is; without a hash tool it is not kept.
     for (name, more, kept) in

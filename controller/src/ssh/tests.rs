@@ -193,7 +193,7 @@ impl World {
         let bin = dir.path().join("bin");
         std::fs::create_dir(&bin).unwrap();
         // A PATH without the machine's own sudo.
-        for program in ["cat", "chmod", "cp", "env", "gzip", "head", "id", "mkdir", "mv", "rm", "sh", "sha256sum", "uname"] {
+        for program in ["cat", "chmod", "cp", "env", "gzip", "head", "id", "ls", "mkdir", "mv", "rm", "sh", "sha256sum", "uname"] {
             let found = ["/usr/bin", "/bin"].iter().map(|at| Path::new(at).join(program)).find(|path| path.exists());
             std::os::unix::fs::symlink(found.unwrap(), bin.join(program)).unwrap();
         }

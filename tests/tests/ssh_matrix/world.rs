@@ -128,7 +128,7 @@ impl World {
 
     /// Login shells that make a host look poor.
     fn shells(&self) {
-        const BASIC: [&str; 10] = ["cat", "chmod", "cp", "env", "head", "id", "mkdir", "mv", "rm", "uname"];
+        const BASIC: [&str; 11] = ["cat", "chmod", "cp", "env", "head", "id", "ls", "mkdir", "mv", "rm", "uname"];
         let dir = self.path("shells");
         for (name, more) in [("no-sha256sum", &["openssl", "gzip"][..]), ("no-hash", &["gzip"])] {
             let bin = dir.join(format!("bin-{name}"));
