@@ -6,6 +6,7 @@ mod conditions;
 mod faults_cut;
 mod faults_disk;
 mod faults_journal;
+mod fuzz;
 mod hostile_inventory;
 mod keep;
 mod kill_postupgrade;

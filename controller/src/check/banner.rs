@@ -2,18 +2,18 @@
 
 /// The version of a running or installed server, out of its banner.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Banner {
+pub struct Banner {
     /// The version as it stands there: `6.1`, `7.0 18.10`.
-    pub(super) version: String,
+    pub version: String,
     /// The build number.
-    pub(super) build: u32,
+    pub build: u32,
 }
 
 impl Banner {
     /// Finds the banner in the output of `nlserver pdump`. Two forms are documented (domain: prerequisite 1):
     /// `HH:MM:SS > Application server for Adobe Campaign Classic (7.X YY.R build XXX@SHA1) of DD/MM/YYYY` and, older,
     /// `Application Server for Adobe Campaign Version 6.1 (build 8700) of ...`.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         text.lines().find_map(Self::parse_line)
     }
 
@@ -35,7 +35,7 @@ impl Banner {
 }
 
 /// The modules that run, out of lines as `mta@demo (7831) - 15.6 MB`.
-pub(super) fn modules(text: &str) -> Vec<&str> {
+pub fn modules(text: &str) -> Vec<&str> {
     text.lines().filter_map(module).collect()
 }
 

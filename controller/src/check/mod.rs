@@ -4,7 +4,7 @@
 //! side, and [`evaluate`] turns the answers into findings without any input or output of its own.
 
 mod again;
-mod banner;
+pub mod banner;
 mod compatibility;
 mod database;
 mod facts;

@@ -15,7 +15,7 @@ const DEFAULT_PORT: u16 = 22;
 
 /// One known_hosts file.
 #[derive(Debug, Clone, Default)]
-pub(super) struct KnownHosts {
+pub struct KnownHosts {
     path: PathBuf,
     lines: Vec<Line>,
     warnings: Vec<String>,
@@ -23,9 +23,9 @@ pub(super) struct KnownHosts {
 
 /// One line that holds a key.
 #[derive(Debug, Clone)]
-pub(super) struct Line {
+pub struct Line {
     /// Line number, from 1.
-    pub(super) number: usize,
+    pub number: usize,
     /// `@revoked` or `@cert-authority`.
     pub(super) marker: Option<Marker>,
     /// The key.
@@ -47,7 +47,7 @@ impl KnownHosts {
     }
 
     /// Reads the content of a file. Lines that cannot be understood become warnings.
-    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Self {
+    pub fn parse(path: &Path, bytes: &[u8]) -> Self {
         let mut file = Self { path: path.to_owned(), ..Self::default() };
         for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
             let line = String::from_utf8_lossy(line);
@@ -69,19 +69,19 @@ impl KnownHosts {
     }
 
     /// What could not be understood, each with `file:line`.
-    pub(super) fn warnings(&self) -> &[String] {
+    pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
     /// The lines that are about a host with these names, which are in the form that the file uses ([`written`]). A line that
     /// excludes one of them (`!name`) is not about it.
-    pub(super) fn matching<'a>(&'a self, names: &[String]) -> impl Iterator<Item = &'a Line> {
+    pub fn matching<'a>(&'a self, names: &[String]) -> impl Iterator<Item = &'a Line> {
         self.lines.iter().filter(move |line| line.is_about(names))
     }
 }
 
 /// A host and port in the form of known_hosts: lower-case, `[host]:port` unless the port is 22.
-pub(super) fn written(host: &str, port: u16) -> String {
+pub fn written(host: &str, port: u16) -> String {
     let host = host.to_lowercase();
     if port == DEFAULT_PORT { host } else { format!("[{host}]:{port}") }
 }

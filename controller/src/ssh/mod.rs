@@ -11,7 +11,7 @@ mod connect;
 mod elevation;
 mod embedded;
 mod identity;
-mod known_hosts;
+pub mod known_hosts;
 mod link;
 mod offered;
 mod password;

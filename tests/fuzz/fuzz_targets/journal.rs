@@ -1,14 +1,3 @@
-//! Any bytes as a journal: events, or an error that names the line; a torn tail is cut off and changes nothing before it.
 #![no_main]
 
-use controller::run::journal::parse;
-use libfuzzer_sys::fuzz_target;
-use std::path::Path;
-
-fuzz_target!(|bytes: &[u8]| {
-    let Ok(chain) = parse(bytes, Path::new("journal.jsonl")) else { return };
-    assert!(chain.torn <= bytes.len());
-    let whole = &bytes[..bytes.len() - chain.torn];
-    let again = parse(whole, Path::new("journal.jsonl")).expect("whole lines stay readable");
-    assert_eq!((again.torn, &again.events, &again.head), (0, &chain.events, &chain.head));
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| caravan_fuzz::journal::run(bytes));

@@ -1,18 +1,3 @@
-//! Any bytes as a message of either side: what is understood can be said again, and means the same.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use proto::frame::{Frame, parse};
-use proto::{FromAgent, ToAgent};
-use std::fmt::Debug;
-
-fn check<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) {
-    let Ok(message) = parse::<T>(bytes) else { return };
-    let Ok(Frame::Control(said)) = Frame::message(&message) else { panic!("{message:?} cannot be said") };
-    assert_eq!(parse::<T>(&said).as_ref(), Ok(&message));
-}
-
-fuzz_target!(|bytes: &[u8]| {
-    check::<ToAgent>(bytes);
-    check::<FromAgent>(bytes);
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| caravan_fuzz::message::run(bytes));
