@@ -135,41 +135,54 @@ impl Trust {
         if let Some((file, line)) = revoked {
             return Verdict::Revoked(place(file, line));
         }
-        // As OpenSSH does, a certificate that does not count leaves the bare key to be judged.
-        let bare = self.judge(&own);
-        if self.pin.is_some() || bare == Verdict::Known {
-            return bare;
+        if self.pin.is_some() {
+            return self.judge(&own);
         }
-        let known = self.lines(true).any(|(_, line)| line.marker == Some(Marker::CertAuthority) && same(&line.key, &authority));
-        if !known {
-            // OpenSSH looks for the key without the port then, before it looks at what is known with it.
-            let portless = self.lines(true).any(|(_, line)| line.marker.is_none() && same(&line.key, &own));
-            return if portless { Verdict::Known } else { bare };
+        let signed = |portless: bool| {
+            let of_authority = |line: &Line| line.marker == Some(Marker::CertAuthority) && same(&line.key, &authority);
+            self.lines(portless).any(|(_, line)| of_authority(line))
+        };
+        let failing = match signed(true).then(|| self.counts(certificate, &authority, now)) {
+            Some(Ok(())) => return Verdict::Known,
+            Some(Err(why)) => Some(super::text::printable(&why)),
+            None => None,
+        };
+        // As for OpenSSH (check_host_key), a certificate that does not count leaves the bare key. Where no authority is known with the port,
+        // the key may be known without it, whatever is known with it.
+        if !signed(false) && self.lines(true).any(|(_, line)| line.marker.is_none() && same(&line.key, &own)) {
+            return Verdict::Known;
         }
-        let why = |text: String| Verdict::Certificate(super::text::printable(&text));
+        match (self.judge(&own), failing) {
+            (verdict @ (Verdict::Known | Verdict::Revoked(_)), _) | (verdict, None) => verdict,
+            (_, Some(why)) => Verdict::Certificate(why),
+        }
+    }
+
+    /// Whether a certificate of a known authority is for this host, and now; or why it is not.
+    fn counts(&self, certificate: &Certificate, authority: &PublicKey, now: SystemTime) -> Result<(), String> {
         if !certificate.cert_type().is_host() {
-            return why("it is one for users".to_owned());
+            return Err("it is one for users".to_owned());
         }
         let principals = certificate.valid_principals();
-        let named = |name: &String| self.names.principals.iter().any(|own| name.eq_ignore_ascii_case(own));
+        let named = |name: &String| self.names.principals.contains(name);
         if !principals.is_empty() && !principals.iter().any(named) {
-            return why(format!("it is for {}, not for {}", principals.join(", "), self.names.principals.join(" or ")));
+            return Err(format!("it is for {}, not for {}", principals.join(", "), self.names.principals.join(" or ")));
         }
         if !certificate.critical_options().is_empty() {
             let options: Vec<&str> = certificate.critical_options().keys().map(String::as_str).collect();
-            return why(format!("it has critical options that mean nothing for hosts: {}", options.join(", ")));
+            return Err(format!("it has critical options that mean nothing for hosts: {}", options.join(", ")));
         }
         let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let (after, before) = (certificate.valid_after(), certificate.valid_before());
         if seconds < after {
-            return why(format!("it is valid from {} on", shown(after)));
+            return Err(format!("it is valid from {} on", shown(after)));
         }
         if seconds >= before {
-            return why(format!("it was valid until {}", shown(before)));
+            return Err(format!("it was valid until {}", shown(before)));
         }
         match certificate.validate_at(seconds, [&authority.fingerprint(HashAlg::Sha256)]) {
-            Ok(()) => Verdict::Known,
-            Err(_) => why("its signature is wrong".to_owned()),
+            Ok(()) => Ok(()),
+            Err(_) => Err("its signature is wrong".to_owned()),
         }
     }
 
@@ -182,12 +195,21 @@ impl Trust {
     }
 
     /// The types of the keys that are known, so that the server is asked for those first. As for OpenSSH, lines without the port have no say
-    /// in it.
+    /// in it, nor has a type of which the first key is revoked.
     pub(super) fn algorithms(&self) -> Vec<Algorithm> {
-        match &self.pin {
-            Some(pin) => vec![pin.algorithm()],
-            None => self.lines(false).filter(|(_, line)| line.marker.is_none()).map(|(_, line)| line.key.algorithm()).collect(),
+        if let Some(pin) = &self.pin {
+            return vec![pin.algorithm()];
         }
+        let of =
+            |marker: Option<Marker>| self.lines(false).filter(move |(_, line)| line.marker == marker).map(|(_, line)| &line.key);
+        let mut first: Vec<&PublicKey> = Vec::new();
+        for key in of(None) {
+            if !first.iter().any(|before| before.algorithm() == key.algorithm()) {
+                first.push(key);
+            }
+        }
+        first.retain(|key| !of(Some(Marker::Revoked)).any(|revoked| same(revoked, key)));
+        first.into_iter().map(PublicKey::algorithm).collect()
     }
 
     /// The host as it stands in a line of known_hosts.
