@@ -88,6 +88,18 @@ pub(crate) fn descendants(of: u32) -> Vec<u32> {
     found
 }
 
+/// A process and its children, and theirs, as far as the names of all begin with `name` (proc(5), `children`: cheaper than a look at all
+/// processes).
+pub(crate) fn of_one_kind(pid: u32, name: &str) -> Vec<u32> {
+    let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    if !comm.starts_with(name) {
+        return Vec::new();
+    }
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children = children.split(' ').filter_map(|child| child.trim().parse().ok());
+    std::iter::once(pid).chain(children.flat_map(|child| of_one_kind(child, name))).collect()
+}
+
 /// Names a directory that must not outlive an interrupted bench.
 pub(crate) fn remove_on_signals(dir: PathBuf) {
     DIRECTORIES.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(dir);

@@ -1,4 +1,4 @@
-//! w2 and w3: a plan made here, carried out by the engine as `migrate` does it: over SSH with host keys, with a durable journal,
+//! w2 to w4: a plan made here, carried out by the engine as `migrate` does it: over SSH with host keys, with a durable journal,
 //! with every event shown (as plain lines on standard error).
 
 use crate::Workload;
@@ -43,7 +43,7 @@ async fn carry_out(files: &Files, work: Workload) -> anyhow::Result<u8> {
     let hosts = SshHosts::new(&fleet, secrets, SshOptions::default()).map_err(|failure| anyhow!("{}", failure.message))?;
     let all: Vec<&inventory::Host> = fleet.platforms.iter().flat_map(|platform| &platform.hosts).collect();
     let names: Vec<String> = all.iter().map(|host| host.name.clone()).collect();
-    let plan = if work == Workload::W3 { push(files, &names)? } else { ten_steps(&names) };
+    let plan = if work == Workload::W2 { ten_steps(&names) } else { push(files, work, &names)? };
     let (dir, plan) = Store::new(&files.state()).create(&plan)?;
     let journal = Journal::create(&dir.path.join("journal.jsonl"), &dir.id)?;
     let option = |host: &inventory::Host| HostOptions {
@@ -118,8 +118,8 @@ fn ten_steps(hosts: &[String]) -> Plan {
 }
 
 /// One stage in which every host gets the payload.
-fn push(files: &Files, hosts: &[String]) -> anyhow::Result<Plan> {
-    let payload = std::fs::read(files.payload()).context("the payload")?;
+fn push(files: &Files, work: Workload, hosts: &[String]) -> anyhow::Result<Plan> {
+    let payload = std::fs::read(files.payload(work)).context("the payload")?;
     let (sha256, size) = (digest(&payload), payload.len() as u64);
     let steps = hosts.iter().map(|host| {
         let dest = files.pushed(host).display().to_string();
@@ -127,7 +127,7 @@ fn push(files: &Files, hosts: &[String]) -> anyhow::Result<Plan> {
     });
     let stage =
         StagePlan { name: "push".to_owned(), roles: Vec::new(), tolerant: false, hosts: hosts.to_vec(), steps: steps.collect() };
-    let path = files.payload().display().to_string();
+    let path = files.payload(work).display().to_string();
     Ok(plan(vec![stage], vec![PlannedFile { sha256: sha256.clone(), path, size }]))
 }
 

@@ -73,11 +73,13 @@ enum Command {
         #[arg(long)]
         programs: bool,
     },
-    /// `ssh HOST 'cat > f' < file`.
+    /// `ssh HOST 'cat > f' < file`, or `scp`.
     #[command(hide = true)]
     Ssh {
         #[arg(long)]
         site: PathBuf,
+        #[arg(long)]
+        work: Workload,
         #[arg(long)]
         same_algorithms: bool,
     },
@@ -93,6 +95,8 @@ enum Workload {
     W2,
     /// A push of 1.5 MiB.
     W3,
+    /// A push of 64 MiB, as large as the vendor's packages.
+    W4,
 }
 
 impl fmt::Display for Workload {
@@ -101,6 +105,7 @@ impl fmt::Display for Workload {
             Self::W1 => "w1",
             Self::W2 => "w2",
             Self::W3 => "w3",
+            Self::W4 => "w4",
         })
     }
 }
@@ -111,6 +116,7 @@ impl Workload {
             Self::W1 => "w1: exec -- true, agent warm",
             Self::W2 => "w2: ten steps in three ordered groups, agent warm",
             Self::W3 => "w3: push of 1.5 MiB that cannot be compressed, agent warm",
+            Self::W4 => "w4: push of 64 MiB that cannot be compressed, agent warm",
         }
     }
 
@@ -119,6 +125,7 @@ impl Workload {
         match self {
             Self::W1 | Self::W2 => &[Contender::Caravan, Contender::Floor, Contender::FloorWithPrograms],
             Self::W3 => &[Contender::Caravan, Contender::SshCat, Contender::SshCatSame],
+            Self::W4 => &[Contender::Caravan, Contender::Scp, Contender::ScpSame],
         }
     }
 }
@@ -136,6 +143,10 @@ enum Contender {
     SshCat,
     /// OpenSSH's client with the algorithms that Caravan prefers.
     SshCatSame,
+    /// `scp` as it comes.
+    Scp,
+    /// `scp` with the algorithms that Caravan prefers.
+    ScpSame,
 }
 
 impl Contender {
@@ -146,6 +157,8 @@ impl Contender {
             Self::FloorWithPrograms => "floor with programs",
             Self::SshCat => "ssh cat",
             Self::SshCatSame => "ssh cat, our algorithms",
+            Self::Scp => "scp",
+            Self::ScpSame => "scp, our algorithms",
         }
     }
 }
@@ -159,7 +172,7 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         Some(Command::Engine { site, work }) => engine::run(site, *work).map(ExitCode::from),
         Some(Command::Floor { site, frames, programs }) => floor::run(site, *frames, *programs).map(|()| ExitCode::SUCCESS),
-        Some(Command::Ssh { site, same_algorithms }) => ssh::run(site, *same_algorithms).map(|()| ExitCode::SUCCESS),
+        Some(Command::Ssh { site, work, same_algorithms }) => ssh::run(site, *work, *same_algorithms).map(|()| ExitCode::SUCCESS),
         Some(Command::Agent) => guarded(&cli, |_| agent::run(&cli)),
         None => guarded(&cli, run),
     }
@@ -187,6 +200,9 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     let mut samples: Vec<Sample> = Vec::new();
     for hosts in &cli.hosts {
         let site = Site::new(usize::from(*hosts), cli.account.as_deref())?;
+        for workload in &cli.workload {
+            site.files().make_payload(*workload)?;
+        }
         let bench = Bench::new(&site)?;
         bench.warm_up().context("warming the agents up")?;
         for workload in &cli.workload {

@@ -5,12 +5,17 @@ use crate::site::Site;
 use crate::{Contender, Workload, cpu};
 use anyhow::{Context, bail};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often memory is looked at. It is a high-water mark: only what grows after the last look is missed.
 const LOOK: Duration = Duration::from_millis(10);
+/// How often the CPU time of sshd's sessions is looked at: so much of each session's end can be missed.
+const LOOK_AT_SSHD: Duration = Duration::from_millis(20);
 /// A measurement that takes longer than this is ended.
 const TOO_LONG: Duration = Duration::from_secs(600);
 
@@ -26,6 +31,8 @@ pub(crate) struct Sample {
     pub(crate) client_cpu_s: f64,
     /// CPU seconds of the server's side: sshd, its sessions, agents, the steps' own programs.
     pub(crate) server_cpu_s: f64,
+    /// Those of them that sshd and its sessions used themselves, without the programs that they started.
+    pub(crate) sshd_cpu_s: f64,
     /// From the start of the client's process to its end.
     pub(crate) wall_s: f64,
     /// The most memory that the client's process had (`VmHWM`), in KiB; not that of its children.
@@ -60,6 +67,7 @@ impl<'a> Bench<'a> {
         rustix::fs::sync();
         let server = Server::start(self.site)?;
         let before = cpu::of_reaped()?;
+        let watch = SshdWatch::begin(server.pid());
         let began = Instant::now();
         let errors = self.site.path().join("stderr");
         let mut child =
@@ -67,6 +75,7 @@ impl<'a> Bench<'a> {
         let (status, memory_kib) = wait(&mut child)?;
         let wall_s = began.elapsed().as_secs_f64();
         let client_cpu_s = (cpu::of_reaped()? - before).as_secs_f64();
+        let sshd_cpu_s = watch.end().as_secs_f64();
         let server_cpu_s = server.stop()?.as_secs_f64();
         if !status.success() {
             let said = fs::read_to_string(&errors).unwrap_or_default();
@@ -74,7 +83,7 @@ impl<'a> Bench<'a> {
             bail!("{workload} by {} failed ({status}):\n{}\nsshd said last:\n{}", contender.name(), tail(&said), tail(&log));
         }
         self.site.sweep().context("cleaning up after a measurement")?;
-        Ok(Sample { workload, contender, hosts: self.site.hosts, run, client_cpu_s, server_cpu_s, wall_s, memory_kib })
+        Ok(Sample { workload, contender, hosts: self.site.hosts, run, client_cpu_s, server_cpu_s, sshd_cpu_s, wall_s, memory_kib })
     }
 
     fn command(&self, workload: Workload, contender: Contender) -> Command {
@@ -96,14 +105,47 @@ impl<'a> Bench<'a> {
                 command.args(["floor", "--frames", &frames.to_string(), "--site"]).arg(self.site.path());
                 command.args((contender == Contender::FloorWithPrograms).then_some("--programs"));
             }
-            (_, Contender::SshCat) => {
-                command.args(["ssh", "--site"]).arg(self.site.path());
-            }
-            (_, Contender::SshCatSame) => {
-                command.args(["ssh", "--same-algorithms", "--site"]).arg(self.site.path());
+            (_, Contender::SshCat | Contender::SshCatSame | Contender::Scp | Contender::ScpSame) => {
+                command.args(["ssh", "--work", &workload.to_string(), "--site"]).arg(self.site.path());
+                let same = matches!(contender, Contender::SshCatSame | Contender::ScpSame);
+                command.args(same.then_some("--same-algorithms"));
             }
         }
         command
+    }
+}
+
+/// Looks at what sshd and its sessions use, until they end: sshd reaps its sessions itself, so that their own share is not to be had later.
+struct SshdWatch {
+    over: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<Duration>,
+}
+
+impl SshdWatch {
+    fn begin(server: u32) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&over);
+        let thread = std::thread::spawn(move || {
+            let (before, mut used) = (cpu::of_living(server), BTreeMap::new());
+            loop {
+                // Once more after the end: a session outlives its client by a moment.
+                let last = stop.load(Ordering::Relaxed);
+                for pid in cpu::of_one_kind(server, "sshd") {
+                    let now = cpu::of_living(pid);
+                    used.entry(pid).and_modify(|before: &mut Duration| *before = now.max(*before)).or_insert(now);
+                }
+                if last {
+                    return used.into_values().sum::<Duration>().saturating_sub(before);
+                }
+                std::thread::sleep(LOOK_AT_SSHD);
+            }
+        });
+        Self { over, thread }
+    }
+
+    fn end(self) -> Duration {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap_or_default()
     }
 }
 

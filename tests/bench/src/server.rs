@@ -85,7 +85,7 @@ fn configuration(site: &Site) -> String {
         "ListenAddress 0.0.0.0:{} rdomain lo\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized_keys\nPidFile none\n\
          StrictModes no\nUsePAM {}\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n\
          KbdInteractiveAuthentication no\nAllowUsers {}@127.0.0.0/8\nMaxStartups 1000\nPrintMotd no\nPrintLastLog no\n\
-         SetEnv XDG_CACHE_HOME={dir}/cache HOME={dir}/home\n",
+         Subsystem sftp /usr/lib/openssh/sftp-server\nSetEnv XDG_CACHE_HOME={dir}/cache HOME={dir}/home\n",
         site.port,
         if site.account_is_own { "no" } else { "yes" },
         site.account

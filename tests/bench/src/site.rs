@@ -1,5 +1,6 @@
 //! The directory of a bench: keys, the inventory, what is pushed, and the hosts' own directories.
 
+use crate::Workload;
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
@@ -9,8 +10,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// How much w3 pushes.
-pub(crate) const PAYLOAD: usize = 1536 * 1024;
+/// How much w3 pushes, in bytes.
+const SMALL: usize = 1536 * 1024;
+/// How much w4 pushes, in bytes: about what a package of the vendor has.
+const LARGE: usize = 64 * 1024 * 1024;
 /// The last number of an address in a network of 256: 0 and 255 are not hosts.
 const PER_NETWORK: usize = 254;
 
@@ -46,8 +49,21 @@ impl Files {
         self.0.join("known_hosts")
     }
 
-    pub(crate) fn payload(&self) -> PathBuf {
-        self.0.join("payload")
+    /// What a workload pushes.
+    pub(crate) fn payload(&self, workload: Workload) -> PathBuf {
+        self.0.join(format!("payload-{workload}"))
+    }
+
+    /// Makes what a workload pushes: random bytes, which cannot be compressed.
+    pub(crate) fn make_payload(&self, workload: Workload) -> anyhow::Result<()> {
+        let size = match workload {
+            Workload::W1 | Workload::W2 => return Ok(()),
+            Workload::W3 => SMALL,
+            Workload::W4 => LARGE,
+        };
+        let mut payload = vec![0; size];
+        getrandom::fill(&mut payload).map_err(|e| anyhow::anyhow!("no random bytes: {e}"))?;
+        fs::write(self.payload(workload), payload).context("the payload")
     }
 
     /// Where the controller keeps its runs.
@@ -112,9 +128,6 @@ impl Site {
         let public = files.identity().with_extension("pub");
         fs::copy(&public, self.path().join("authorized_keys")).context("authorized_keys")?;
         fs::set_permissions(self.path().join("authorized_keys"), fs::Permissions::from_mode(0o644))?;
-        let mut payload = vec![0; PAYLOAD];
-        getrandom::fill(&mut payload).map_err(|e| anyhow::anyhow!("no random bytes: {e}"))?;
-        fs::write(files.payload(), payload)?;
         for dir in ["home", "cache"] {
             fs::create_dir(self.path().join(dir))?;
         }

@@ -12,6 +12,8 @@ const WALL_RATIO: f64 = 1.4;
 const CONTROLLER_MS: f64 = 3.0;
 /// The server side's CPU beside that of `ssh cat`, w3.
 const PUSH_RATIO: f64 = 1.0;
+/// Wall time and sshd's CPU beside those of `scp`, w4.
+const SCP_RATIO: f64 = 1.1;
 
 /// The most memory that the controller may have, in KiB.
 fn memory_limit(hosts: usize) -> f64 {
@@ -23,18 +25,19 @@ pub(crate) fn render(workload: Workload, hosts: usize, samples: &[Sample]) -> St
     let mut text = format!("\n{}, {hosts} hosts\n", workload.title());
     let _ = writeln!(
         text,
-        "  {:26}{:>16}{:>16}{:>16}{:>10}{:>13}",
-        "median", "client ms/host", "server ms/host", "total ms/host", "wall s", "memory MiB"
+        "  {:26}{:>16}{:>16}{:>14}{:>16}{:>10}{:>13}",
+        "median", "client ms/host", "server ms/host", "of it sshd", "total ms/host", "wall s", "memory MiB"
     );
     let per_host = |seconds: f64| seconds * 1000.0 / hosts as f64;
     for contender in workload.contenders() {
         let of = |value: &dyn Fn(&Sample) -> f64| median(samples.iter().filter(|s| s.contender == *contender).map(value));
         let _ = writeln!(
             text,
-            "  {:26}{:16.2}{:16.2}{:16.2}{:10.3}{:13.1}",
+            "  {:26}{:16.2}{:16.2}{:14.2}{:16.2}{:10.3}{:13.1}",
             contender.name(),
             per_host(of(&|s| s.client_cpu_s)),
             per_host(of(&|s| s.server_cpu_s)),
+            per_host(of(&|s| s.sshd_cpu_s)),
             per_host(of(&Sample::total_cpu_s)),
             of(&|s| s.wall_s),
             of(&|s| s.memory_kib as f64) / 1024.0,
@@ -57,6 +60,16 @@ pub(crate) fn render(workload: Workload, hosts: usize, samples: &[Sample]) -> St
                     ratio(samples, other, &|s| s.server_cpu_s),
                     PUSH_RATIO,
                 );
+            }
+        }
+        Workload::W4 => {
+            for other in [Contender::Scp, Contender::ScpSame] {
+                let mut beside = |what: &str, value: &dyn Fn(&Sample) -> f64| {
+                    target(&mut text, &format!("{what} / {}", other.name()), ratio(samples, other, value), SCP_RATIO);
+                };
+                beside("wall", &|s| s.wall_s);
+                beside("sshd CPU", &|s| s.sshd_cpu_s);
+                beside("server CPU", &|s| s.server_cpu_s);
             }
         }
     }
@@ -104,6 +117,7 @@ mod tests {
             run,
             client_cpu_s: cpu / 4.0,
             server_cpu_s: cpu * 3.0 / 4.0,
+            sshd_cpu_s: cpu / 2.0,
             wall_s: cpu,
             memory_kib: 10 * 1024,
         }
