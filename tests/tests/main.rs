@@ -19,6 +19,7 @@ mod people;
 mod prerequisites;
 mod push;
 mod realistic;
+mod reproducible;
 mod restore_tried;
 mod rollback;
 mod saved;

@@ -1,0 +1,84 @@
+//! Building the agent that is embedded: shared by the build script and by the test that it is the same from two clones.
+
+use std::env;
+use std::error::Error;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Static, because hosts have any libc or a very old one. At a fixed address, because the table of relocations that a movable static
+/// program carries is 60 KiB, a twentieth of what goes over the wire.
+const AGENT_FLAGS: [&str; 2] = ["-Ctarget-feature=+crt-static", "-Crelocation-model=static"];
+
+/// Where an agent is built.
+pub(crate) struct Places<'a> {
+    /// The directory of the workspace.
+    pub(crate) workspace: &'a Path,
+    /// Where the nested cargo puts what it makes.
+    pub(crate) target_dir: &'a Path,
+    /// Cargo's home, in which the sources of dependencies are.
+    pub(crate) cargo_home: &'a Path,
+}
+
+/// Runs the nested cargo for a target; returns where the agent's binary is.
+///
+/// The same sources, compiler and linker give the same bytes, whatever the places are.
+pub(crate) fn build(cargo: &OsStr, target: &str, places: &Places<'_>) -> Result<PathBuf, Box<dyn Error>> {
+    let Places { workspace, target_dir, cargo_home } = places;
+    let mut cargo = Command::new(cargo);
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(is_of_the_outer_build) {
+            cargo.env_remove(&name);
+        }
+    }
+    let mut flags: Vec<String> = AGENT_FLAGS.map(str::to_owned).to_vec();
+    // Paths of this machine must not get into the binary. Of several that fit, the last one counts: the target directory may be in the
+    // workspace or not, and what was generated there must not show which.
+    let mut remap = |from: &Path, to: &str| flags.push(format!("--remap-path-prefix={}={to}", from.display()));
+    remap(workspace, "/caravan");
+    if let Some((sources, name)) = library_sources() {
+        remap(&sources, &name);
+    }
+    remap(cargo_home, "/cargo");
+    remap(target_dir, "/target");
+    let status = cargo
+        .current_dir(workspace)
+        .env("CARGO_HOME", cargo_home)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
+        .args(["build", "--locked", "--package", "caravan-agent", "--bin", "caravan-agent", "--profile", "agent"])
+        // With `--target`, flags apply to the agent alone and not to proc macros, which cannot be static.
+        .args(["--target", target])
+        .arg("--target-dir")
+        .arg(target_dir)
+        .status()?;
+    if !status.success() {
+        return Err(format!("building the agent failed: {status}").into());
+    }
+    Ok(target_dir.join(target).join("agent").join("caravan-agent"))
+}
+
+/// Whether a variable describes the build that runs this script (its target, its flags, its wrappers such as clippy's), and would
+/// leak into the nested one. What says where cargo's home and registries are stays, and so does the job server.
+fn is_of_the_outer_build(name: &str) -> bool {
+    let kept = ["CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTR", "CARGO_SOURCE_", "CARGO_MAKEFLAGS", "CARGO_TERM_"];
+    let outer =
+        ["CARGO", "RUSTC", "RUSTDOC", "RUSTFLAGS", "CLIPPY_", "LLVM_PROFILE_FILE", "TARGET", "PROFILE", "OPT_LEVEL", "DEBUG"];
+    outer.iter().any(|prefix| name.starts_with(prefix)) && !kept.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Cargo's home, by the rules that cargo has.
+pub(crate) fn cargo_home() -> Option<PathBuf> {
+    env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")))
+}
+
+/// Where the sources of the standard library are if they are installed, and the name that they have in binaries otherwise.
+fn library_sources() -> Option<(PathBuf, String)> {
+    let rustc = |arguments: &[&str]| {
+        let program = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        let output = Command::new(program).args(arguments).output().ok().filter(|output| output.status.success())?;
+        String::from_utf8(output.stdout).ok()
+    };
+    let version = rustc(&["-vV"])?;
+    let commit = version.lines().find_map(|line| line.strip_prefix("commit-hash: "))?;
+    Some((Path::new(rustc(&["--print", "sysroot"])?.trim()).join("lib/rustlib/src/rust"), format!("/rustc/{commit}")))
+}
