@@ -16,8 +16,9 @@ pub const MAGIC: &[u8] = b"\x01caravan-agent\x01\n";
 pub const NOISE_LIMIT: usize = 64 * 1024;
 /// The largest length a frame may claim. A plan's grant is the largest message; it stays far below.
 pub const FRAME_LIMIT: usize = 8 * 1024 * 1024;
-/// The most bytes that one data frame should carry.
-pub const DATA_CHUNK: usize = 32 * 1024;
+/// The most bytes that one data frame should carry: with what stands before them, one packet of OpenSSH (32 KiB). Some bytes more would
+/// be a packet of their own each time, which costs the server as much as a full one.
+pub const DATA_CHUNK: usize = 32 * 1024 - FRAME_HEADER - DATA_HEADER;
 
 /// The bit that the streams of steps' output have, so that they never meet the numbers that a controller chooses.
 pub const OUTPUT: u32 = 1 << 31;
@@ -34,7 +35,10 @@ pub const FETCH_LIMIT: u32 = 128 * 1024;
 
 const CONTROL: u8 = 1;
 const DATA: u8 = 2;
+/// Stream and offset.
 const DATA_HEADER: usize = 12;
+/// Length and kind.
+const FRAME_HEADER: usize = 5;
 
 /// One frame. Its `Debug` form says how long it is and shows no content, which may be secrets.
 #[derive(Clone, PartialEq, Eq)]
@@ -194,6 +198,12 @@ mod tests {
             (any::<u32>(), any::<u64>(), bytes).prop_map(|(stream, offset, bytes)| Frame::Data { stream, offset, bytes }),
         ];
         proptest::collection::vec(frame, 0..8)
+    }
+
+    #[test]
+    fn a_data_frame_fills_a_packet() {
+        let frame = Frame::Data { stream: 1, offset: 0, bytes: vec![0; DATA_CHUNK] };
+        assert_eq!(frame.encode().len(), 32 * 1024);
     }
 
     proptest! {
