@@ -8,6 +8,7 @@ use crate::faults::FURNISHING;
 use crate::furnish::{LOGIN, Secrets, package_path};
 use crate::layout::{Family, Host, Layout, Platform};
 use crate::package;
+use crate::processes::wait_until;
 use crate::spec::Role;
 use crate::standins::{database_server, place, scratch_server, script};
 use russh::keys::ssh_key::LineEnding;
@@ -15,8 +16,10 @@ use russh::keys::{Algorithm, PrivateKey};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The keys of a lab.
 pub(crate) struct Keys {
@@ -197,6 +200,11 @@ pub(crate) fn start(host: &Host, real: &RealHost) -> io::Result<()> {
         if !crate::standins::wait_for(host, name)? {
             return Err(io::Error::other(format!("{name} of {} did not come up", host.name)));
         }
+    }
+    // systemd calls a service started before its program listens.
+    let listens = || TcpStream::connect_timeout(&SocketAddr::from((real.address, 22)), Duration::from_secs(1)).is_ok();
+    if !wait_until(Duration::from_secs(60), listens) {
+        return Err(io::Error::other(format!("the SSH server of {} did not come up", host.name)));
     }
     Ok(())
 }
