@@ -8,7 +8,8 @@ echo "$host" >/etc/hostname
 cp hosts /etc/hosts
 [ ! -s os-release ] || { rm -f /etc/os-release; cp os-release /etc/os-release; }
 # Nothing of the machine that this is a copy of: no keys, no other accounts' rights.
-rm -f /etc/ssh/ssh_host_* /etc/ssh/sshd_config.d/* /etc/sudoers.d/*
+# Another SSH server that is installed on the machine (lsh) leaves word that OpenSSH's is not to run.
+rm -f /etc/ssh/ssh_host_* /etc/ssh/sshd_config.d/* /etc/sudoers.d/* /etc/ssh/sshd_not_to_be_run
 getent passwd ops >/dev/null || useradd --create-home --shell /bin/bash ops
 chpasswd <password
 install -d -o ops -g ops -m 700 /home/ops /home/ops/.ssh
