@@ -26,12 +26,14 @@ pub fn program(name: &str) -> PathBuf {
             cargo.env_remove(name);
         }
         cargo.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_MANIFEST_PATH").env_remove("CARGO_MANIFEST_LINKS");
-        cargo.args(["build", "--quiet", "-p", "caravan", "-p", "lab", "--bins"]);
+        // Built beside tests of their packages, as where the whole workspace is tested: for other features everything would be built again.
+        cargo.args(["test", "--quiet", "--workspace", "--no-run", "--test", "whole", "--test", "fleet"]);
         if dir.file_name().is_some_and(|name| name == "release") {
             cargo.arg("--release");
         }
         cargo.arg("--target-dir").arg(dir.parent().expect("target")).current_dir(env!("CARGO_MANIFEST_DIR"));
-        assert!(cargo.status().expect("cargo runs").success(), "the programs under test do not build");
+        let built = cargo.stdout(Stdio::null()).stderr(Stdio::piped()).output().expect("cargo runs");
+        assert!(built.status.success(), "the programs under test do not build:\n{}", String::from_utf8_lossy(&built.stderr));
         dir
     });
     dir.join(name)

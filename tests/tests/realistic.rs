@@ -307,7 +307,11 @@ fn steps_outlive_a_session_whose_processes_are_killed() {
     nobody_is_on();
     harness::until("logind kills the daemon", || run(host, "pgrep -x sleep || true").is_empty());
 
-    // It runs out of room while it is being stopped: the next step cannot be noted, so it does not begin, and nothing after it.
+    // It runs out of room while it is being stopped: the next step cannot be noted, so it does not begin, and nothing after it. A step of
+    // the site's own gives the time for it.
+    let inventory = site.lab.inventory();
+    let wait = "  overrides:\n    stop.web-server: { after: [{ name: site.wait, command: [sleep, '5'] }] }\n";
+    std::fs::write(&inventory, std::fs::read_to_string(&inventory).expect("the inventory") + wait).expect("the inventory");
     let mut migration = site.begin(&["migrate", "--yes"]);
     site.wait_for(Event::WebStopped, "solo-mkt1", &mut migration);
     host.fill_disk().expect("a full disk");

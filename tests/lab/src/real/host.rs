@@ -203,10 +203,18 @@ impl RealHost {
     /// The file system cannot be made smaller.
     pub fn fill_disk(&self) -> io::Result<()> {
         let disk = format!("/{}", boot::DISK);
-        let used = self.run("stat", &["-f", "-c", "%b %f %S", &disk])?;
-        let numbers: Vec<u64> = used.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-        let [blocks, free, size] = numbers[..] else { return Err(io::Error::other(format!("{}: `{used}`", self.name))) };
-        self.run("mount", &["-o", &format!("remount,size={}", (blocks - free).max(1) * size), &disk]).map(|_| ())
+        let mut refused = None;
+        // What the host writes in between does not fit any more, and the kernel refuses it.
+        for _ in 0..100 {
+            let used = self.run("stat", &["-f", "-c", "%b %f %S", &disk])?;
+            let numbers: Vec<u64> = used.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            let [blocks, free, size] = numbers[..] else { return Err(io::Error::other(format!("{}: `{used}`", self.name))) };
+            match self.run("mount", &["-o", &format!("remount,size={}", (blocks - free).max(1) * size), &disk]) {
+                Ok(_) => return Ok(()),
+                Err(error) => refused = Some(error),
+            }
+        }
+        Err(refused.unwrap_or_else(|| io::Error::other("the disk was not filled")))
     }
 
     /// Loses this many of a hundred packets that the host sends or is sent.
