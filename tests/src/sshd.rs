@@ -33,6 +33,12 @@ pub fn installed() -> bool {
     there
 }
 
+/// Waits until an ssh-agent answers: its socket is there a moment before.
+#[track_caller]
+pub fn agent_listens(socket: &Path) {
+    crate::until("ssh-agent", || std::os::unix::net::UnixStream::connect(socket).is_ok());
+}
+
 /// A pair of keys without passphrase; the path of the private one.
 pub fn key_pair(dir: &Path, name: &str, kind: &[&str], passphrase: &str) -> PathBuf {
     let path = dir.join(name);

@@ -198,12 +198,7 @@ async fn keys_of_ssh_agent_are_used() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    for _ in 0..200 {
-        if socket.exists() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    sshd::agent_listens(&socket);
     let mut host = server.host("mkt1");
     host.ssh.identity.clear();
     let with_agent = SshOptions { agent_socket: Some(socket.clone()), ..options() };

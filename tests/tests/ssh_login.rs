@@ -47,7 +47,7 @@ impl Agent {
         let mut command = Command::new("ssh-agent");
         let child = command.arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let agent = Self { child, socket };
-        harness::until("ssh-agent", || agent.socket.exists());
+        harness::sshd::agent_listens(&agent.socket);
         agent
     }
 

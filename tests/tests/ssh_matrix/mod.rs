@@ -103,7 +103,7 @@ impl<'a> Workstation<'a> {
     fn new(world: &'a World) -> Self {
         let socket = world.path("agent.sock");
         let agent = Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn().unwrap();
-        harness::until("ssh-agent", || socket.exists());
+        harness::sshd::agent_listens(&socket);
         let mut add = Command::new("ssh-add");
         servers::run(add.arg("-q").arg(world.path("keys/in-agent")).env("SSH_AUTH_SOCK", &socket));
         Self { world, agent }
