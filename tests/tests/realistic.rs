@@ -308,13 +308,16 @@ fn steps_outlive_a_session_whose_processes_are_killed() {
     harness::until("logind kills the daemon", || run(host, "pgrep -x sleep || true").is_empty());
 
     // It runs out of room while it is being stopped: the next step cannot be noted, so it does not begin, and nothing after it. A step of
-    // the site's own gives the time for it.
+    // the site's own is under way meanwhile, and ends once that has happened.
     let inventory = site.lab.inventory();
-    let wait = "  overrides:\n    stop.web-server: { after: [{ name: site.wait, command: [sleep, '5'] }] }\n";
+    let wait = "  overrides:\n    stop.web-server: { after: [{ name: site.wait, command: [sh, -c, \"touch /run/waits; until [ -e \
+                /run/full ]; do sleep 0.1; done\"] }] }\n";
     std::fs::write(&inventory, std::fs::read_to_string(&inventory).expect("the inventory") + wait).expect("the inventory");
     let mut migration = site.begin(&["migrate", "--yes"]);
     site.wait_for(Event::WebStopped, "solo-mkt1", &mut migration);
+    harness::until("site.wait is under way", || !run(host, "ls /run/waits || true").is_empty());
     host.fill_disk().expect("a full disk");
+    run(host, "touch /run/full");
     let full = harness::finish(migration).expect(1);
     for expected in ["No space left on device", "Nothing of `backup` was started"] {
         assert!(full.stderr.contains(expected), "{expected}\n{}", full.stderr);

@@ -46,7 +46,7 @@ pub(super) struct Start<'a> {
     pub(super) restricted: bool,
     /// Set where the login shell turned out to be such a one.
     pub(super) is_restricted: AtomicBool,
-    /// Set where the server opens no session: some allow one a connection.
+    /// Set where no session could be opened: some servers allow one a connection, and refuse another or hang up.
     pub(super) no_session: AtomicBool,
 }
 
@@ -112,15 +112,15 @@ pub(super) async fn start(connection: &Connection, start: &Start<'_>) -> Result<
     let channel = timeout(START_TIMEOUT, connection.handle.channel_open_session())
         .await
         .map_err(|_| start.slow("the server opened no session channel", START_TIMEOUT))?
-        .map_err(|error| match error {
-            russh::Error::ChannelOpenFailure(reason) => {
-                start.no_session.store(true, Ordering::Relaxed);
-                start.agent_error(
+        .map_err(|error| {
+            start.no_session.store(true, Ordering::Relaxed);
+            match error {
+                russh::Error::ChannelOpenFailure(reason) => start.agent_error(
                     format!("the server opens no session ({reason:?})"),
                     "See MaxSessions and the account's limits there",
-                )
+                ),
+                error => failed(error),
             }
-            error => failed(error),
         })?;
     let (read, write) = channel.split();
     if start.elevation.terminal {
@@ -303,7 +303,8 @@ impl Starting<'_> {
 
     /// The error for a channel that ended before the handshake.
     fn ended(&self) -> OpenError {
-        if let Some(why) = self.connection.lost() {
+        // Where the server said how the command ended, that is what happened: some hang up after their one session.
+        if let (None, Some(why)) = (self.said.exit(), self.connection.lost()) {
             return OpenError::Unreachable {
                 host: self.start.host.to_owned(),
                 seen: format!("the connection was lost while the agent started ({why})"),
