@@ -6,6 +6,9 @@ use std::io::{self, Read, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// How much is read at once: a file comes in long runs of frames, and each reading costs a host about as much as what it brings.
+const READ: usize = 128 * 1024;
+
 /// The writing end of a conversation, shared by threads. Each frame is written whole.
 #[derive(Debug)]
 pub(crate) struct Output<W> {
@@ -55,7 +58,6 @@ impl<W: Write> Output<W> {
 pub(crate) struct Input<R> {
     reader: R,
     decoder: Decoder,
-    piece: Vec<u8>,
 }
 
 /// Why there is no further frame.
@@ -69,7 +71,7 @@ pub(crate) enum Stopped {
 
 impl<R: Read> Input<R> {
     pub(crate) fn new(reader: R) -> Self {
-        Self { reader, decoder: Decoder::new(), piece: vec![0; 64 * 1024] }
+        Self { reader, decoder: Decoder::new() }
     }
 
     /// The next frames: waits for one, and adds those that are there already.
@@ -85,12 +87,27 @@ impl<R: Read> Input<R> {
     /// The next frame; waits for it.
     pub(crate) fn next(&mut self) -> Result<Frame, Stopped> {
         loop {
-            if let Some(frame) = self.decoder.next_frame().map_err(Stopped::Garbage)? {
-                return Ok(frame);
+            if let Some(frame) = self.there()? {
+                return Ok(frame.to_owned());
             }
-            match self.reader.read(&mut self.piece) {
+            self.read()?;
+        }
+    }
+
+    /// The next frame that is there already.
+    pub(crate) fn there(&mut self) -> Result<Option<Frame<&[u8]>>, Stopped> {
+        self.decoder.next_borrowed().map_err(Stopped::Garbage)
+    }
+
+    /// Waits for more bytes.
+    pub(crate) fn read(&mut self) -> Result<(), Stopped> {
+        loop {
+            match self.reader.read(self.decoder.room(READ)) {
                 Ok(0) => return Err(Stopped::End),
-                Ok(read) => self.decoder.push(self.piece.get(..read).unwrap_or_default()),
+                Ok(read) => {
+                    self.decoder.arrived(read);
+                    return Ok(());
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 // A connection that breaks is over, however it broke.
                 Err(_) => return Err(Stopped::End),

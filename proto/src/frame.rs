@@ -40,11 +40,12 @@ const DATA_HEADER: usize = 12;
 /// Length and kind.
 const FRAME_HEADER: usize = 5;
 
-/// One frame. Its `Debug` form says how long it is and shows no content, which may be secrets.
+/// One frame, with bytes of its own, or with those of whoever has them. Its `Debug` form says how long it is and shows no content, which
+/// may be secrets.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Frame {
+pub enum Frame<B = Vec<u8>> {
     /// A JSON message.
-    Control(Vec<u8>),
+    Control(B),
     /// A piece of a stream.
     Data {
         /// Which stream.
@@ -52,7 +53,7 @@ pub enum Frame {
         /// Where in the stream it stands.
         offset: u64,
         /// The bytes.
-        bytes: Vec<u8>,
+        bytes: B,
     },
 }
 
@@ -73,11 +74,13 @@ pub enum FrameError {
     BadMessage(String),
 }
 
-impl std::fmt::Debug for Frame {
+impl<B: AsRef<[u8]>> std::fmt::Debug for Frame<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Control(bytes) => write!(f, "Control({} bytes)", bytes.len()),
-            Self::Data { stream, offset, bytes } => write!(f, "Data({} bytes of stream {stream} at {offset})", bytes.len()),
+            Self::Control(bytes) => write!(f, "Control({} bytes)", bytes.as_ref().len()),
+            Self::Data { stream, offset, bytes } => {
+                write!(f, "Data({} bytes of stream {stream} at {offset})", bytes.as_ref().len())
+            }
         }
     }
 }
@@ -94,16 +97,32 @@ impl Frame {
         }
         Ok(Self::Control(bytes))
     }
+}
 
+impl Frame<&[u8]> {
+    /// The same with bytes of its own.
+    pub fn to_owned(&self) -> Frame {
+        match *self {
+            Self::Control(bytes) => Frame::Control(bytes.to_vec()),
+            Self::Data { stream, offset, bytes } => Frame::Data { stream, offset, bytes: bytes.to_vec() },
+        }
+    }
+}
+
+impl<B: AsRef<[u8]>> Frame<B> {
     /// Appends the frame's bytes.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
         match self {
             Self::Control(bytes) => {
+                let bytes = bytes.as_ref();
+                out.reserve(FRAME_HEADER + bytes.len());
                 out.extend_from_slice(&(bytes.len() as u32 + 1).to_be_bytes());
                 out.push(CONTROL);
                 out.extend_from_slice(bytes);
             }
             Self::Data { stream, offset, bytes } => {
+                let bytes = bytes.as_ref();
+                out.reserve(FRAME_HEADER + DATA_HEADER + bytes.len());
                 out.extend_from_slice(&((bytes.len() + DATA_HEADER) as u32 + 1).to_be_bytes());
                 out.push(DATA);
                 out.extend_from_slice(&stream.to_be_bytes());
@@ -135,6 +154,8 @@ pub struct Decoder {
     buffer: Vec<u8>,
     /// Bytes of `buffer` that were already handed out.
     used: usize,
+    /// Bytes of `buffer` that arrived; what is behind them is room.
+    arrived: usize,
 }
 
 impl Decoder {
@@ -145,14 +166,28 @@ impl Decoder {
 
     /// Adds bytes that arrived.
     pub fn push(&mut self, bytes: &[u8]) {
-        if self.used > 0 && self.used == self.buffer.len() {
-            self.buffer.clear();
-            self.used = 0;
-        } else if self.used > 64 * 1024 {
-            self.buffer.drain(..self.used);
+        if let Some(room) = self.room(bytes.len()).get_mut(..bytes.len()) {
+            room.copy_from_slice(bytes);
+        }
+        self.arrived(bytes.len());
+    }
+
+    /// Room to read into, for at least so many bytes. [`Decoder::arrived`] says how many of them came.
+    pub fn room(&mut self, least: usize) -> &mut [u8] {
+        if self.used > 0 && self.buffer.len() - self.arrived < least {
+            self.buffer.copy_within(self.used..self.arrived, 0);
+            self.arrived -= self.used;
             self.used = 0;
         }
-        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() - self.arrived < least {
+            self.buffer.resize(self.arrived + least, 0);
+        }
+        self.buffer.get_mut(self.arrived..).unwrap_or_default()
+    }
+
+    /// So many bytes were put at the start of [`Decoder::room`].
+    pub fn arrived(&mut self, bytes: usize) {
+        self.arrived = (self.arrived + bytes).min(self.buffer.len());
     }
 
     /// The next whole frame, if one has arrived.
@@ -160,7 +195,15 @@ impl Decoder {
     /// # Errors
     /// The stream is not this protocol; nothing after an error can be trusted.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
-        let rest = self.buffer.get(self.used..).unwrap_or_default();
+        Ok(self.next_borrowed()?.map(|frame| frame.to_owned()))
+    }
+
+    /// As [`Decoder::next_frame`], with bytes that stay here.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn next_borrowed(&mut self) -> Result<Option<Frame<&[u8]>>, FrameError> {
+        let rest = self.buffer.get(self.used..self.arrived).unwrap_or_default();
         let Some((length, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_be_bytes(*length) as usize;
         if length > FRAME_LIMIT {
@@ -174,15 +217,13 @@ impl Decoder {
             return Err(FrameError::UnknownKind(*kind));
         }
         let Some(body) = rest.get(1..length) else { return Ok(None) };
-        let frame = if *kind == CONTROL {
-            Frame::Control(body.to_vec())
-        } else {
-            let Some((stream, body)) = body.split_first_chunk::<4>() else { return Err(FrameError::TooShort(length)) };
-            let Some((offset, bytes)) = body.split_first_chunk::<8>() else { return Err(FrameError::TooShort(length)) };
-            Frame::Data { stream: u32::from_be_bytes(*stream), offset: u64::from_be_bytes(*offset), bytes: bytes.to_vec() }
-        };
         self.used += 4 + length;
-        Ok(Some(frame))
+        if *kind == CONTROL {
+            return Ok(Some(Frame::Control(body)));
+        }
+        let Some((stream, body)) = body.split_first_chunk::<4>() else { return Err(FrameError::TooShort(length)) };
+        let Some((offset, bytes)) = body.split_first_chunk::<8>() else { return Err(FrameError::TooShort(length)) };
+        Ok(Some(Frame::Data { stream: u32::from_be_bytes(*stream), offset: u64::from_be_bytes(*offset), bytes }))
     }
 }
 

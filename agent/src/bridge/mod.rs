@@ -28,6 +28,9 @@ use store::Storing;
 /// How long questions that are being answered may hold up the end of the bridge.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
+/// How much of standard input may wait: the most that Linux allows accounts other than root (`/proc/sys/fs/pipe-max-size`).
+const PIPE: usize = 1024 * 1024;
+
 /// What goes to the controller.
 type ToController = Output<File>;
 /// Secrets by name. Each value is wiped when it is dropped.
@@ -39,6 +42,9 @@ pub(crate) fn run() -> ExitCode {
         crate::complain("caravan-agent bridge: standard input or output is closed\n");
         return ExitCode::from(1);
     };
+    // sshd keeps what a full pipe does not take, in a buffer that costs it more than everything else there. Where it is no pipe, or no
+    // larger one is allowed, it stays as it is.
+    let _ = rustix::pipe::fcntl_setpipe_size(&input, PIPE);
     let output = Arc::new(Output::new(output));
     output.raw(MAGIC);
     let mut bridge = Bridge {
@@ -82,45 +88,55 @@ struct Bridge {
 
 impl Bridge {
     fn serve(&mut self, input: &mut Input<File>) -> ExitCode {
+        // Pieces of a file that are there together go on together.
+        let mut pieces = Vec::new();
         loop {
-            let frame = match input.next() {
-                Ok(frame) => frame,
+            match input.there() {
+                Ok(Some(Frame::Control(payload))) => {
+                    self.pass_on(&mut pieces);
+                    if let Some(code) = self.message(payload) {
+                        return code;
+                    }
+                }
+                Ok(Some(Frame::Data { stream, offset, bytes })) => match self.storing.take_if(|storing| storing.id() == stream) {
+                    Some(storing) => {
+                        let (storing, answer) = storing.data(offset, bytes);
+                        self.storing = storing;
+                        answer.iter().for_each(|answer| self.say(answer));
+                    }
+                    None => Frame::Data { stream, offset, bytes }.encode_into(&mut pieces),
+                },
+                Ok(None) => {
+                    self.pass_on(&mut pieces);
+                    if input.read().is_err() {
+                        return ExitCode::SUCCESS;
+                    }
+                }
                 Err(Stopped::End) => return ExitCode::SUCCESS,
                 Err(Stopped::Garbage(e)) => return self.give_up(&format!("what the controller sent is not the protocol: {e}")),
-            };
-            let message = match &frame {
-                Frame::Control(payload) => match parse::<ToAgent>(payload) {
-                    Ok(message) => message,
-                    Err(e) => return self.give_up(&e.to_string()),
-                },
-                Frame::Data { stream, offset, bytes } => {
-                    match self.storing.take_if(|storing| storing.id() == *stream) {
-                        Some(storing) => {
-                            let (storing, answer) = storing.data(*offset, bytes);
-                            self.storing = storing;
-                            answer.iter().for_each(|answer| self.say(answer));
-                        }
-                        None => self.pass_on(&frame),
-                    }
-                    continue;
-                }
-            };
-            if !self.greeted && !matches!(message, ToAgent::Hello { .. }) {
-                return self.give_up("expected Hello as the first message");
-            }
-            if let Some(code) = self.handle(message, &frame) {
-                return code;
             }
         }
     }
 
+    /// Takes in one message. Some exit code when the bridge has to end.
+    fn message(&mut self, payload: &[u8]) -> Option<ExitCode> {
+        let frame = &Frame::Control(payload);
+        match parse::<ToAgent>(payload) {
+            Err(e) => Some(self.give_up(&e.to_string())),
+            Ok(message) if !self.greeted && !matches!(message, ToAgent::Hello { .. }) => {
+                Some(self.give_up("expected Hello as the first message"))
+            }
+            Ok(message) => self.handle(message, frame),
+        }
+    }
+
     /// Carries out one message. Some exit code when the bridge has to end.
-    fn handle(&mut self, message: ToAgent, frame: &Frame) -> Option<ExitCode> {
+    fn handle(&mut self, message: ToAgent, frame: &Frame<&[u8]>) -> Option<ExitCode> {
         match message {
             ToAgent::Hello { protocol, oldest, .. } => return self.greet(protocol, oldest),
             ToAgent::Secrets { values } => {
                 self.secrets.lock().unwrap_or_else(PoisonError::into_inner).extend(values);
-                self.pass_on(frame);
+                self.pass_on(&mut frame.encode());
             }
             ToAgent::Inspect { id, queries, run_as } => self.inspect(id, queries, run_as),
             ToAgent::Store { id, dest, size, sha256 } => {
@@ -152,7 +168,7 @@ impl Bridge {
             | ToAgent::FileEnd { .. }
             | ToAgent::Fetch { .. }
             | ToAgent::FileKept { .. }
-            | ToAgent::FileRefused { .. } => self.pass_on(frame),
+            | ToAgent::FileRefused { .. } => self.pass_on(&mut frame.encode()),
         }
         None
     }
@@ -189,7 +205,7 @@ impl Bridge {
     }
 
     /// From here on the supervisor's frames go to the controller, and the controller's to the supervisor.
-    fn attached(&mut self, stream: UnixStream, attach: &Frame) -> Option<ExitCode> {
+    fn attached(&mut self, stream: UnixStream, attach: &Frame<&[u8]>) -> Option<ExitCode> {
         let (reader, writer) = match (stream.try_clone(), stream.try_clone()) {
             (Ok(reader), Ok(writer)) => (reader, writer),
             (Err(e), _) | (_, Err(e)) => return Some(self.give_up(&format!("cannot talk to the supervisor: {e}"))),
@@ -199,7 +215,7 @@ impl Bridge {
         if !secrets.is_empty() {
             let _ = supervisor.output.message(&ToAgent::Secrets { values: secrets });
         }
-        supervisor.output.frame(attach);
+        supervisor.output.raw(&attach.encode());
         let replaced = Arc::clone(&supervisor.replaced);
         self.supervisor = Some(supervisor);
         let (output, commands) = (Arc::clone(&self.output), Arc::clone(&self.commands));
@@ -223,10 +239,12 @@ impl Bridge {
         }
     }
 
-    fn pass_on(&self, frame: &Frame) {
-        if let Some(supervisor) = &self.supervisor {
-            supervisor.output.frame(frame);
+    /// Passes encoded frames on to the supervisor, where there is one.
+    fn pass_on(&self, frames: &mut Vec<u8>) {
+        if let Some(supervisor) = self.supervisor.as_ref().filter(|_| !frames.is_empty()) {
+            supervisor.output.raw(frames);
         }
+        frames.clear();
     }
 
     fn secrets(&self) -> Secrets {

@@ -2,9 +2,14 @@
 
 use crate::runner::files::{Need, StepFiles, read_json};
 use crate::runner::publish;
+use rustix::fs::Advice;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
+use std::num::NonZeroU64;
 use std::os::unix::fs::OpenOptionsExt;
+
+/// So much of a file goes to the disk at once.
+const WRITE_OUT: u64 = 4 * 1024 * 1024;
 
 /// A file on its way.
 #[derive(Debug, Default)]
@@ -20,7 +25,20 @@ struct Incoming {
     file: File,
     /// Where the next byte belongs.
     offset: u64,
+    /// What is before this was given to the disk.
+    written: u64,
     size: u64,
+}
+
+impl Incoming {
+    /// Has the kernel begin to write what it has not written: nobody has to wait for all of it at the end. What is not on the disk yet stays
+    /// in memory all the same, where it is hashed later.
+    fn write_out(&mut self) {
+        if let Some(length) = NonZeroU64::new(self.offset - self.written).filter(|length| length.get() >= WRITE_OUT) {
+            let _ = rustix::fs::fadvise(&self.file, self.written, Some(length), Advice::DontNeed);
+            self.written = self.offset;
+        }
+    }
 }
 
 impl Receiving {
@@ -43,7 +61,7 @@ impl Receiving {
         }
         let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&need.part);
         match opened.and_then(|mut file| Ok((file.seek(SeekFrom::End(0))?, file))) {
-            Ok((offset, file)) => self.incoming = Some(Incoming { stream, file, offset, size: need.size }),
+            Ok((offset, file)) => self.incoming = Some(Incoming { stream, file, offset, written: offset, size: need.size }),
             Err(e) => self.answer(files, &format!("{} cannot be written: {e}", need.part.display())),
         }
     }
@@ -61,7 +79,10 @@ impl Receiving {
             incoming.file.write_all(fresh).err().map(|e| format!("it cannot be written: {e}"))
         };
         match problem {
-            None => incoming.offset += fresh.len() as u64,
+            None => {
+                incoming.offset += fresh.len() as u64;
+                incoming.write_out();
+            }
             Some(problem) => self.answer(files, &problem),
         }
     }

@@ -10,7 +10,7 @@ mod keeping;
 use super::output::Outputs;
 use crate::hosts::{AgentHello, Hosts, Incoming, Link, OpenError, Outgoing};
 use keeping::Fetching;
-use proto::frame::is_fetched;
+use proto::frame::{DATA_CHUNK, is_fetched};
 use proto::message::{Attempt, Claim, Granted, Happened, HostEvent, Offered};
 use proto::{Action, FromAgent, Query, Reading, RunAs, Secret, StepId, ToAgent};
 use std::collections::{BTreeMap, HashMap};
@@ -33,6 +33,8 @@ const ASKED_ENOUGH: u32 = 2;
 const SEQ_LEAP: u64 = 1_000_000;
 /// Lines of output are shown at most this often for a host.
 const LINE_EVERY: Duration = Duration::from_millis(100);
+/// How many pieces of a file that is pushed are read at once.
+const READ_PIECES: usize = 8;
 
 /// What the engine asks of a host's task.
 #[derive(Debug)]
@@ -731,15 +733,17 @@ async fn stream_file(path: &Path, to: &mpsc::Sender<Outgoing>, sha256: &str, str
     let mut file = tokio::fs::File::open(path).await?;
     file.seek(io::SeekFrom::Start(offset)).await?;
     to.send(Outgoing::Message(ToAgent::FileBegin { sha256: sha256.to_owned(), stream })).await.map_err(gone)?;
+    // Each reading goes by way of another thread: several pieces come in one.
+    let mut read = vec![0; READ_PIECES * DATA_CHUNK];
     loop {
-        let mut bytes = vec![0; proto::frame::DATA_CHUNK];
-        let length = file.read(&mut bytes).await?;
+        let length = file.read(&mut read).await?;
         if length == 0 {
             break;
         }
-        bytes.truncate(length);
-        to.send(Outgoing::Data { stream, offset, bytes }).await.map_err(gone)?;
-        offset += length as u64;
+        for piece in read.get(..length).unwrap_or_default().chunks(DATA_CHUNK) {
+            to.send(Outgoing::Data { stream, offset, bytes: piece.to_vec() }).await.map_err(gone)?;
+            offset += piece.len() as u64;
+        }
     }
     to.send(Outgoing::Message(ToAgent::FileEnd { stream })).await.map_err(gone)
 }

@@ -11,8 +11,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-/// How many messages may wait in each direction.
+/// How many messages of an agent may wait.
 const WAITING: usize = 64;
+/// How many may wait for an agent. Pieces of a file are among them: what waits here is memory, and the connection holds enough of its own.
+const WAITING_TO: usize = 16;
 /// Frames that wait together go out in one write of at most about this size.
 const BATCH: usize = 32 * 1024;
 /// After a full batch, a pause: many such batches in a row are a file, and sshd's buffers grow when it cannot pass it on at once.
@@ -22,7 +24,7 @@ const GOODBYE: Duration = Duration::from_secs(5);
 
 /// Sets the two directions going.
 pub(super) fn link(connection: Connection, started: Started) -> Link {
-    let (to, outgoing) = mpsc::channel(WAITING);
+    let (to, outgoing) = mpsc::channel(WAITING_TO);
     let (incoming, from) = mpsc::channel(WAITING);
     let (finished, closing) = oneshot::channel();
     let Started { hello, read, write, decoder, said } = started;
