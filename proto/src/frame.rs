@@ -217,13 +217,16 @@ impl Decoder {
             return Err(FrameError::UnknownKind(*kind));
         }
         let Some(body) = rest.get(1..length) else { return Ok(None) };
+        let frame = if *kind == CONTROL {
+            Frame::Control(body)
+        } else {
+            let Some((stream, body)) = body.split_first_chunk::<4>() else { return Err(FrameError::TooShort(length)) };
+            let Some((offset, bytes)) = body.split_first_chunk::<8>() else { return Err(FrameError::TooShort(length)) };
+            Frame::Data { stream: u32::from_be_bytes(*stream), offset: u64::from_be_bytes(*offset), bytes }
+        };
+        // Only now: what is wrong is met again at every call.
         self.used += 4 + length;
-        if *kind == CONTROL {
-            return Ok(Some(Frame::Control(body)));
-        }
-        let Some((stream, body)) = body.split_first_chunk::<4>() else { return Err(FrameError::TooShort(length)) };
-        let Some((offset, bytes)) = body.split_first_chunk::<8>() else { return Err(FrameError::TooShort(length)) };
-        Ok(Some(Frame::Data { stream: u32::from_be_bytes(*stream), offset: u64::from_be_bytes(*offset), bytes }))
+        Ok(Some(frame))
     }
 }
 
@@ -273,6 +276,16 @@ mod tests {
                     let _ = parse::<crate::FromAgent>(&payload);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn nothing_comes_after_an_error() {
+        let short = [0, 0, 0, 5, DATA, 0, 0, 0, 1];
+        let mut decoder = Decoder::new();
+        decoder.push(&[&short[..], &Frame::Control(b"{}".to_vec()).encode()].concat());
+        for _ in 0..2 {
+            assert_eq!(decoder.next_frame(), Err(FrameError::TooShort(5)));
         }
     }
 
