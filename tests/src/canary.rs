@@ -88,11 +88,16 @@ impl Canaries {
             while !ended.load(Ordering::Relaxed) {
                 for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
                     for file in ["cmdline", "environ"] {
+                        // Before and after: it may begin or end in between. What is where it must not be is so at other looks, too.
+                        let program = || fs::read_link(entry.path().join("exe")).unwrap_or_default();
+                        let before = program();
                         let Ok(bytes) = fs::read(entry.path().join(file)) else { continue };
                         samples += 1;
                         for what in canaries.in_bytes(&bytes) {
-                            let program = fs::read_link(entry.path().join("exe")).unwrap_or_default();
-                            let at_home = |(kind, home): &(String, PathBuf)| kind == what && file == "environ" && *home == program;
+                            let program = program();
+                            let at_home = |(kind, home): &(String, PathBuf)| {
+                                kind == what && file == "environ" && (*home == program || *home == before)
+                            };
                             if !own.as_ref().is_some_and(at_home) {
                                 seen.insert(format!("{what}: in {file} of {}", program.display()));
                             }
