@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How much is read at once: a file comes in long runs of frames, and each reading costs a host about as much as what it brings.
+/// How much is read at once: a file comes in long runs of frames, and each reading wakes a process.
 const READ: usize = 128 * 1024;
 
 /// The writing end of a conversation, shared by threads. Each frame is written whole.
