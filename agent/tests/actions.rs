@@ -4,7 +4,7 @@ use crate::common::{Bridge, Ended, Host, PATIENCE, argv, step, with_probe};
 use proto::frame::Frame;
 use proto::message::Granted;
 use proto::step::{XmlChange, XmlEdit};
-use proto::{Action, FromAgent, Outcome, Probe, ToAgent};
+use proto::{Action, FromAgent, Outcome, Probe, RunAs, ToAgent};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -158,6 +158,38 @@ fn a_pushed_file_goes_on_where_it_stopped() {
     // It is there: nobody is asked again.
     let ended = second.perform(push(&host, "a/a/a/a/again", &digest, content.len())).expect(Outcome::Ok);
     assert!(ended.output.contains("is there already"));
+    second.finish();
+}
+
+/// The connection that was lost may live on at the host's end, and hold what it had not written yet.
+#[test]
+fn a_file_has_one_writer() {
+    let host = Host::new();
+    let content: Vec<u8> = (0..1_000_000u32).map(|i| (i % 251) as u8).collect();
+    fs::write(host.path("original"), &content).unwrap();
+    let digest = sha256(&host, "original");
+    let part = host.path("state/packages/x.deb.part");
+    let arrived =
+        |size| crate::common::wait_until("a part of the file", || fs::metadata(&part).is_ok_and(|meta| meta.len() == size));
+    let mut first = Bridge::attach(&host);
+    first.grant(vec![push(&host, "a/a/a/a/push", &digest, content.len())]);
+    assert_eq!(needed(&mut first), (digest.clone(), 0));
+    send_file(&mut first, &digest, &content, 0, 300_000);
+    arrived(300_000);
+    let mut second = Bridge::attach(&host);
+    assert_eq!(needed(&mut second), (digest.clone(), 300_000));
+    send_file(&mut second, &digest, &content, 300_000, 600_000);
+    // The first one let go of the file, or the second could not have written.
+    arrived(600_000);
+    let wrong = Frame::Data { stream: 5, offset: 300_000, bytes: vec![255; 600_000] };
+    first.raw(&wrong.encode());
+    // Its answer comes after what was sent before.
+    first.send(&ToAgent::Inspect { id: 1, queries: vec![], run_as: RunAs::Login });
+    while !matches!(first.message(), FromAgent::Inspected { .. }) {}
+    send_file(&mut second, &digest, &content, 600_000, content.len());
+    second.send(&ToAgent::FileEnd { stream: 5 });
+    second.until_finished("a/a/a/a/push").expect(Outcome::Ok);
+    assert!(fs::read(host.path("state/packages/x.deb")).unwrap() == content && !part.exists());
     second.finish();
 }
 

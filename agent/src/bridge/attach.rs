@@ -42,8 +42,9 @@ impl From<Denied> for Failure {
     }
 }
 
-/// Takes the host for a run, then connects to the run's supervisor, which is started when there is none.
-pub(crate) fn connect(host_state: &str, run: &str, claim: &Claim) -> Result<UnixStream, Failure> {
+/// Takes the host for a run, then connects to the run's supervisor, which is started when there is none. The connection, and the run's
+/// directory.
+pub(crate) fn connect(host_state: &str, run: &str, claim: &Claim) -> Result<(UnixStream, PathBuf), Failure> {
     let dir = run_dir(host_state, run)?;
     let cannot = |what: &str, e: &dyn std::fmt::Display| Failure::Fatal(format!("{what} {}: {e}", dir.display()));
     let host_state = Path::new(host_state);
@@ -60,7 +61,7 @@ pub(crate) fn connect(host_state: &str, run: &str, claim: &Claim) -> Result<Unix
     let until = Instant::now() + PATIENCE;
     loop {
         if let Some(stream) = dial(&dir) {
-            return Ok(stream);
+            return Ok((stream, dir));
         }
         let said = start(&dir).map_err(|e| cannot("cannot start the supervisor of", &e))?;
         match said.split_once(' ') {

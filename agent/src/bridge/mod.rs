@@ -3,6 +3,7 @@
 
 mod attach;
 mod exec;
+mod receive;
 mod store;
 
 pub(crate) use attach::SOCKET;
@@ -13,11 +14,13 @@ use exec::Commands;
 use proto::frame::{Frame, MAGIC, parse};
 use proto::inspect::ReadError;
 use proto::{FromAgent, PROTOCOL, PROTOCOL_OLDEST, Query, RunAs, Secret, ToAgent};
+use receive::Receiving;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -72,6 +75,7 @@ struct Supervisor {
     stream: UnixStream,
     /// The controller attached anew on this bridge: the end of this connection means nothing.
     replaced: Arc<AtomicBool>,
+    receiving: Arc<Receiving>,
 }
 
 struct Bridge {
@@ -88,12 +92,9 @@ struct Bridge {
 
 impl Bridge {
     fn serve(&mut self, input: &mut Input<File>) -> ExitCode {
-        // Pieces of a file that are there together go on together.
-        let mut pieces = Vec::new();
         loop {
             match input.there() {
                 Ok(Some(Frame::Control(payload))) => {
-                    self.pass_on(&mut pieces);
                     if let Some(code) = self.message(payload) {
                         return code;
                     }
@@ -104,10 +105,9 @@ impl Bridge {
                         self.storing = storing;
                         answer.iter().for_each(|answer| self.say(answer));
                     }
-                    None => Frame::Data { stream, offset, bytes }.encode_into(&mut pieces),
+                    None => self.received(|receiving| receiving.data(stream, offset, bytes)),
                 },
                 Ok(None) => {
-                    self.pass_on(&mut pieces);
                     if input.read().is_err() {
                         return ExitCode::SUCCESS;
                     }
@@ -136,7 +136,7 @@ impl Bridge {
             ToAgent::Hello { protocol, oldest, .. } => return self.greet(protocol, oldest),
             ToAgent::Secrets { values } => {
                 self.secrets.lock().unwrap_or_else(PoisonError::into_inner).extend(values);
-                self.pass_on(&mut frame.encode());
+                self.pass_on(frame);
             }
             ToAgent::Inspect { id, queries, run_as } => self.inspect(id, queries, run_as),
             ToAgent::Store { id, dest, size, sha256 } => {
@@ -148,7 +148,7 @@ impl Bridge {
             ToAgent::Attach { ref run, ref host_state, ref claim, .. } => {
                 self.part();
                 match attach::connect(host_state, run, claim) {
-                    Ok(stream) => return self.attached(stream, frame),
+                    Ok((stream, dir)) => return self.attached(stream, &dir, frame),
                     Err(attach::Failure::Refused(reason)) => self.say(&FromAgent::Refused { reason }),
                     Err(attach::Failure::Busy(reason)) => self.say(&FromAgent::Busy { reason }),
                     Err(attach::Failure::Fatal(message)) => return Some(self.give_up(&message)),
@@ -159,16 +159,25 @@ impl Bridge {
             {
                 self.say(&FromAgent::Refused { reason: "no run is attached on this connection; send Attach first".to_owned() });
             }
+            ToAgent::FileBegin { sha256, stream } => {
+                self.pass_on(frame);
+                self.received(|receiving| receiving.begin(&sha256, stream));
+            }
+            ToAgent::FileEnd { stream } => {
+                self.received(|receiving| {
+                    receiving.end(stream);
+                    None
+                });
+                self.pass_on(frame);
+            }
             ToAgent::Grant { .. }
             | ToAgent::Revoke
             | ToAgent::Stop { .. }
             | ToAgent::Finish { .. }
             | ToAgent::Ack { .. }
-            | ToAgent::FileBegin { .. }
-            | ToAgent::FileEnd { .. }
             | ToAgent::Fetch { .. }
             | ToAgent::FileKept { .. }
-            | ToAgent::FileRefused { .. } => self.pass_on(&mut frame.encode()),
+            | ToAgent::FileRefused { .. } => self.pass_on(frame),
         }
         None
     }
@@ -205,12 +214,14 @@ impl Bridge {
     }
 
     /// From here on the supervisor's frames go to the controller, and the controller's to the supervisor.
-    fn attached(&mut self, stream: UnixStream, attach: &Frame<&[u8]>) -> Option<ExitCode> {
+    fn attached(&mut self, stream: UnixStream, run: &Path, attach: &Frame<&[u8]>) -> Option<ExitCode> {
         let (reader, writer) = match (stream.try_clone(), stream.try_clone()) {
             (Ok(reader), Ok(writer)) => (reader, writer),
             (Err(e), _) | (_, Err(e)) => return Some(self.give_up(&format!("cannot talk to the supervisor: {e}"))),
         };
-        let supervisor = Supervisor { output: Output::new(writer), stream, replaced: Arc::default() };
+        let receiving = Arc::new(Receiving::new(run));
+        let supervisor =
+            Supervisor { output: Output::new(writer), stream, replaced: Arc::default(), receiving: Arc::clone(&receiving) };
         let secrets = self.secrets();
         if !secrets.is_empty() {
             let _ = supervisor.output.message(&ToAgent::Secrets { values: secrets });
@@ -221,6 +232,7 @@ impl Bridge {
         let (output, commands) = (Arc::clone(&self.output), Arc::clone(&self.commands));
         std::thread::spawn(move || {
             let parted = attach::relay(reader, &output);
+            receiving.over();
             if parted == attach::Parted::Lost && !replaced.load(Ordering::Relaxed) {
                 let message = "the supervisor of the run ended unexpectedly; steps that run go on; attach again to go on with them";
                 let _ = output.message(&FromAgent::Fatal { message: message.to_owned() });
@@ -235,16 +247,25 @@ impl Bridge {
     fn part(&mut self) {
         if let Some(supervisor) = self.supervisor.take() {
             supervisor.replaced.store(true, Ordering::Relaxed);
+            supervisor.receiving.over();
             let _ = supervisor.stream.shutdown(Shutdown::Both);
         }
     }
 
-    /// Passes encoded frames on to the supervisor, where there is one.
-    fn pass_on(&self, frames: &mut Vec<u8>) {
-        if let Some(supervisor) = self.supervisor.as_ref().filter(|_| !frames.is_empty()) {
-            supervisor.output.raw(frames);
+    /// Passes a frame on to the supervisor, where there is one.
+    fn pass_on(&self, frame: &Frame<&[u8]>) {
+        if let Some(supervisor) = &self.supervisor {
+            supervisor.output.raw(&frame.encode());
         }
-        frames.clear();
+    }
+
+    /// Does something with the file that the supervisor's step needs, and tells the supervisor what comes of it.
+    fn received(&self, act: impl FnOnce(&Receiving) -> Option<ToAgent>) {
+        if let Some(supervisor) = &self.supervisor
+            && let Some(problem) = act(&supervisor.receiving)
+        {
+            let _ = supervisor.output.message(&problem);
+        }
     }
 
     fn secrets(&self) -> Secrets {

@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 /// Room for a result: its message is at most a few lines.
 const RESERVED: u64 = 16 * 1024;
 
+/// What a run's supervisor has asked the controller for, as [`Need`]: in the run's directory, for the bridge.
+pub(crate) const WANTED: &str = "wanted.json";
+
 /// Names the files of one step.
 #[derive(Debug, Clone)]
 pub(crate) struct StepFiles {
@@ -24,7 +27,7 @@ pub(crate) struct StepFiles {
 pub(crate) struct Need {
     pub(crate) sha256: String,
     pub(crate) size: u64,
-    /// Where the supervisor writes what arrives. What is there already is not sent again.
+    /// Where the bridge writes what arrives. What is there already is not sent again.
     pub(crate) part: PathBuf,
 }
 
@@ -86,7 +89,17 @@ impl StepFiles {
 
     /// What the run knows of copies that are kept elsewhere: `runs/RUN/kept`.
     pub(crate) fn kept(&self) -> Option<PathBuf> {
-        self.dir.ancestors().nth(2).map(|run| run.join("kept"))
+        self.run().map(|run| run.join("kept"))
+    }
+
+    /// See [`WANTED`].
+    pub(crate) fn wanted(&self) -> Option<PathBuf> {
+        self.run().map(|run| run.join(WANTED))
+    }
+
+    /// The run's directory, in which this is `steps/STEP`.
+    fn run(&self) -> Option<&Path> {
+        self.dir.ancestors().nth(2)
     }
 
     /// Why the step is to be stopped, once it is.

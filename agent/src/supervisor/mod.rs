@@ -17,7 +17,7 @@ use crate::host_lock::HostLock;
 use journal::Journal;
 use proto::frame::Frame;
 use proto::host::State;
-use run::{Event, Piece, Run};
+use run::{Event, Run};
 use rustix::fs::Mode;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
@@ -34,7 +34,7 @@ const IDLE: Duration = Duration::from_secs(600);
 const LOOK: Duration = Duration::from_millis(100);
 /// How often anything else is.
 const SLOW: Duration = Duration::from_secs(1);
-/// How many events may wait. A controller that sends a file faster than the disk takes it is held up, and memory stays small.
+/// How many events may wait: memory stays small, whatever is sent.
 const QUEUE: usize = 16;
 
 /// The mode `supervisor RUNDIR`. Says one line on standard output once it can be connected to (`ready`), or why it cannot
@@ -132,7 +132,6 @@ fn serve(run: &mut Run, events: &Receiver<Event>, idle: Duration) -> Result<(), 
     let mut busy_at = Instant::now();
     loop {
         run.go_on()?;
-        let looked_at = Instant::now();
         if run.is_over() {
             return Ok(());
         }
@@ -143,20 +142,11 @@ fn serve(run: &mut Run, events: &Receiver<Event>, idle: Duration) -> Result<(), 
             return Ok(());
         }
         let patience = if run.has_to_look() { LOOK } else { SLOW.min(idle) };
-        loop {
-            match events.recv_timeout(patience.saturating_sub(looked_at.elapsed())) {
-                Ok(event) => {
-                    // Pieces of a file change nothing of what is to be done, and many come in a row.
-                    let piece = matches!(event, Event::Data(..));
-                    run.take(event)?;
-                    if !piece || looked_at.elapsed() >= LOOK {
-                        break;
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => break,
-                // The listener holds the other end for as long as we live.
-                Err(RecvTimeoutError::Disconnected) => return Err("the supervisor cannot listen any more".to_owned()),
-            }
+        match events.recv_timeout(patience) {
+            Ok(event) => run.take(event)?,
+            Err(RecvTimeoutError::Timeout) => {}
+            // The listener holds the other end for as long as we live.
+            Err(RecvTimeoutError::Disconnected) => return Err("the supervisor cannot listen any more".to_owned()),
         }
     }
 }
@@ -185,25 +175,12 @@ fn listen(listener: &UnixListener, sender: &SyncSender<Event>) {
 
 fn read(number: u64, stream: UnixStream, sender: &SyncSender<Event>) {
     let mut input = Input::new(stream);
-    while let Ok(frames) = input.next_ones() {
-        for event in events(number, frames) {
-            if sender.send(event).is_err() {
-                return;
-            }
+    while let Ok(frame) = input.next() {
+        // Bytes of files are the bridge's to write.
+        let Frame::Control(payload) = frame else { continue };
+        if sender.send(Event::Message(number, payload)).is_err() {
+            return;
         }
     }
     let _ = sender.send(Event::Gone(number));
-}
-
-/// What frames say. Pieces of files that are there together are one event: what is done after each event costs more than a piece does.
-fn events(number: u64, frames: Vec<Frame>) -> Vec<Event> {
-    let mut events = Vec::new();
-    for frame in frames {
-        match (frame, events.last_mut()) {
-            (Frame::Control(payload), _) => events.push(Event::Message(number, payload)),
-            (Frame::Data { stream, offset, bytes }, Some(Event::Data(_, pieces))) => pieces.push(Piece { stream, offset, bytes }),
-            (Frame::Data { stream, offset, bytes }, _) => events.push(Event::Data(number, vec![Piece { stream, offset, bytes }])),
-        }
-    }
-    events
 }

@@ -30,19 +30,10 @@ pub(crate) enum Event {
     /// A bridge connected; connections are numbered.
     Connected(u64, UnixStream),
     Message(u64, Vec<u8>),
-    Data(u64, Vec<Piece>),
     Gone(u64),
     /// A runner has something to show.
     Stirred,
     RunnerEnded(usize),
-}
-
-/// A piece of a file.
-#[derive(Debug)]
-pub(crate) struct Piece {
-    pub(crate) stream: u32,
-    pub(crate) offset: u64,
-    pub(crate) bytes: Vec<u8>,
 }
 
 /// The controller that attached last. Its steps go on when its connection is gone.
@@ -160,13 +151,6 @@ impl Run {
                 Ok(message) => return self.message(number, message),
                 Err(e) => self.drop_connection(number, Some(FromAgent::Fatal { message: e.to_string() })),
             },
-            Event::Data(number, pieces) => {
-                if let (true, Some(running)) = (self.connection() == Some(number), &self.running) {
-                    for Piece { stream, offset, bytes } in pieces {
-                        self.receiving.data(&running.files, stream, offset, &bytes);
-                    }
-                }
-            }
             Event::Gone(number) => self.drop_connection(number, None),
             Event::Stirred => {
                 if let Some(feed) = self.feed() {

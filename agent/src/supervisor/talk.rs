@@ -29,7 +29,7 @@ impl Run {
             }
             // Everything is kept until the run's directory goes: there is nothing to let go of.
             ToAgent::Ack { .. } => {}
-            ToAgent::FileBegin { sha256, stream } => self.with_files(|receiving, files| receiving.begin(files, &sha256, stream)),
+            ToAgent::FileBegin { sha256, stream } => self.receiving.begin(&sha256, stream),
             ToAgent::FileEnd { stream } => self.with_files(|receiving, files| receiving.end(files, stream)),
             ToAgent::FileRefused { sha256, reason } => {
                 self.with_files(|receiving, files| receiving.refuse(files, &sha256, &reason));

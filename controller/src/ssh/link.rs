@@ -17,8 +17,6 @@ const WAITING: usize = 64;
 const WAITING_TO: usize = 16;
 /// Frames that wait together go out in one write of at most about this size.
 const BATCH: usize = 32 * 1024;
-/// After a full batch, a pause: many such batches in a row are a file, and sshd's buffers grow when it cannot pass it on at once.
-const PACE: Duration = Duration::from_millis(1);
 /// How long an agent has to end after its standard input was closed.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -56,16 +54,12 @@ async fn write_all(write: ChannelWriteHalf<Msg>, mut outgoing: mpsc::Receiver<Ou
                 Err(_) => break,
             }
         }
-        let full = batch.len() >= BATCH;
         if let Err(error) = encoded {
             break Finished::Failed(format!("a message cannot be sent: {error}"));
         }
         // An error here means that the session is over, which the reading side says better.
         if write.data_bytes(batch).await.is_err() {
             break Finished::Said;
-        }
-        if full {
-            tokio::time::sleep(PACE).await;
         }
     };
     let _ = write.eof().await;

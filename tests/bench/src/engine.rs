@@ -2,7 +2,7 @@
 //! with every event shown (as plain lines on standard error).
 
 use crate::Workload;
-use crate::site::{Files, digest};
+use crate::site::Files;
 use anyhow::{Context, anyhow};
 use controller::plan::{Phase, PhasePlan, Plan, PlannedFile, PlannedStep, PlatformPlan, Reversibility, StagePlan, StepScope};
 use controller::progress::{self, Progress};
@@ -119,8 +119,8 @@ fn ten_steps(hosts: &[String]) -> Plan {
 
 /// One stage in which every host gets the payload.
 fn push(files: &Files, work: Workload, hosts: &[String]) -> anyhow::Result<Plan> {
-    let payload = std::fs::read(files.payload(work)).context("the payload")?;
-    let (sha256, size) = (digest(&payload), payload.len() as u64);
+    let sha256 = std::fs::read_to_string(files.payload_digest(work)).context("the payload's digest")?;
+    let size = std::fs::metadata(files.payload(work)).context("the payload")?.len();
     let steps = hosts.iter().map(|host| {
         let dest = files.pushed(host).display().to_string();
         step("push", host, "push", Action::PushFile { sha256: sha256.clone(), size, dest, mode: 0o644 })

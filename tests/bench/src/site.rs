@@ -54,6 +54,11 @@ impl Files {
         self.0.join(format!("payload-{workload}"))
     }
 
+    /// Its SHA-256 in lower-case hex: nobody whose memory is measured has to read all of it for that.
+    pub(crate) fn payload_digest(&self, workload: Workload) -> PathBuf {
+        self.0.join(format!("payload-{workload}.sha256"))
+    }
+
     /// Makes what a workload pushes: random bytes, which cannot be compressed.
     pub(crate) fn make_payload(&self, workload: Workload) -> anyhow::Result<()> {
         let size = match workload {
@@ -63,6 +68,7 @@ impl Files {
         };
         let mut payload = vec![0; size];
         getrandom::fill(&mut payload).map_err(|e| anyhow::anyhow!("no random bytes: {e}"))?;
+        fs::write(self.payload_digest(workload), digest(&payload)).context("the payload's digest")?;
         fs::write(self.payload(workload), payload).context("the payload")
     }
 
@@ -190,7 +196,7 @@ impl Site {
 }
 
 /// SHA-256 in lower-case hex.
-pub(crate) fn digest(bytes: &[u8]) -> String {
+fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
