@@ -3,6 +3,8 @@
 use std::env;
 use std::error::Error;
 use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -31,22 +33,15 @@ pub(crate) fn build(cargo: &OsStr, target: &str, places: &Places<'_>) -> Result<
             cargo.env_remove(&name);
         }
     }
-    let mut flags: Vec<String> = AGENT_FLAGS.map(str::to_owned).to_vec();
-    // Paths of this machine must not get into the binary. Of several that fit, the last one counts: the target directory may be in the
-    // workspace or not, and what was generated there must not show which.
-    let mut remap = |from: &Path, to: &str| flags.push(format!("--remap-path-prefix={}={to}", from.display()));
-    remap(workspace, "/caravan");
-    if let Some((sources, name)) = library_sources() {
-        remap(&sources, &name);
-    }
-    remap(cargo_home, "/cargo");
-    remap(target_dir, "/target");
+    let wrapper = target_dir.join("rustc-without-paths");
+    write_wrapper(&wrapper, places)?;
     let status = cargo
         .current_dir(workspace)
         .env("CARGO_HOME", cargo_home)
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
+        .env("CARGO_ENCODED_RUSTFLAGS", AGENT_FLAGS.join("\u{1f}"))
+        .env("RUSTC_WRAPPER", &wrapper)
         .args(["build", "--locked", "--package", "caravan-agent", "--bin", "caravan-agent", "--profile", "agent"])
-        // With `--target`, flags apply to the agent alone and not to proc macros, which cannot be static.
+        // With `--target`, these flags apply to the agent alone and not to procedural macros, which cannot be static.
         .args(["--target", target])
         .arg("--target-dir")
         .arg(target_dir)
@@ -55,6 +50,36 @@ pub(crate) fn build(cargo: &OsStr, target: &str, places: &Places<'_>) -> Result<
         return Err(format!("building the agent failed: {status}").into());
     }
     Ok(target_dir.join(target).join("agent").join("caravan-agent"))
+}
+
+/// Writes a program that cargo calls in rustc's place, and that keeps paths of this machine out of what is compiled.
+///
+/// Not flags for rustc: with `--target` procedural macros would not get those. No code of a macro is in the agent, but the digest of its
+/// crate is part of the digests of crates that use it, and those order what is in the binary.
+fn write_wrapper(path: &Path, places: &Places<'_>) -> Result<(), Box<dyn Error>> {
+    let Places { workspace, target_dir, cargo_home } = places;
+    let mut script = "#!/bin/sh\nexec \"$@\"".to_owned();
+    // Of several that fit, the last one counts: the target directory may be in the workspace or not, and what was generated there must
+    // not show which.
+    let mut remap = |from: &Path, to: &str| -> Result<(), Box<dyn Error>> {
+        let from = from.to_str().ok_or_else(|| format!("{} is not UTF-8", from.display()))?;
+        script.push_str(&format!(" --remap-path-prefix='{}={to}'", from.replace('\'', r"'\''")));
+        Ok(())
+    };
+    remap(workspace, "/caravan")?;
+    if let Some((sources, name)) = library_sources() {
+        remap(&sources, &name)?;
+    }
+    remap(cargo_home, "/cargo")?;
+    remap(target_dir, "/target")?;
+    script.push('\n');
+    // Cargo asks again for all that it knows of a compiler that has changed.
+    if fs::read_to_string(path).is_ok_and(|there| there == script) {
+        return Ok(());
+    }
+    fs::create_dir_all(target_dir)?;
+    fs::write(path, script)?;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
 }
 
 /// Whether a variable describes the build that runs this script (its target, its flags, its wrappers such as clippy's), and would

@@ -9,7 +9,7 @@ use super::{Context, Done, Result, Trouble};
 use crate::runner::files::{Offer, StepFiles, read_json};
 use crate::runner::{notify, publish};
 use crate::{digest, durable};
-use age::{Encryptor, Recipient, x25519};
+use age::{EncryptError, Encryptor, Recipient, x25519};
 use proto::message::Offered;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -105,7 +105,13 @@ fn write(source: &Path, part: &Path, encrypt_to: &[String], context: &mut Contex
         .iter()
         .map(|key| key.parse::<x25519::Recipient>().map_err(|e| Trouble::from(format!("`{key}` is no public key of age: {e}"))));
     let recipients = recipients.collect::<std::result::Result<Vec<_>, _>>()?;
-    let encryptor = Encryptor::with_recipients(recipients.iter().map(|key| key as &dyn Recipient)).map_err(|e| cannot(&e))?;
+    // Not in age's words: they bring a library of languages, a tenth of the agent, and its macros order arguments by chance, so that each
+    // build of the agent would be another one. Of its reasons, only these exist here.
+    let encryptor = Encryptor::with_recipients(recipients.iter().map(|key| key as &dyn Recipient)).map_err(|e| match e {
+        EncryptError::MissingRecipients => cannot(&"no key is given"),
+        EncryptError::Io(e) => cannot(&e),
+        _ => cannot(&"these keys cannot be used together"),
+    })?;
     let mut plain = digest::open(source).map_err(|e| cannot(&e))?;
     let _ = fs::remove_file(part);
     // The directory may belong to others: what is there under this name by now is not written to.
