@@ -22,8 +22,12 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 /// The digest of a whole file, read in pieces.
 pub(crate) fn of_file(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    match of_open(&mut file, &mut |_| Ok::<(), std::convert::Infallible>(())) {
+    of_rest(&mut File::open(path)?)
+}
+
+/// The digest of what is left of a file.
+pub(crate) fn of_rest(file: &mut File) -> io::Result<String> {
+    match of_open(file, &mut |_| Ok::<(), std::convert::Infallible>(())) {
         Ok(read) => read.map(|(digest, _)| digest),
         Err(never) => match never {},
     }
@@ -65,8 +69,16 @@ pub(crate) fn open_own(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Opens a file to add to it, which has to be ours alone: it may be in a directory of others. With `create` it is made where it is missing.
+pub(crate) fn open_part(path: &Path, create: bool) -> io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    let file = OpenOptions::new().write(true).create(create).truncate(false).mode(0o600).custom_flags(flags).open(path)?;
+    own(&file)?;
+    Ok(file)
+}
+
 /// Fails where a file is not ours alone.
-pub(crate) fn own(file: &File) -> io::Result<()> {
+fn own(file: &File) -> io::Result<()> {
     let meta = file.metadata()?;
     let ours = meta.is_file() && meta.uid() == rustix::process::geteuid().as_raw() && meta.nlink() == 1;
     if ours { Ok(()) } else { Err(io::Error::other("it is somebody else's by now")) }

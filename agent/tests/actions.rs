@@ -193,6 +193,87 @@ fn a_file_has_one_writer() {
     second.finish();
 }
 
+#[test]
+fn another_writer_is_waited_for_and_not_for_ever() {
+    let host = Host::new();
+    fs::write(host.path("original"), "right").unwrap();
+    let digest = sha256(&host, "original");
+    fs::create_dir_all(host.path("state/packages")).unwrap();
+    let part = fs::File::create(host.path("state/packages/x.deb.part")).unwrap();
+    part.lock().unwrap();
+    let mut bridge = Bridge::attach(&host);
+    bridge.grant(vec![push(&host, "a/a/a/a/1", &digest, 5)]);
+    needed(&mut bridge);
+    send_file(&mut bridge, &digest, b"right", 0, 5);
+    bridge.send(&ToAgent::FileEnd { stream: 5 });
+    bridge.until_finished("a/a/a/a/1").expect(Outcome::Failed).says("x.deb.part: another connection to this host still writes it");
+    assert_eq!(part.metadata().unwrap().len(), 0);
+    bridge.grant(vec![push(&host, "a/a/a/a/2", &digest, 5)]);
+    needed(&mut bridge);
+    send_file(&mut bridge, &digest, b"right", 0, 5);
+    bridge.send(&ToAgent::FileEnd { stream: 5 });
+    part.unlock().unwrap();
+    bridge.until_finished("a/a/a/a/2").expect(Outcome::Ok);
+    bridge.finish();
+}
+
+/// Somebody may have stopped it because the disk fills up.
+#[test]
+fn nothing_is_written_for_a_push_that_was_stopped() {
+    let host = Host::new();
+    let content = vec![7; 600_000];
+    fs::write(host.path("original"), &content).unwrap();
+    let digest = sha256(&host, "original");
+    let part = host.path("state/packages/x.deb.part");
+    let mut bridge = Bridge::attach(&host);
+    bridge.grant(vec![push(&host, "a/a/a/a/push", &digest, content.len())]);
+    needed(&mut bridge);
+    send_file(&mut bridge, &digest, &content, 0, 300_000);
+    crate::common::wait_until("a part of the file", || fs::metadata(&part).is_ok_and(|meta| meta.len() == 300_000));
+    bridge.stop("a/a/a/a/push", 1);
+    bridge.until_finished("a/a/a/a/push").expect(Outcome::Failed);
+    // Others may have it now.
+    fs::File::open(&part).unwrap().try_lock().unwrap();
+    bridge.raw(&Frame::Data { stream: 5, offset: 300_000, bytes: content[300_000..].to_vec() }.encode());
+    // Nor for one that comes too late.
+    send_file(&mut bridge, &digest, &content, 300_000, content.len());
+    bridge.send(&ToAgent::Inspect { id: 1, queries: vec![], run_as: RunAs::Login });
+    while !matches!(bridge.message(), FromAgent::Inspected { .. }) {}
+    assert_eq!(fs::metadata(&part).unwrap().len(), 300_000);
+    bridge.finish();
+}
+
+/// The directory may be another account's.
+#[test]
+fn what_is_not_ours_is_not_added_to() {
+    let host = Host::new();
+    fs::write(host.path("original"), "right").unwrap();
+    let digest = sha256(&host, "original");
+    fs::create_dir_all(host.path("state/packages")).unwrap();
+    fs::write(host.path("other"), "").unwrap();
+    let part = host.path("state/packages/x.deb.part");
+    let mut bridge = Bridge::attach(&host);
+    let plant: [(&str, &dyn Fn()); 4] = [
+        ("link", &|| symlink(host.path("other"), &part).unwrap()),
+        ("dangling", &|| symlink(host.path("made"), &part).unwrap()),
+        ("name", &|| fs::hard_link(host.path("other"), &part).unwrap()),
+        ("fifo", &|| assert!(Command::new("mkfifo").arg(&part).status().unwrap().success())),
+    ];
+    for (name, plant) in plant {
+        plant();
+        let id = format!("a/a/a/a/{name}");
+        bridge.grant(vec![push(&host, &id, &digest, 5)]);
+        bridge.until_finished(&id).expect(Outcome::Failed).says("x.deb.part cannot be written");
+        fs::remove_file(&part).unwrap();
+    }
+    assert!(fs::read(host.path("other")).unwrap().is_empty() && !host.path("made").exists());
+    bridge.grant(vec![push(&host, "a/a/a/a/more", &digest, 5)]);
+    needed(&mut bridge);
+    send_file(&mut bridge, &digest, b"right and more", 0, 14);
+    bridge.until_finished("a/a/a/a/more").expect(Outcome::Failed).says("more than the expected 5 bytes came");
+    bridge.finish();
+}
+
 /// The Campaign account copies the setup of the client console from where it was received. Nothing else is opened for that.
 #[test]
 fn others_can_pass_to_what_was_received() {

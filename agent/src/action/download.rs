@@ -32,12 +32,13 @@ pub(crate) fn run(url: &str, sha256: &str, dest: &str, context: &mut Context<'_>
     };
     let spec = Command { argv: argv.into_iter().map(str::to_owned).collect(), ok: vec![0], ..Command::default() };
     command::run(&spec, command::Descendants::Count, context)?;
-    let seen = digest::of_file(&part).map_err(|e| format!("cannot read {target}: {e}"))?;
+    let mut file = digest::open_own(&part).map_err(|e| format!("cannot read {target}: {e}"))?;
+    let seen = digest::of_rest(&mut file).map_err(|e| format!("cannot read {target}: {e}"))?;
     if seen != sha256 {
         let _ = fs::remove_file(&part);
         return Err(format!("{url}: expected content with SHA-256 {sha256}, received {seen}").into());
     }
-    push::finish(&part, path, 0o644).map_err(|e| format!("cannot put {dest} in place: {e}"))?;
+    push::finish(&file, &part, path, 0o644).map_err(|e| format!("cannot put {dest} in place: {e}"))?;
     context.note(&format!("downloaded {dest}"));
     Ok(Done::default())
 }

@@ -1,4 +1,4 @@
-//! Receiving a file from the controller. The runner asks, the supervisor fetches: only it has a connection.
+//! Receiving a file from the controller. The runner asks, the supervisor has the controller asked, the bridge writes what comes.
 
 use super::{Context, Done, Result};
 use crate::runner::files::{Need, StepFiles};
@@ -58,16 +58,17 @@ pub(crate) fn run(wanted: &Wanted<'_>, context: &mut Context<'_>) -> Result {
             return Err(format!("{name} was not received: {refused}").into());
         }
     }
-    let got = fs::metadata(&part).map_err(|e| cannot("receive", e))?.len();
+    let mut file = digest::open_own(&part).map_err(|e| cannot("receive", e))?;
+    let got = file.metadata().map_err(|e| cannot("receive", e))?.len();
     if got < size {
         return Err(format!("{name}: expected {size} bytes, received {got}; a retry goes on from there").into());
     }
-    let seen = digest::of_file(&part).map_err(|e| cannot("read", e))?;
+    let seen = digest::of_rest(&mut file).map_err(|e| cannot("read", e))?;
     if seen != sha256 {
         let _ = fs::remove_file(&part);
         return Err(format!("{name}: expected content with SHA-256 {sha256}, received {seen}; does the file on the workstation still match the inventory?").into());
     }
-    finish(&part, dest, mode).map_err(|e| cannot("put in place", e))?;
+    finish(&file, &part, dest, mode).map_err(|e| cannot("put in place", e))?;
     context.note(&format!("received {name}"));
     Ok(Done::default())
 }
@@ -83,8 +84,7 @@ pub(super) fn make_directory(dest: &Path, files: Option<&StepFiles>) -> io::Resu
 }
 
 /// Gives a complete and checked file its mode and its name, durably.
-pub(super) fn finish(part: &Path, dest: &Path, mode: u32) -> io::Result<()> {
-    let file = File::open(part)?;
+pub(super) fn finish(file: &File, part: &Path, dest: &Path, mode: u32) -> io::Result<()> {
     file.set_permissions(fs::Permissions::from_mode(mode & 0o7777))?;
     file.sync_all()?;
     fs::rename(part, dest)?;

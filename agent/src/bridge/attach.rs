@@ -1,6 +1,7 @@
 //! Finding or starting the supervisor of a run, and carrying its frames.
 
 use super::ToController;
+use super::receive::Receiving;
 use crate::channel::Input;
 use crate::durable;
 use crate::host_lock::{self, Denied, HostLock};
@@ -126,7 +127,7 @@ pub(crate) enum Parted {
 }
 
 /// Carries the supervisor's frames to the controller until the supervisor ends.
-pub(crate) fn relay(reader: UnixStream, output: &ToController) -> Parted {
+pub(crate) fn relay(reader: UnixStream, output: &ToController, receiving: &Receiving) -> Parted {
     let mut input = Input::new(reader);
     let mut parted = Parted::Lost;
     while let Ok(frames) = input.next_ones() {
@@ -139,6 +140,7 @@ pub(crate) fn relay(reader: UnixStream, output: &ToController) -> Parted {
             }
             frame.encode_into(&mut bytes);
         }
+        receiving.look();
         output.raw(&bytes);
     }
     parted

@@ -1,5 +1,5 @@
-//! The bridge: what sshd started. Carries frames between the SSH channel and the supervisor of a run; answers questions and runs
-//! ad-hoc commands itself. Ends when its standard input ends; lives on when only its standard output is gone.
+//! The bridge: what sshd started. Carries frames between the SSH channel and the supervisor of a run; answers questions, runs ad-hoc
+//! commands and writes files that are sent to this host itself. Ends when its standard input ends; lives on when only its standard output is gone.
 
 mod attach;
 mod exec;
@@ -231,7 +231,7 @@ impl Bridge {
         self.supervisor = Some(supervisor);
         let (output, commands) = (Arc::clone(&self.output), Arc::clone(&self.commands));
         std::thread::spawn(move || {
-            let parted = attach::relay(reader, &output);
+            let parted = attach::relay(reader, &output, &receiving);
             receiving.over();
             if parted == attach::Parted::Lost && !replaced.load(Ordering::Relaxed) {
                 let message = "the supervisor of the run ended unexpectedly; steps that run go on; attach again to go on with them";

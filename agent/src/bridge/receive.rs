@@ -1,13 +1,14 @@
 //! Receiving a file that the running step needs. The supervisor names the file; its bytes go from sshd's pipe to the disk here, through no
 //! other process.
 
-use crate::runner::files::{Need, WANTED, read_json};
+use crate::digest;
+use crate::runner::files::{Need, WANTED};
 use proto::ToAgent;
-use rustix::fs::{Advice, OFlags};
-use std::fs::{File, OpenOptions, TryLockError};
+use rustix::fs::Advice;
+use std::fs::{File, TryLockError};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::num::NonZeroU64;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -39,6 +40,8 @@ struct State {
 struct Incoming {
     stream: u32,
     sha256: String,
+    /// What the supervisor said, for as long as it stands.
+    wanted: File,
     path: PathBuf,
     file: File,
     /// Where the next byte belongs.
@@ -53,34 +56,36 @@ impl Receiving {
         Self { run: run.to_owned(), state: Mutex::default() }
     }
 
-    /// The controller begins to send. What the supervisor has to be told where it cannot be received. Nothing happens where nobody waits
-    /// for this file.
+    /// The controller begins to send. What the supervisor has to be told where that cannot be received.
     pub(super) fn begin(&self, sha256: &str, stream: u32) -> Option<ToAgent> {
         let until = Instant::now() + PATIENCE;
         loop {
             let mut state = self.state();
             state.incoming = None;
-            let need = read_json::<Need>(&self.run.join(WANTED)).ok().filter(|need| need.sha256 == sha256 && !state.over)?;
-            let why = match Incoming::open(need, stream) {
-                Ok(Some(incoming)) => {
+            if state.over {
+                return None;
+            }
+            let reason = match Incoming::open(&self.run.join(WANTED), sha256, stream) {
+                Ok(incoming) => {
                     state.incoming = Some(incoming);
                     return None;
                 }
-                Ok(None) if Instant::now() < until => None,
-                Ok(None) => Some("another connection still writes it".to_owned()),
-                Err(e) => Some(format!("it cannot be written: {e}")),
+                Err(NotOpened::Busy(_)) if Instant::now() < until => {
+                    drop(state);
+                    std::thread::sleep(LOOK);
+                    continue;
+                }
+                Err(NotOpened::Busy(path)) => format!("{}: another connection to this host still writes it", path.display()),
+                Err(NotOpened::Because(reason)) => reason,
             };
-            if let Some(reason) = why {
-                return Some(ToAgent::FileRefused { sha256: sha256.to_owned(), reason });
-            }
-            drop(state);
-            std::thread::sleep(LOOK);
+            return Some(ToAgent::FileRefused { sha256: sha256.to_owned(), reason });
         }
     }
 
     /// Bytes of a file. What the supervisor has to be told where they cannot be taken: the file is not received any more.
     pub(super) fn data(&self, stream: u32, offset: u64, bytes: &[u8]) -> Option<ToAgent> {
         let mut state = self.state();
+        state.forget_what_is_not_wanted();
         let incoming = state.incoming.as_mut().filter(|incoming| incoming.stream == stream)?;
         let reason = incoming.add(offset, bytes).err()?;
         let Incoming { sha256, path, .. } = state.incoming.take()?;
@@ -90,6 +95,11 @@ impl Receiving {
     /// The controller has sent all of it. From here on the file is its runner's.
     pub(super) fn end(&self, stream: u32) {
         self.state().incoming.take_if(|incoming| incoming.stream == stream);
+    }
+
+    /// The supervisor has said something: its step may have ended, and nobody waits for the file any more.
+    pub(super) fn look(&self) {
+        self.state().forget_what_is_not_wanted();
     }
 
     /// The connection to the supervisor is gone.
@@ -102,18 +112,43 @@ impl Receiving {
     }
 }
 
+impl State {
+    fn forget_what_is_not_wanted(&mut self) {
+        self.incoming.take_if(|incoming| !incoming.is_wanted());
+    }
+}
+
+/// Why a file is not received.
+enum NotOpened {
+    /// Somebody else writes it.
+    Busy(PathBuf),
+    Because(String),
+}
+
 impl Incoming {
-    /// Nothing while somebody else writes the file.
-    fn open(need: Need, stream: u32) -> io::Result<Option<Self>> {
-        let Need { sha256, size, part: path } = need;
-        let mut file = OpenOptions::new().write(true).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(&path)?;
+    fn open(wanted: &Path, sha256: &str, stream: u32) -> Result<Self, NotOpened> {
+        let because = |reason: &str| NotOpened::Because(reason.to_owned());
+        let wanted = File::open(wanted)
+            .map_err(|_| because("the run's supervisor did not say where it goes; it may be of another build of Caravan"))?;
+        let Need { sha256: expected, size, part: path } =
+            serde_json::from_reader(&wanted).map_err(|e| NotOpened::Because(format!("{WANTED} is damaged: {e}")))?;
+        if expected != sha256 {
+            return Err(because("another file is wanted by now"));
+        }
+        let failed = |e: io::Error| NotOpened::Because(format!("{} cannot be written: {e}", path.display()));
+        let mut file = digest::open_part(&path, false).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(e)) => return Err(e),
+            Err(TryLockError::WouldBlock) => return Err(NotOpened::Busy(path)),
+            Err(TryLockError::Error(e)) => return Err(failed(e)),
         }
-        let offset = file.seek(SeekFrom::End(0))?;
-        Ok(Some(Self { stream, sha256, path, file, offset, written: offset, size }))
+        let offset = file.seek(SeekFrom::End(0)).map_err(failed)?;
+        Ok(Self { stream, sha256: expected, wanted, path, file, offset, written: offset, size })
+    }
+
+    /// The supervisor takes back what it said by removing it, or putting something else in its place.
+    fn is_wanted(&self) -> bool {
+        self.wanted.metadata().is_ok_and(|meta| meta.nlink() > 0)
     }
 
     /// Adds bytes. What is there already is skipped.

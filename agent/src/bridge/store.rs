@@ -3,10 +3,8 @@
 
 use crate::{digest, durable};
 use proto::FromAgent;
-use rustix::fs::OFlags;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// How much of the digest is in the name of a file that is not whole yet.
@@ -92,11 +90,7 @@ fn is_there(path: &Path, size: u64, sha256: &str) -> bool {
 fn open(dest: &Path, part: &Path, size: u64) -> Result<(File, u64), String> {
     let failed = |e: io::Error| format!("{} cannot be written: {e}", part.display());
     durable::private_dir(durable::parent(dest)).map_err(failed)?;
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32);
-    let mut file = options.open(part).map_err(failed)?;
-    // The directory may be one that others can write to.
-    digest::own(&file).map_err(failed)?;
+    let mut file = digest::open_part(part, true).map_err(failed)?;
     let mut have = file.metadata().map_err(failed)?.len();
     if have > size {
         file.set_len(0).map_err(failed)?;

@@ -92,13 +92,8 @@ impl StepFiles {
         self.run().map(|run| run.join("kept"))
     }
 
-    /// See [`WANTED`].
-    pub(crate) fn wanted(&self) -> Option<PathBuf> {
-        self.run().map(|run| run.join(WANTED))
-    }
-
     /// The run's directory, in which this is `steps/STEP`.
-    fn run(&self) -> Option<&Path> {
+    pub(crate) fn run(&self) -> Option<&Path> {
         self.dir.ancestors().nth(2)
     }
 

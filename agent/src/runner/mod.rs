@@ -163,7 +163,7 @@ fn decide(
     };
     let job = Job { step: Record::Step(granted), after_death, account, secrets };
     match &job.account {
-        // What the controller sends comes through the supervisor, which has our account.
+        // What the controller sends is written by the bridge, which has our account.
         Some(_) if !by_us => act::elsewhere(&job, halt, signs, sink),
         _ => {
             let work = Work { files: Some(files), halt, acting: &|acting| signs.acting(acting) };

@@ -1,10 +1,11 @@
 //! A file that the running step needs: the supervisor has the controller asked for it, and the bridge writes what comes.
 
-use crate::runner::files::{Need, StepFiles, read_json};
+use crate::digest;
+use crate::runner::files::{Need, StepFiles, WANTED, read_json};
 use crate::runner::publish;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 /// What a connection was asked for.
 #[derive(Debug, Default)]
@@ -27,8 +28,8 @@ impl Receiving {
                 self.asked = Some(need.sha256.clone());
                 Some((need.sha256, have))
             }
-            Err(e) => {
-                self.answer(files, &format!("{} cannot be written: {e}", need.part.display()));
+            Err(reason) => {
+                self.answer(files, &reason);
                 None
             }
         }
@@ -56,22 +57,28 @@ impl Receiving {
         }
     }
 
+    /// Nothing is wanted any more: bytes that still come are nobody's.
+    pub(crate) fn forget(&mut self, run: &Path) {
+        *self = Self::default();
+        let _ = fs::remove_file(run.join(WANTED));
+    }
+
     /// Tells the runner: the file arrived (empty), or why not. A runner that cannot be told meets its deadline.
     fn answer(&mut self, files: &StepFiles, reason: &str) {
-        *self = Self::default();
-        if let Some(wanted) = files.wanted() {
-            let _ = fs::remove_file(wanted);
+        if let Some(run) = files.run() {
+            self.forget(run);
         }
         let _ = publish(&files.answer(), reason.as_bytes());
     }
 }
 
-/// Tells the bridge what may be written, and makes it. How much of it is there.
-fn offer(need: &Need, files: &StepFiles) -> io::Result<u64> {
-    let part = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&need.part)?;
-    let have = part.metadata()?.len();
-    if let Some(wanted) = files.wanted() {
-        publish(&wanted, &serde_json::to_vec(need)?)?;
-    }
+/// Makes the file, and tells the bridge which one it is. How much of it is there.
+fn offer(need: &Need, files: &StepFiles) -> Result<u64, String> {
+    let cannot = |path: &Path, e: io::Error| format!("{} cannot be written: {e}", path.display());
+    let part = digest::open_part(&need.part, true).map_err(|e| cannot(&need.part, e))?;
+    let have = part.metadata().map_err(|e| cannot(&need.part, e))?.len();
+    let wanted = files.run().unwrap_or(files.dir()).join(WANTED);
+    let json = serde_json::to_vec(need).map_err(|e| e.to_string())?;
+    publish(&wanted, &json).map_err(|e| cannot(&wanted, e))?;
     Ok(have)
 }

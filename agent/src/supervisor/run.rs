@@ -249,7 +249,7 @@ impl Run {
         if let Some(feed) = self.feed() {
             feed.follow(running.stream, running.files.output(), 0);
         }
-        self.receiving = Receiving::default();
+        self.receiving.forget(&self.dir);
         self.offering = Offering::default();
         match lock {
             Some(lock) => self.launch(running, lock, false),
@@ -289,6 +289,7 @@ impl Run {
 
     fn ended(&mut self, running: &Running, status: Status) {
         let Status { outcome, exit_code, duration_ms, message, output_len, died, made } = status;
+        self.receiving.forget(&self.dir);
         if let Some(feed) = self.feed() {
             feed.drain(running.stream, output_len);
         }

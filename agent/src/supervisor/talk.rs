@@ -116,7 +116,7 @@ impl Run {
             let last = (id != claim.controller).then_some(FromAgent::Refused { reason });
             self.drop_connection(before, last);
         }
-        self.receiving = Receiving::default();
+        self.receiving.forget(&self.dir);
         self.offering = Offering::default();
         let mut open = self.state.standing(Standing::Running);
         open.extend(self.state.standing(Standing::Waiting));

@@ -165,7 +165,8 @@ struct Task<H> {
     outputs: Outputs,
     /// Inspections that are not answered, and on how many links each was asked.
     inspecting: BTreeMap<u32, (Vec<Query>, u32)>,
-    sending: Option<JoinHandle<()>>,
+    /// The file that is being sent, by its digest.
+    sending: Option<(String, JoinHandle<()>)>,
     fetching: Option<Fetching>,
     /// What was offered on this link for a step that was not granted on it yet.
     early_offer: Option<(Attempt, Offered)>,

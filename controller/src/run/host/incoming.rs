@@ -132,6 +132,7 @@ impl<H: Hosts> Task<H> {
         self.has_kept(&event.step);
         self.outputs.map(&event);
         if matches!(event.what, Happened::Finished { .. }) {
+            self.stop_sending_for(&event.step);
             self.open.retain(|granted| granted.spec.id != event.step);
             if let Err(error) = self.outputs.settle(&event.step).await {
                 self.report(Report::Broken(error));

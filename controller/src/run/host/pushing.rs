@@ -3,7 +3,8 @@
 use super::Task;
 use crate::hosts::{Hosts, Outgoing};
 use proto::frame::DATA_CHUNK;
-use proto::{Action, ToAgent};
+use proto::message::Granted;
+use proto::{Action, StepId, ToAgent};
 use std::io;
 use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
@@ -31,10 +32,11 @@ impl<H: Hosts> Task<H> {
         }
         self.next_file += 1;
         let stream = self.next_file;
-        if let Some(before) = self.sending.take() {
+        if let Some((_, before)) = self.sending.take() {
             before.abort();
         }
-        self.sending = Some(tokio::spawn(async move {
+        let sending = sha256.clone();
+        let work = tokio::spawn(async move {
             let sent = match &path {
                 Some(path) => stream_file(path, &to, &sha256, stream, offset).await,
                 None => Err(io::Error::new(io::ErrorKind::NotFound, "no open step of the plan pushes a file with this digest")),
@@ -43,7 +45,19 @@ impl<H: Hosts> Task<H> {
                 let reason = path.map_or_else(|| error.to_string(), |path| format!("{}: {error}", path.display()));
                 let _ = to.send(Outgoing::Message(ToAgent::FileRefused { sha256, reason })).await;
             }
-        }));
+        });
+        self.sending = Some((sending, work));
+    }
+
+    /// A step has ended, and with it the need for its file: what is still to be sent would only hold up what comes after it.
+    pub(super) fn stop_sending_for(&mut self, step: &StepId) {
+        let pushes = |granted: &Granted, sent: &str| {
+            granted.spec.id == *step && matches!(&granted.spec.action, Action::PushFile { sha256, .. } if sha256 == sent)
+        };
+        let over = self.sending.take_if(|(sent, _)| self.open.iter().any(|granted| pushes(granted, sent)));
+        if let Some((_, work)) = over {
+            work.abort();
+        }
     }
 }
 
