@@ -49,8 +49,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let arch = env::var("CARGO_CFG_TARGET_ARCH")?;
         write!(
             table,
-            "EmbeddedAgent {{ system: {:?}, target: {target:?}, sha256: {:?}, size: {}, gzip: include_bytes!({:?}) }}",
+            "EmbeddedAgent {{ system: {:?}, target: {target:?}, made_by: {:?}, sha256: {:?}, size: {}, gzip: include_bytes!({:?}) }}",
             format!("Linux {arch}"),
+            agent::tools(),
             hex(&Sha256::digest(&binary)),
             binary.len(),
             packed.display().to_string(),

@@ -30,17 +30,21 @@ fn the_agent_is_the_same_from_two_clones() {
     let dir = tempfile::tempdir().unwrap();
     let embedded = controller::ssh::AGENTS.first().expect("an agent is embedded");
     let home = agent::cargo_home().unwrap();
-    // As another account would have it: no path is the one that this program's own agent was built with, and none has the same length.
-    let (workspace, cargo_home) = (dir.path().join("another/clone"), dir.path().join("somebody/else/.cargo"));
+    // As another account would have it that installs from a repository: one place is in the other, and one is reached through a link.
+    let cargo_home = dir.path().join("somebody/else/.cargo");
+    let workspace = cargo_home.join("git/checkouts/another");
+    let target_dir = workspace.join("built/here");
     fs::create_dir_all(&cargo_home).unwrap();
     for part in ["registry", "config.toml"].map(|part| home.join(part)).into_iter().filter(|part| part.exists()) {
         run(Command::new("cp").arg("-r").arg(part).arg(&cargo_home));
     }
     clone(&workspace);
-    let target_dir = dir.path().join("elsewhere");
-    let places = agent::Places { workspace: &workspace, target_dir: &target_dir, cargo_home: &cargo_home };
+    let link = dir.path().join("linked");
+    std::os::unix::fs::symlink(&cargo_home, &link).unwrap();
+    let places = agent::Places { workspace: &workspace, target_dir: &target_dir, cargo_home: &link };
     let binary = fs::read(agent::build("cargo".as_ref(), embedded.target, &places).unwrap()).unwrap();
     assert!(binary == embedded.unpack().unwrap(), "the agent is another one elsewhere");
+    assert!(agent::tools().contains("rustc ") && embedded.made_by == agent::tools());
     for place in [dir.path(), &home] {
         let place = place.to_str().unwrap().as_bytes();
         assert!(!binary.windows(place.len()).any(|part| part == place), "a path of this machine is in the agent");

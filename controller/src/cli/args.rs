@@ -4,9 +4,18 @@ use super::{Context, Exit, Failure, Format};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 /// The inventory that is read when none is named.
 pub(super) const INVENTORY: &str = "fleet.yaml";
+
+/// With what identifies the agents: who builds them again can compare.
+static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
+    let agents = crate::ssh::AGENTS.iter();
+    agents.fold(env!("CARGO_PKG_VERSION").to_owned(), |text, agent| {
+        format!("{text}\nagent for {}: SHA-256 {}\n  made by {}", agent.system, agent.sha256, agent.made_by)
+    })
+});
 
 /// Migrates whole fleets of Adobe Campaign Classic servers to v7 from one workstation.
 ///
@@ -14,7 +23,7 @@ pub(super) const INVENTORY: &str = "fleet.yaml";
 /// authenticated · 4 another operator holds the lock · 5 waits for a person · 6 a saved plan was refused, since the fleet moved ·
 /// 7 internal or state error · 130 detached.
 #[derive(Debug, Parser)]
-#[command(name = "caravan", version, max_term_width = 110, propagate_version = true)]
+#[command(name = "caravan", version, long_version = LONG_VERSION.as_str(), max_term_width = 110, propagate_version = true)]
 pub struct Cli {
     /// The inventory.
     #[arg(short, long, global = true, env = "CARAVAN_INVENTORY", value_name = "FILE", default_value = INVENTORY)]

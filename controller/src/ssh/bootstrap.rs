@@ -180,6 +180,7 @@ mod tests {
     const AGENT: EmbeddedAgent = EmbeddedAgent {
         system: "Linux x86_64",
         target: "x86_64-unknown-linux-gnu",
+        made_by: "",
         sha256: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
         size: 2_000_000,
         gzip: &[0; 100],

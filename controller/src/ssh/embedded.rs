@@ -9,6 +9,8 @@ pub struct EmbeddedAgent {
     pub system: &'static str,
     /// The target it was built for.
     pub target: &'static str,
+    /// Compiler and C library that it was made with. The same ones make the same bytes of the same sources, anywhere.
+    pub made_by: &'static str,
     /// SHA-256 of the binary itself, lower-case hex.
     pub sha256: &'static str,
     /// Size of the binary itself, in bytes.
