@@ -32,6 +32,8 @@ enum Fate {
     CutAndFailed,
     /// The connection drops before the host sees the grant that this step begins.
     Lost,
+    /// It alerts without end.
+    Flood,
 }
 
 /// One entry of what the hosts saw, in the order in which they saw it.
@@ -162,6 +164,11 @@ async fn carry_out(world: Arc<World>, sim: Arc<Mutex<SimHost>>, steps: Vec<Grant
             if let Some(link) = sim.link.take() {
                 let _ = link.send(Incoming::Closed { reason: "cut".into() });
             }
+        }
+        if fate == Fate::Flood {
+            let alert = Happened::Alert { message: "é".repeat(20_000), ask: false };
+            (0..3000).for_each(|_| sim.lock().unwrap().happened(&attempt(&granted), alert.clone()));
+            return;
         }
         tokio::time::sleep(Duration::from_millis(20 + id.0.len() as u64 * 7 % 50)).await;
         let outcome = match (fate, granted.mode) {
@@ -443,6 +450,31 @@ impl std::fmt::Debug for Setup {
         let bad: BTreeMap<_, _> = self.fates.iter().filter(|(_, fate)| **fate != Fate::Ok).collect();
         write!(f, "fates {bad:?}, away {:?}, red {:?}, parallel {:?}", self.unreachable, self.red, self.parallel)
     }
+}
+
+#[test]
+fn a_host_that_alerts_without_end_is_left() {
+    let plan = plan(&[(1, 2, 1, 1)]);
+    let flooded = all_steps(&plan).find(|step| step.spec.action == Action::Verify).unwrap().id.clone();
+    let setup = Setup {
+        plan,
+        fates: [(flooded, Fate::Flood)].into(),
+        unreachable: HashSet::new(),
+        red: BTreeSet::new(),
+        limit: None,
+        parallel: (4, 8),
+        conditions: Conditions::default(),
+    };
+    let (ended, _, events) = run(&setup);
+    assert_eq!(ended.exit_code, 1);
+    let texts = events.iter().filter_map(|event| match &event.kind {
+        Kind::StepAlert { message, .. } => Some(message),
+        _ => None,
+    });
+    let (mut count, mut longest) = (0, 0);
+    texts.for_each(|text| (count, longest) = (count + 1, longest.max(text.len())));
+    assert!((1..3000).contains(&count), "{count} alerts");
+    assert!(longest < 17_000, "{longest}");
 }
 
 proptest! {

@@ -5,6 +5,7 @@ use harness::{Ran, program, until};
 use proto::frame::{FRAME_LIMIT, MAGIC};
 use proto::{Frame, FromAgent};
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -65,11 +66,15 @@ impl World {
     }
 }
 
-fn caravan(root: &Path, state: &Path, args: &[&str]) -> Ran {
+fn command(root: &Path, state: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(program("caravan"));
     command.arg("-i").arg(root.join("fleet.yaml")).arg("--state-dir").arg(state).args(args);
     command.env_clear().env("HOME", root).env("USER", "tester").env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
-    let output = command.output().unwrap();
+    command
+}
+
+fn caravan(root: &Path, state: &Path, args: &[&str]) -> Ran {
+    let output = command(root, state, args).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ran { code: output.status.code().unwrap_or(-1), stdout: text(&output.stdout), stderr: text(&output.stderr) }
 }
@@ -130,12 +135,44 @@ fn a_malicious_host_harms_neither_the_controller_nor_others() {
         assert!(ran.code == 1 || ran.code == 0, "{expected}: {ran:?}");
         assert!(!all.contains("panicked"), "{all}");
     }
-    // It never ends what it says: the memory of the controller stays bounded, and Ctrl-C ends it.
+    // Noise that never ends, where frames are expected.
     world.sends(&format!("cat {}; exec yes", world.root.path().join("begin").display()), b"");
-    let begin = with_magic(&framed(&[hello("1")]));
-    fs::write(world.root.path().join("begin"), begin).unwrap();
+    fs::write(world.root.path().join("begin"), with_magic(&framed(&[hello("1")]))).unwrap();
     let ran = world.caravan(&["exec", "--", "echo", "well done"]);
     assert!(ran.code == 1 && ran.stdout.contains("well done"), "{ran:?}");
+}
+
+/// Output that keeps to the protocol and never ends: memory stays small, and the operator can end it.
+#[test]
+fn output_without_end_takes_no_memory() {
+    if !sshd::installed() {
+        return;
+    }
+    let world = World::new();
+    let (begin, piece) = (world.root.path().join("begin"), world.root.path().join("piece"));
+    fs::write(&begin, [MAGIC, &framed(&[hello("1")])].concat()).unwrap();
+    let line = [&b"x".repeat(16_383)[..], b"\n"].concat();
+    fs::write(&piece, Frame::Data { stream: 1, offset: 0, bytes: line }.encode().repeat(64)).unwrap();
+    world.sends(&format!("cat {}; while cat {}; do :; done", begin.display(), piece.display()), b"");
+    let mut child = command(world.root.path(), &world.root.path().join("state"), &["exec", "--", "echo", "well done"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // A reader that takes 256 MiB, and then no more: what is not read must not be kept either.
+    let mut stdout = child.stdout.take().unwrap();
+    let mut read = 0;
+    let mut bytes = vec![0; 1024 * 1024];
+    while read < 256 * 1024 * 1024 {
+        read += stdout.read(&mut bytes).unwrap();
+    }
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let most: u64 = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok()).unwrap();
+    assert!(most < 96 * 1024, "the controller had {most} KiB");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
+    drop(stdout);
+    until("the end of the controller", || child.try_wait().unwrap().is_some());
 }
 
 /// A directory that somebody else could change a run's record in is refused, for writing and for reading; nothing is made in it.

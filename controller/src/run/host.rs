@@ -23,6 +23,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+/// How many messages a host may send on a connection before it was asked for anything, and how many for each thing that it is asked for: a
+/// step has some events, and a few alerts.
+const MESSAGES: (u32, u32) = (1000, 200);
 /// Lines of output are shown at most this often for a host.
 const LINE_EVERY: Duration = Duration::from_millis(100);
 
@@ -173,6 +176,8 @@ struct Task<H> {
     /// A file that the host asked for before the step that needs it was granted on this link, and from where on.
     early_need: Option<(String, u64)>,
     next_file: u32,
+    /// How many more messages the host may send. One that never ends must not fill the run's journal or the controller's memory.
+    allowance: u32,
     head: String,
     last_line: Option<Instant>,
     token: u64,
@@ -218,6 +223,7 @@ pub(crate) async fn run<H: Hosts>(
         early_offer: None,
         early_need: None,
         next_file: 0,
+        allowance: 0,
         head: String::new(),
         last_line: None,
         token: 1,
@@ -263,6 +269,8 @@ impl<H: Hosts> Task<H> {
     }
 
     async fn carry_out(&mut self, order: Order) {
+        let asked = if let Order::Grant { steps, .. } = &order { steps.len() } else { 1 };
+        self.allowance = self.allowance.saturating_add(MESSAGES.1.saturating_mul(u32::try_from(asked).unwrap_or(u32::MAX)));
         match order {
             Order::Inspect { id, queries } => {
                 self.inspecting.insert(id, (queries, 0));

@@ -1,6 +1,6 @@
 //! Connecting, attaching to the supervisor, and coming back when a connection drops.
 
-use super::{Order, Report, Task, attempt, next_incoming};
+use super::{MESSAGES, Order, Report, Task, attempt, next_incoming};
 use crate::hosts::{Hosts, Incoming, OpenError};
 use proto::message::Attempt;
 use proto::{FromAgent, ToAgent};
@@ -43,6 +43,7 @@ impl<H: Hosts> Task<H> {
     pub(super) async fn open_link(&mut self) -> Result<(), OpenError> {
         let link = self.hosts.open(&self.settings.host, self.settings.root).await?;
         self.link = Some(link);
+        self.allowance = self.allowance.max(MESSAGES.0);
         (self.fetching, self.early_offer, self.early_need) = (None, None, None);
         (self.listed, self.sent) = (None, Vec::new());
         self.attaching = false;

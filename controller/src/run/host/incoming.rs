@@ -9,11 +9,19 @@ use tokio::time::Instant;
 
 /// A host's journal cannot grow by more than this between two events.
 const SEQ_LEAP: u64 = 1_000_000;
+/// The longest text of an event, in bytes. An agent's own are a few lines.
+const TEXT: usize = 16 * 1024;
 
 impl<H: Hosts> Task<H> {
     pub(super) async fn take(&mut self, incoming: Incoming) {
         match incoming {
-            Incoming::Message(message) => self.take_message(message).await,
+            Incoming::Message(message) => match self.allowance.checked_sub(1) {
+                Some(rest) => {
+                    self.allowance = rest;
+                    self.take_message(message).await;
+                }
+                None => self.leave("the agent says more than there is to say"),
+            },
             Incoming::Data { stream, offset, bytes } if is_fetched(stream) => self.fetched(stream, offset, bytes),
             Incoming::Data { stream, offset, bytes } => self.keep_output(stream, offset, &bytes),
             Incoming::Closed { .. } => {}
@@ -118,15 +126,23 @@ impl<H: Hosts> Task<H> {
         }
     }
 
-    async fn take_event(&mut self, event: HostEvent) {
+    /// Nothing more is heard from a host that does not keep to the protocol.
+    fn leave(&mut self, why: &str) {
+        tracing::warn!(host = %self.settings.host, "{why}; the connection is closed");
+        self.link = None;
+        self.give_up("it does not keep to the protocol");
+    }
+
+    async fn take_event(&mut self, mut event: HostEvent) {
+        if let Happened::Alert { message, .. } | Happened::Finished { message, .. } = &mut event.what {
+            shorten(message);
+        }
         if event.host_seq <= self.seen {
             // A supervisor that was attached to again repeats what it cannot know to be durable here.
             return self.outputs.map(&event);
         }
         if event.host_seq > self.seen.saturating_add(SEQ_LEAP) {
-            tracing::warn!(host = %self.settings.host, "the agent sends an event out of any order; the connection is closed");
-            self.link = None;
-            return self.give_up("it does not keep to the protocol");
+            return self.leave("the agent sends an event out of any order");
         }
         self.seen = event.host_seq;
         self.has_kept(&event.step);
@@ -155,5 +171,14 @@ impl<H: Hosts> Task<H> {
             Ok(None) => {}
             Err(error) => self.report(Report::Broken(error)),
         }
+    }
+}
+
+fn shorten(text: &mut String) {
+    if text.len() > TEXT {
+        let end = (0..=TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let more = text.len() - end;
+        text.truncate(end);
+        text.push_str(&format!(" ({more} bytes more)"));
     }
 }
