@@ -123,6 +123,11 @@ fn rules_are_those_of_every_runbook() {
         (changed("stop.verify", "    run_as", "    tolerant: true\n    run_as"), "the same of `tolerant`"),
         (changed("stop.none-running", "    probe: ", "    only_if: "), "needs a `probe`"),
         (changed("postupgrade.old-logs", "test ! -d \"$1\"", "test ! -d {home}"), "a shell must not read a value"),
+        (
+            changed("postupgrade.old-logs", "[/bin/sh, -c, 'test", "[env, X=1, bash, -e, -o, pipefail, -lc, '{home}; test"),
+            "a shell must not read a value",
+        ),
+        (changed("postupgrade.old-logs", "[/bin/sh, -c, ", "[nice, /bin/sh, '-c{home}', "), "a shell must not read a value"),
         (EMBEDDED.replace("name: postupgrade\n", "name: upgrade\n"), "there is no step `postupgrade` in migrate"),
     ] {
         let said = refused(&text);

@@ -42,6 +42,11 @@ fn is_plain(text: &str) -> bool {
         && !text.contains("$(")
 }
 
+/// What has to be a plain word.
+const NAMES: [&str; 6] = ["user", "jump", "account", "platform", "name", "address"];
+/// Everything that is tried.
+const FIELDS: [&str; 9] = ["user", "jump", "account", "platform", "name", "address", "instance", "database", "home"];
+
 const HOSTILE: [&str; 14] = [
     "-oProxyCommand=touch /tmp/owned",
     "--",
@@ -68,13 +73,21 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn what_is_accepted_is_harmless(
-        field in proptest::sample::select(vec!["user", "jump", "account", "platform", "name", "address"]), value in value()
+        field in proptest::sample::select(FIELDS.to_vec()), value in value()
     ) {
         let Some(fleet) = load(&[(field, value.clone())]) else { return Ok(()) };
         let platform = &fleet.platforms[0];
         let host = &platform.hosts[0];
         let hops: Vec<&str> = host.ssh.jump.iter().flat_map(|jump| jump.split(',')).map(str::trim).collect();
+        let instance = &platform.instances[0];
+        let database = instance.database.as_ref().unwrap();
         let words = [host.name.as_str(), &host.address, host.ssh.user.as_deref().unwrap_or("x"), &host.campaign.user, &platform.name];
+        // An account of a database goes behind `--username=` alone.
+        for word in [&instance.name, &database.user, &host.campaign.home] {
+            prop_assert!(!word.contains(char::is_control), "{field}: {value:?} was accepted: {word:?}");
+        }
+        prop_assert!(is_plain(&instance.name), "{field}: {value:?} was accepted");
+        prop_assert!(!instance.name.contains('/') && host.campaign.home.starts_with('/') && !host.campaign.home.contains("/.."));
         for word in words.into_iter().chain(hops) {
             prop_assert!(is_plain(word), "{field}: {value:?} was accepted: {word:?}");
         }
@@ -86,7 +99,7 @@ proptest! {
 #[test]
 fn options_and_commands_are_refused_as_names() {
     assert!(load(&[]).is_some());
-    for field in ["user", "jump", "account", "platform", "name", "address"] {
+    for field in NAMES {
         for hostile in HOSTILE {
             assert!(load(&[(field, hostile.to_owned())]).is_none(), "{field}: {hostile:?} was accepted");
         }

@@ -1,4 +1,4 @@
-//! Planted secrets are found nowhere but where they belong. (Those of logins and of becoming root: `secrets_login`.)
+//! Planted secrets are found nowhere but where they belong. (Those of logins and of becoming root: `realistic/logins`.)
 
 use controller::secrets::Secrets;
 use harness::Site;

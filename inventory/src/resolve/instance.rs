@@ -224,6 +224,12 @@ fn resolve(site: &Site<'_>, raw: &raw::Database, span: &Span, hosts: Hosts<'_>, 
     if let Some(server) = &raw.server {
         value::address(&server.value, &server.span, report);
     }
+    if let Some(name) = &raw.name {
+        value::of_database(name, "the name of a database", report);
+    }
+    if let Some(user) = &raw.user {
+        value::of_database(user, "an account of a database", report);
+    }
     let backup = raw.backup.as_ref().and_then(|block| backup(site, block, raw, hosts, report));
     Some(Database {
         engine: raw.engine.as_ref()?.value,

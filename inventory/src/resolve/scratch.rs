@@ -20,6 +20,9 @@ pub(super) fn scratch(site: &Site<'_>, block: &raw::Scratch, database: &raw::Dat
             .error(Kind::BadName, &name.span, format!("{} cannot be the name of a scratch database", quote(&name.value)))
             .label("letters, digits, `_`, `-`, `.` and `$` are expected here");
     }
+    if let Some(user) = &block.user {
+        value::of_database(user, "an account of a database", report);
+    }
     let engine = database.engine.as_ref().filter(|engine| engine.value != Engine::Postgresql);
     if let Some(engine) = engine.filter(|_| !site.overrides("backup.database-restore")) {
         report

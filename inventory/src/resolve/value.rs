@@ -39,6 +39,17 @@ pub(super) fn account(text: &Spanned<Text>, report: &mut Report) {
     }
 }
 
+/// Checks a name that a database's programs get: they take some for a whole connection string, which can lead anywhere, and a file of
+/// passwords has one on each line.
+pub(super) fn of_database(text: &Spanned<Text>, what: &str, report: &mut Report) {
+    let value: &str = &text.value;
+    if value.contains(char::is_control) || value.contains('=') || value.contains("://") {
+        report
+            .error(Kind::BadName, &text.span, format!("{} cannot be {what}", quote(value)))
+            .label("a name without `=`, `://` and control characters is expected here");
+    }
+}
+
 /// Puts the names in for `{host}` and `{platform}`.
 pub(super) fn substitute(text: &str, host: &str, platform: &str, span: &Span, report: &mut Report) -> String {
     let mut out = String::new();

@@ -41,13 +41,17 @@ impl World {
 
     /// `caravan exec --become -- id -un -vvv` with these blocks of the inventory.
     fn command(&self, ssh: &str, become_: &str) -> Command {
+        self.caravan(ssh, become_, &["exec", "--become", "--", "id", "-un"])
+    }
+
+    fn caravan(&self, ssh: &str, become_: &str, args: &[&str]) -> Command {
         let text = fs::read_to_string(self.lab.inventory()).unwrap();
         let text = replaced(&replaced(&text, "become", become_), "ssh", ssh);
         let inventory = self.lab.dir().join("logins.yaml");
         fs::write(&inventory, text).unwrap();
         let mut command = Command::new(program("caravan"));
         command.arg("-i").arg(&inventory).arg("--state-dir").arg(self.root.path().join("state"));
-        command.args(["-vvv", "exec", "--become", "--", "id", "-un"]);
+        command.arg("-vvv").args(args);
         command.env_clear().env("HOME", self.root.path()).env("USER", "tester").env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
         command
     }
@@ -147,6 +151,14 @@ fn passwords_of_logins_and_of_root_stay_in_their_place() {
     command.env("CARAVAN_TEST_SUDO", &sudo);
     let ran = World::run(command);
     world.is_root(ran);
+    // A whole run with it, which leaves a journal, reports and output behind.
+    for args in [&["check"][..], &["migrate", "--yes"], &["report"], &["report", "--format", "json"], &["status"]] {
+        let mut command = world.caravan(&by_key, "{ method: sudo, password: \"env:CARAVAN_TEST_SUDO\" }", args);
+        command.env("CARAVAN_TEST_SUDO", &sudo);
+        let ran = World::run(command);
+        assert_eq!(ran.code, 0, "{args:?}: {ran:?}");
+        world.printed += &(ran.stdout + &ran.stderr);
+    }
     let from_file = world.file("wrong.pw", &wrong);
     let ran = World::run(world.command(&by_key, &format!("{{ method: sudo, password: {from_file} }}")));
     assert_eq!(ran.code, 1, "{ran:?}");

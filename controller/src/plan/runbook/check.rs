@@ -84,24 +84,49 @@ fn going_back(step: &Template, say: &mut dyn FnMut(&str, String, &str)) {
 
 /// What a step must not run, and how.
 fn commands(step: &Template, say: &mut dyn FnMut(&str, String, &str)) {
-    let argv: Vec<&str> =
-        step.action.pointer("/command/argv").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
-    if let [program, flag, text, ..] = argv.as_slice()
-        && program.rsplit('/').next().is_some_and(|name| SHELLS.contains(&name))
-        && flag.starts_with('-')
-        && has_placeholder(text)
-    {
+    let parts = [Some(&step.action), step.probe.as_ref(), step.only_if.as_ref()];
+    if parts.into_iter().flatten().any(has_shell_read_a_value) {
         say(
             "/action",
             "a shell must not read a value".to_owned(),
             "give values as arguments: [/bin/sh, -c, 'cat \"$1\"', sh, \"{host}\"]",
         );
     }
-    let parts = [Some(&step.action), step.probe.as_ref(), step.only_if.as_ref()];
     if step.run_as == super::Account::Root && step.action.get("inspect").is_none() && parts.into_iter().flatten().any(runs_campaign)
     {
         say("/run_as", "root must not run or read what the Campaign account can write".to_owned(), "`campaign` is expected here");
     }
+}
+
+/// Whether a command somewhere in an action or a probe has a shell read a value as a part of its script.
+fn has_shell_read_a_value(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(has_shell_read_a_value),
+        Value::Object(fields) => fields.iter().any(|(key, value)| match (key.as_str(), value.as_array()) {
+            ("argv", Some(argv)) => {
+                let argv: Vec<&str> = argv.iter().filter_map(Value::as_str).collect();
+                scripts(&argv).any(has_placeholder)
+            }
+            _ => has_shell_read_a_value(value),
+        }),
+        _ => false,
+    }
+}
+
+/// What shells of a command line take for options or a script. The shell may be started by another program (`env`, `nice`).
+fn scripts<'a>(argv: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
+    let is_shell = |word: &str| word.rsplit('/').next().is_some_and(|name| SHELLS.contains(&name));
+    let shells = argv.iter().enumerate().filter(move |(_, word)| is_shell(word)).map(|(at, _)| at);
+    shells.flat_map(|at| {
+        let words = argv.get(at + 1..).unwrap_or_default();
+        let (mut read, mut has_script) = (0, false);
+        while let Some(option) = words.get(read).filter(|word| word.starts_with(['-', '+'])) {
+            has_script |= option.starts_with('-') && option.contains('c');
+            // `-o` takes the word behind it.
+            read += if option.ends_with('o') { 2 } else { 1 };
+        }
+        words.iter().take(read + usize::from(has_script)).copied()
+    })
 }
 
 /// A rule on lines of output that asks nothing would be about none, and what it is there to see would pass.
