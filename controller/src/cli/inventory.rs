@@ -282,6 +282,32 @@ mod tests {
         assert_eq!(host["place"], "50:17");
     }
 
+    /// As the `ssh` program says; what the inventory says stays.
+    #[test]
+    fn what_ssh_config_says_is_shown_as_its_own() {
+        let program = PathBuf::from("/usr/bin/ssh");
+        if !program.exists() {
+            eprintln!("skipped: there is no ssh");
+            return;
+        }
+        let text = std::fs::read_to_string(large()).unwrap();
+        let (directory, path) = written(&text.replacen("  ssh:\n", "  ssh:\n    config: ./own\n", 1));
+        std::fs::write(
+            directory.path().join("own"),
+            "Host mkt1.emea.example.net\n  User other\n  UserKnownHostsFile /nowhere/known\n",
+        )
+        .unwrap();
+        let context = context(path, Format::Json, 1);
+        let json: Value =
+            serde_json::from_str(&list(&context, &load_fleet(&context).unwrap(), SshOptions { program, ..nobody() }).unwrap().text)
+                .unwrap();
+        let host = &json["platforms"][1]["hosts"][0];
+        let known = &host["settled"]["ssh.known_hosts"];
+        assert_eq!(known["origin"], "ssh_config", "{json:#}");
+        assert!(known["value"].as_str().unwrap().starts_with("/nowhere/known"));
+        assert_eq!((&host["ssh"]["user"], &host["origins"]["ssh.user"]), (&"ops".into(), &"fleet.yaml:7:11 (defaults)".into()));
+    }
+
     #[test]
     fn a_good_inventory_is_said_to_be_good() {
         let outcome = check(&context(large(), Format::Text, -1)).unwrap();

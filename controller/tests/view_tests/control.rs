@@ -2,6 +2,7 @@
 
 use controller::cli::control::{self, Control, Request};
 use controller::run::{Command, Signal};
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use tempfile::TempDir;
@@ -42,6 +43,40 @@ async fn raw(dir: &Path, bytes: &[u8]) -> String {
     // A server that closes before all was read may reset the connection.
     let _ = stream.read_to_string(&mut said).await;
     said
+}
+
+/// Even where permissions would let it through: the kernel says who it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_account_is_not_heard_by_a_controller() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can act as another account");
+        return;
+    }
+    let (dir, _control, commands) = served();
+    engine(commands);
+    let socket = dir.path().join("control.sock");
+    for (path, mode) in [(dir.path(), 0o777), (&socket, 0o666)] {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    }
+    let request = [serde_json::to_vec(&retry("a/b")).unwrap(), b"\n".to_vec()].concat();
+    let ask = move || {
+        let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+        let _ = stream.write_all(&request);
+        let mut said = String::new();
+        let _ = stream.read_to_string(&mut said);
+        said
+    };
+    let by_us = ask.clone();
+    // Ids are a thread's own.
+    let heard = std::thread::spawn(move || {
+        let nobody = 65534;
+        let (uid, gid) = (rustix::process::Uid::from_raw(nobody), rustix::process::Gid::from_raw(nobody));
+        rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
+        rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+        ask()
+    });
+    assert_eq!(tokio::task::spawn_blocking(move || heard.join().unwrap()).await.unwrap(), "", "another account is answered");
+    assert!(tokio::task::spawn_blocking(by_us).await.unwrap().contains("again: a/b"));
 }
 
 #[tokio::test]
