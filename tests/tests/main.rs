@@ -7,6 +7,7 @@ mod faults_cut;
 mod faults_disk;
 mod faults_journal;
 mod fuzz;
+mod host_keys;
 mod hostile_inventory;
 mod keep;
 mod kill_postupgrade;
