@@ -306,7 +306,7 @@ fn the_account_must_be_able_to_change_the_installation() {
         none(platform);
         sim.at("mta1").euid = 1001;
     });
-    alone(&all, "campaign-user@mta1", Status::Ok, "may change");
+    alone(&all, "campaign-user@mta1", Status::Warning, "has to remove and install packages too");
     let all = with(|platform, sim| {
         none(platform);
         sim.at("mta1").euid = 1002;

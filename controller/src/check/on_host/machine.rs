@@ -157,6 +157,13 @@ impl Checked<'_> {
                     "Set `ssh.user: root`, or `become: { method: sudo }` with another login account.",
                 );
             }
+            if owner_id == euid.to_string() && euid != 0 {
+                let message =
+                    format!("{owner_name} owns the installation, and without `become` it has to remove and install packages too");
+                let remedy =
+                    "Set `become: { method: sudo }`, unless that account can do it: it would be seen when everything is stopped.";
+                return self.subject.finding(check, Status::Warning, message, evidence, remedy);
+            }
             if owner_id == euid.to_string() {
                 return self.subject.ok(check, "the login account may change the installation", evidence);
             }
