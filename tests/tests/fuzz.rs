@@ -105,6 +105,9 @@ fn no_target_is_forgotten() {
     let modules = named(&dir.join("src"), ".rs");
     assert_eq!(named(&dir.join("fuzz_targets"), ".rs"), modules);
     assert_eq!(named(&dir.join("seeds"), ""), modules);
+    for reached in ["frames", "inventory", "journal", "known_hosts", "runbook", "vendor"] {
+        assert!(fs::read_dir(dir.join("kept").join(reached)).unwrap().count() > 10, "what {reached} reached is not kept");
+    }
     let (manifest, tests) = (fs::read_to_string(dir.join("Cargo.toml")).unwrap(), include_str!("fuzz.rs"));
     for name in modules {
         assert!(manifest.contains(&format!("name = \"{name}\"")), "Cargo.toml has no program {name}");
