@@ -2,6 +2,7 @@
 
 mod check;
 mod engine;
+mod kept_names;
 mod plan_build;
 mod plan_command;
 mod plan_errors;

@@ -128,6 +128,9 @@ fn rules_are_those_of_every_runbook() {
             "a shell must not read a value",
         ),
         (changed("postupgrade.old-logs", "[/bin/sh, -c, ", "[nice, /bin/sh, '-c{home}', "), "a shell must not read a value"),
+        (changed("backup.keep", "name: \"{keep.tree}\"", "name: \"../{keep.tree}\""), "this is no name of a copy"),
+        (changed("backup.keep", "name: \"{keep.tree}\"", "name: \"/{instance}\""), "this is no name of a copy"),
+        (changed("backup.database-keep", "name: \"{keep.dump}\"", "name: .."), "this is no name of a copy"),
         (EMBEDDED.replace("name: postupgrade\n", "name: upgrade\n"), "there is no step `postupgrade` in migrate"),
     ] {
         let said = refused(&text);
@@ -147,6 +150,20 @@ fn what_a_step_tells_an_agent_is_checked_when_it_is_planned() {
     let line = EMBEDDED[..EMBEDDED.find("  - name: backup.archive\n").unwrap()].lines().count() + 1;
     assert!(lines[0].contains(&format!("my-runbook.yaml:{line}:5")), "{} is not at line {line}", lines[0]);
     assert!(!errors.contains("defect of caravan"), "{errors}");
+}
+
+/// A copy's name leads to no other file of the workstation, whether the runbook has the way there or a value.
+#[test]
+fn names_of_copies_are_names_of_one_file() {
+    let wrong = changed("backup.keep", "name: \"{keep.tree}\"", "name: \"../{keep.tree}\"");
+    let lines: Vec<&str> = wrong.lines().collect();
+    let line = 1 + lines.iter().position(|line| line.contains("name: \"../{keep.tree}\"")).unwrap();
+    let column = 1 + lines[line - 1].find("\"../{keep.tree}\"").unwrap();
+    let said = refused(&wrong);
+    assert!(said.contains(&format!("my-runbook.yaml:{line}:{column}")), "{line}:{column}\n{said}");
+    let by_value = changed("backup.keep", "name: \"{keep.tree}\"", "name: \"{home}\"");
+    let errors = planned(&by_value, keeping(inventory::KeepAt::Workstation, standard())).unwrap_err().to_string();
+    assert!(errors.contains("`/usr/local/neolane` is no name of a copy") && errors.contains("my-runbook.yaml:"), "{errors}");
 }
 
 #[test]

@@ -3,9 +3,11 @@
 use super::claim::claim_hosts;
 use super::remote::{Bounds, Found, Place, list_dirs, read_files};
 use super::{Exit, Failure};
+use crate::check;
 use crate::hosts::Hosts;
+use crate::plan::{self, FileCheck};
 use crate::run::kept::Kept;
-use crate::run::rebuild::{RebuildError, Rebuilt, rebuild, records};
+use crate::run::rebuild::{Ground, RebuildError, Rebuilt, rebuild, records};
 use crate::view::text::sanitize;
 use inventory::{Fleet, Host, fold_names};
 use proto::event::Kind;
@@ -70,13 +72,14 @@ pub async fn gather<H: Hosts>(fleet: &Fleet, hosts: &Arc<H>, run: Option<&str>) 
     let Journals { id, mut away, records, .. } = newest.ok_or_else(|| listed.nothing())?;
     away.extend(listed.away.clone());
     let unreached = || away.values().map(|reason| format!("{}\n", sanitize(reason))).collect::<String>();
-    let mut rebuilt = rebuild(&records).map_err(|error| {
+    let ground = ground(fleet, &id)?;
+    let mut rebuilt = rebuild(&id, &records, &ground).map_err(|error| {
         let exit = match error {
             RebuildError::Missing { .. } if !away.is_empty() => Exit::Unreachable,
             RebuildError::Nothing => Exit::Usage,
             _ => Exit::Internal,
         };
-        Failure::new(exit, format!("{}error: run {id}: {error}", unreached()))
+        Failure::new(exit, format!("{}error: run {id}: {}", unreached(), sanitize(&error.to_string())))
     })?;
     let unknown: Vec<&str> = fleet
         .platforms
@@ -109,6 +112,18 @@ pub async fn gather<H: Hosts>(fleet: &Fleet, hosts: &Arc<H>, run: Option<&str>) 
     let holders = records.iter().filter(|(_, records)| !records.is_empty());
     let holders = holders.map(|(host, records)| (host.clone(), newest(records).unwrap_or(0))).collect();
     Ok(Gathered { rebuilt, holders })
+}
+
+/// What hosts are held against: the inventory, and what can be planned on it.
+fn ground(fleet: &Fleet, run: &str) -> Result<Ground, Failure> {
+    let next = "what hosts keep is held against the inventory's own plan";
+    let there = plan::build_with(fleet, &check::planned_queries, FileCheck::Optional)
+        .map_err(|errors| Failure::new(Exit::Usage, format!("{errors}\nerror: {next}")))?;
+    let platforms = fleet.platforms.iter().map(|platform| platform.name.clone()).collect();
+    let questions = |host: &Host| check::passwords::queries(host).into_iter().chain(check::passwords::logon::query(host)).collect();
+    let passwords = plan::passwords::build(fleet, &platforms, &questions)
+        .map_err(|errors| Failure::new(Exit::Usage, format!("{errors}\nerror: {next}")))?;
+    Ground::of(fleet, &[there, passwords], run).map_err(|error| Failure::new(Exit::Internal, format!("error: {error}")))
 }
 
 /// Whether a run has the lock of one of its hosts. A run that is over has let go of them all; what it did last is not in what hosts keep.

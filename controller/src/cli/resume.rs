@@ -14,6 +14,7 @@ use crate::run::journal::{self, Chain, Journal, JournalError};
 use crate::run::rebuild::Rebuilt;
 use crate::run::state::{Bounds, RunState};
 use crate::run::store::{RunDir, Store};
+use crate::view::text::sanitize;
 use inventory::Fleet;
 use proto::Action;
 use proto::event::{Kind, RunOutcome};
@@ -125,7 +126,7 @@ impl Left {
             let aside = store.set_aside(&here).map_err(|e| start::internal(&e))?;
             say!("notice: what was here of run {run} cannot be used; it was set aside as {}", aside.display());
         }
-        notices.iter().for_each(|notice| say!("notice: {notice}"));
+        notices.iter().for_each(|notice| say!("notice: {}", sanitize(notice)));
         let adopted = store.adopt(&run, &plan).map_err(|e| start::internal(&e))?;
         let journal = Journal::create(&adopted.path().join("journal.jsonl"), &run).map_err(|e| start::journal_failure(&e))?;
         journal.append(drafts).await.map_err(|e| start::internal(&e))?;

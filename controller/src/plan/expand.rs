@@ -1,7 +1,7 @@
 //! Runbook x platform: every step, on every host and instance it is for, in its stage.
 
 use super::error::PlanError;
-use super::files::Files;
+use super::files::{Files, is_plain_name};
 use super::model::{Phase, PhasePlan, PlannedStep, StagePlan, StepScope};
 use super::order::Stages;
 use super::overrides;
@@ -269,6 +269,12 @@ impl<'a> Expansion<'a> {
         let Subject { site, instance, .. } = placed.subject;
         let text = |text: &str| fill_text(text, values).map_err(|error| error.to_string());
         let action: Action = typed(&template.action, values)?;
+        // The values may have brought in what the runbook's own text has not.
+        if let Action::Keep { name, .. } = &action
+            && !is_plain_name(name)
+        {
+            return Err(format!("`{name}` is no name of a copy: the name of one file is expected"));
+        }
         let probe_of = |probe: &Option<Value>| -> Result<Option<Probe>, String> {
             probe.as_ref().map(|probe| typed(probe, values)).transpose()
         };

@@ -1,10 +1,10 @@
-//! The package files of the workstation that a plan sends to hosts.
+//! Files of the workstation: packages that a plan sends to hosts, copies that are kept.
 
 use super::error::PlanError;
 use super::model::PlannedFile;
 use inventory::{Fleet, Location, Package};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Component, Path};
 
 /// What is done about package files of the workstation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,13 @@ impl Files {
         files.dedup_by(|a, b| a.sha256 == b.sha256);
         files
     }
+}
+
+/// Whether a text can be the name of a copy that is kept: that of one file, so that it leads to no other place.
+pub(crate) fn is_plain_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    let one = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name);
+    one && !name.starts_with('.') && !name.contains(char::is_control)
 }
 
 /// The size of a file, or why it cannot be had.

@@ -26,6 +26,7 @@ pub use error::{PlanError, PlanErrors};
 pub use expand::Queries;
 pub use explain::{UnknownStep, explain, select};
 pub use files::FileCheck;
+pub(crate) use files::is_plain_name;
 pub(crate) use hash::digest;
 pub use model::*;
 pub use render::{Expected, render, render_expecting};

@@ -2,7 +2,7 @@
 
 use super::journal::{Draft, Origin, rfc3339};
 use super::kept::{Kept, Line, Part};
-use super::rebuild::{RebuildError, fold};
+use super::rebuild::{Ground, RebuildError, fold};
 use super::reports::UNKNOWN_COPY;
 use super::stage::{Executor, executor};
 use crate::plan::{Plan, PlatformPlan};
@@ -10,7 +10,7 @@ use proto::event::{Event, Kind, Scope};
 use proto::host::{Record, Standing, State};
 use proto::message::{Attempt, Granted, Happened, HostEvent, Made, Mode};
 use proto::{Action, Outcome, StepId};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Something in a host's journal.
 enum Item {
@@ -89,10 +89,17 @@ type Position = (usize, u64);
 type Turn = (usize, u32);
 
 /// Puts everything in order. A line stands where its controller wrote it; what a host says stands right behind the newest line that the
-/// host had then, which is the earliest that it can have happened.
-pub(super) fn merge(plan: &Plan, journals: &BTreeMap<&str, Journal>) -> Result<Vec<Draft>, RebuildError> {
+/// host had then, which is the earliest that it can have happened. A host is believed for its own steps alone, and for what controllers
+/// decided about its own platform; anything else is left out, and a notice names the host.
+pub(super) fn merge(
+    plan: &Plan,
+    journals: &BTreeMap<&str, Journal>,
+    ground: &Ground,
+    notices: &mut Vec<String>,
+) -> Result<Vec<Draft>, RebuildError> {
     let ranks = ranks(journals);
     let scopes = scopes(plan);
+    let platforms = scopes.iter().filter_map(|(id, scope)| Some((*id, scope.platform.as_deref()?))).collect();
     let mut lines: BTreeMap<Position, (&Line, &str)> = BTreeMap::new();
     let turns = turns(plan);
     let mut own = Vec::new();
@@ -101,8 +108,26 @@ pub(super) fn merge(plan: &Plan, journals: &BTreeMap<&str, Journal>) -> Result<V
         // A run begins with its first line.
         let mut at: Position = (0, 1);
         let mut turn = Turn::default();
+        let mut foreign: BTreeSet<&str> = BTreeSet::new();
         for item in &journal.items {
+            let about = match item {
+                Item::Granted(step) => Some(&step.spec.id),
+                Item::Revoked(known) => Some(&known.step),
+                Item::Event(event) => Some(&event.step),
+                Item::Line(_) | Item::Claimed { .. } => None,
+            };
+            if let Some((id, _)) =
+                about.and_then(|id| Some((id, scopes.get(id).filter(|scope| scope.host.as_deref() != Some(*host))?)))
+            {
+                foreign.insert(&id.0);
+                continue;
+            }
             let draft = match item {
+                Item::Line(line) if ground.is_of_others(host, &line.event, &platforms) => {
+                    let Scope { step, host, platform, .. } = &line.event.scope;
+                    foreign.insert(step.as_deref().or(host.as_deref()).or(platform.as_deref()).unwrap_or("a decision"));
+                    continue;
+                }
                 Item::Line(line) => {
                     let position = (ranks.get(&line.record).copied().unwrap_or_default(), line.event.seq);
                     if position > at {
@@ -137,6 +162,10 @@ pub(super) fn merge(plan: &Plan, journals: &BTreeMap<&str, Journal>) -> Result<V
             let of_step = draft.as_ref().and_then(|draft| turns.get(draft.scope.step.as_deref()?));
             turn = turn.max(of_step.copied().unwrap_or_default());
             own.extend(draft.map(|draft| ((at, turn), draft)));
+        }
+        if let Some(one) = foreign.first() {
+            let more = if foreign.len() > 1 { format!(" and {} more", foreign.len() - 1) } else { String::new() };
+            notices.push(format!("{host} says what happened to {one}{more}, which is not its own to say: that is not believed"));
         }
     }
     let takes_part = |line: &Line| {

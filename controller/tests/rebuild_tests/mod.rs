@@ -1,7 +1,8 @@
 //! Runs that are cut anywhere and put together from what their hosts hold: they stand where they stood, and go on to their end.
 
+mod claims;
 mod parts;
-mod world;
+pub(crate) mod world;
 
 use controller::plan::{Plan, PlatformPlan};
 use controller::run::journal::{self, Chain, Draft, Journal, Storage};
@@ -20,7 +21,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use world::{PATIENCE, SimHosts, Trouble, World, by_id, chance, plan};
+use world::{PATIENCE, SimHosts, Trouble, World, by_id, chance, ground, plan};
 
 /// A journal in memory that takes so many writes: what comes after is the end of its controller.
 #[derive(Clone)]
@@ -223,6 +224,7 @@ async fn history(
 ) -> (Arc<World>, Plan, Option<Ended>) {
     // The hosts that the inventory names, also of platforms that a controller leaves out.
     let fleet = plan(shape);
+    let known = ground(&fleet);
     let mut current = fleet.clone();
     let mut world = World::new(seed, trouble);
     let mut left: Option<Left> = None;
@@ -242,7 +244,7 @@ async fn history(
             world.take(&controller(life + 1));
         }
         let journals = world.journals(&fleet);
-        let rebuilt = match rebuild(&journals) {
+        let rebuilt = match rebuild("r1", &journals, &known) {
             Ok(rebuilt) => rebuilt,
             Err(error) => {
                 assert_eq!(error, RebuildError::Nothing);

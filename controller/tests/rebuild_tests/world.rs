@@ -1,14 +1,16 @@
 //! Simulated hosts that keep the journal that a real host keeps (`proto::host`), and a plan for them.
 
+use crate::plan_fleet;
 use controller::hosts::{AgentHello, Hosts, Incoming, Link, OpenError, Outgoing};
 use controller::plan::{Phase, PhasePlan, Plan, PlannedStep, PlatformPlan, Reversibility, StagePlan, StepScope};
-use inventory::Topology;
+use controller::run::rebuild::Ground;
+use inventory::{Fleet, Role, Topology};
 use proto::event::Outcome;
 use proto::host::{Entry, Next, Record, Standing, State};
 use proto::message::{Granted, Happened, HostEvent, Mode};
 use proto::step::{Action, Limits, Repeat, RunAs, StepId, StepSpec};
 use proto::{FromAgent, ToAgent};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -373,4 +375,22 @@ pub(crate) fn plan(platforms: &[(usize, usize, usize, usize)]) -> Plan {
 /// Every step by its id.
 pub(crate) fn by_id(plan: &Plan) -> HashMap<&str, &PlannedStep> {
     plan.platforms.iter().flat_map(PlatformPlan::steps).map(|step| (step.id.0.as_str(), step)).collect()
+}
+
+/// The fleet that such a plan is made on.
+pub(crate) fn fleet(plan: &Plan) -> Fleet {
+    let platform = |planned: &PlatformPlan| {
+        let names: BTreeSet<&str> = planned.steps().map(|step| step.host.as_str()).collect();
+        let host = |name: &&str| {
+            let host = plan_fleet::host(name, &[Role::Mta]);
+            if name.ends_with("-win") { plan_fleet::windows(host) } else { host }
+        };
+        plan_fleet::platform(&planned.name, planned.topology, names.iter().map(host).collect(), Vec::new())
+    };
+    plan_fleet::fleet(plan.platforms.iter().map(platform).collect())
+}
+
+/// What its inventory says.
+pub(crate) fn ground(plan: &Plan) -> Ground {
+    Ground::of(&fleet(plan), &[], "r1").unwrap()
 }

@@ -2,6 +2,7 @@
 
 use super::read::fault;
 use super::{Family, Runbook, Template, When};
+use crate::plan::is_plain_name;
 use crate::plan::model::Phase;
 use inventory::Fault;
 use serde_json::Value;
@@ -49,6 +50,7 @@ pub(super) fn rules(runbook: &Runbook) -> Vec<Fault> {
         }
         commands(step, &mut say);
         line_rules(step, &mut say);
+        copy_name(step, &mut say);
         if let Some(other) = runbook.steps.iter().take(index).find(|other| other.name == step.name && other.phase == step.phase)
             && !apart(step, other)
         {
@@ -139,6 +141,28 @@ fn line_rules(step: &Template, say: &mut dyn FnMut(&str, String, &str)) {
             say(&format!("/action/command/fail_on/{index}"), message, "`starts_with` or `contains` is expected here");
         }
     }
+}
+
+/// A copy that is kept is one file in a directory of the workstation: its name must not lead out of there.
+fn copy_name(step: &Template, say: &mut dyn FnMut(&str, String, &str)) {
+    let name = step.action.pointer("/keep/name").and_then(Value::as_str);
+    if name.is_some_and(|name| !is_plain_name(&with_letters(name))) {
+        let label = "the name of one file is expected here: without `/`, and not beginning with `.`";
+        say("/action/keep/name", "this is no name of a copy".to_owned(), label);
+    }
+}
+
+/// A text with a letter for each of its placeholders.
+fn with_letters(text: &str) -> String {
+    let mut parts = text.split('{');
+    let mut filled = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once('}') {
+            Some((word, rest)) if has_placeholder(&format!("{{{word}}}")) => filled.extend(["x", rest]),
+            _ => filled.extend(["{", part]),
+        }
+    }
+    filled
 }
 
 /// Whether a program or a profile of the installation is run somewhere in an action or a probe.

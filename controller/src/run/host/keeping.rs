@@ -2,6 +2,7 @@
 
 use super::{LINE_EVERY, Report, Task, attempt};
 use crate::hosts::{Hosts, Outgoing};
+use crate::plan::is_plain_name;
 use crate::run::keep::{self, Job, NotKept, Place, Source};
 use proto::frame::FETCHED;
 use proto::message::{Attempt, Offered};
@@ -37,6 +38,10 @@ impl<H: Hosts> Task<H> {
         };
         if !(is_digest(&file.sha256) && is_digest(&file.plain_sha256)) {
             return self.refuse(file.sha256, "the host gives no digests for it").await;
+        }
+        // The plan may come from a file or from hosts: no name of a copy leads to another file of the workstation.
+        if !is_plain_name(name) {
+            return self.refuse(file.sha256, &format!("`{name}` is no name of a copy")).await;
         }
         let place = match place {
             KeepTo::Workstation => Place::File(self.settings.backups.join(&self.settings.host).join(name)),
