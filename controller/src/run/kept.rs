@@ -184,7 +184,7 @@ impl Keeper {
             self.lines.clear();
             self.given.clear();
         }
-        if !self.keeps(event) {
+        if !is_kept(event, |step| self.of_agents.contains(step)) {
             return Ok(());
         }
         let host = match &event.kind {
@@ -199,19 +199,6 @@ impl Keeper {
             text: Kept::Line(Box::new(line)).to_line()?,
         });
         Ok(())
-    }
-
-    /// Whether an event is one that hosts keep. They have their own record of the steps that their agents carry out; connections that
-    /// came and went, and locks that were taken, mean nothing to another controller.
-    fn keeps(&self, event: &Event) -> bool {
-        let of_agent = event.scope.step.as_ref().is_some_and(|step| self.of_agents.contains(step));
-        match event.kind {
-            _ if event.host_seq.is_some() => false,
-            Kind::HostUnreachable { .. } | Kind::HostReattached | Kind::HostLocked { .. } | Kind::HostClaimed { .. } => false,
-            Kind::StepOutput { .. } | Kind::KeepBegun { .. } => false,
-            Kind::StepGranted { .. } | Kind::StepRevoked | Kind::StepStarted => !of_agent,
-            _ => true,
-        }
     }
 
     /// The lines that a host was not given yet, its part of the plan first. They count as given from here on: whoever sends them sends
@@ -229,6 +216,18 @@ impl Keeper {
     /// A host may have lost what it was given, or never got it: it is given everything again.
     pub fn again(&mut self, host: &str) {
         self.given.remove(host);
+    }
+}
+
+/// Whether an event is one that hosts keep. They have their own record of the steps that their agents carry out (`of_agent`); connections
+/// that came and went, and locks that were taken, mean nothing to another controller.
+pub(super) fn is_kept(event: &Event, of_agent: impl Fn(&str) -> bool) -> bool {
+    match event.kind {
+        _ if event.host_seq.is_some() => false,
+        Kind::HostUnreachable { .. } | Kind::HostReattached | Kind::HostLocked { .. } | Kind::HostClaimed { .. } => false,
+        Kind::StepOutput { .. } | Kind::KeepBegun { .. } => false,
+        Kind::StepGranted { .. } | Kind::StepRevoked | Kind::StepStarted => !event.scope.step.as_deref().is_some_and(of_agent),
+        _ => true,
     }
 }
 

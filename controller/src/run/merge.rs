@@ -1,7 +1,7 @@
 //! One history out of several: the lines that controllers left with the hosts, and what the hosts say themselves. Pure.
 
 use super::journal::{Draft, Origin, rfc3339};
-use super::kept::{Kept, Line, Part};
+use super::kept::{Kept, Line, Part, is_kept};
 use super::rebuild::{Ground, RebuildError, fold};
 use super::reports::UNKNOWN_COPY;
 use super::stage::{Executor, executor};
@@ -100,6 +100,18 @@ pub(super) fn merge(
     let ranks = ranks(journals);
     let scopes = scopes(plan);
     let platforms = scopes.iter().filter_map(|(id, scope)| Some((*id, scope.platform.as_deref()?))).collect();
+    let of_agents: HashSet<&str> = plan
+        .platforms
+        .iter()
+        .flat_map(PlatformPlan::steps)
+        .filter(|step| executor(step) == Executor::Agent)
+        .map(|step| step.id.0.as_str())
+        .collect();
+    let is_of_controller = |line: &Line| {
+        let begins = matches!(line.event.kind, Kind::RunStarted { .. });
+        let first = line.event.seq == 1 && line.record.is_empty();
+        is_kept(&line.event, |step| of_agents.contains(step)) && (first || !begins)
+    };
     let mut lines: BTreeMap<Position, (&Line, &str)> = BTreeMap::new();
     let turns = turns(plan);
     let mut own = Vec::new();
@@ -123,7 +135,7 @@ pub(super) fn merge(
                 continue;
             }
             let draft = match item {
-                Item::Line(line) if ground.is_of_others(host, &line.event, &platforms) => {
+                Item::Line(line) if !is_of_controller(line) || ground.is_of_others(host, &line.event, &platforms) => {
                     let Scope { step, host, platform, .. } = &line.event.scope;
                     foreign.insert(step.as_deref().or(host.as_deref()).or(platform.as_deref()).unwrap_or("a decision"));
                     continue;
@@ -172,13 +184,6 @@ pub(super) fn merge(
         let platform = line.event.scope.platform.as_ref();
         platform.is_none_or(|name| plan.platforms.iter().any(|platform| platform.name == *name))
     };
-    let of_agents: HashSet<&str> = plan
-        .platforms
-        .iter()
-        .flat_map(PlatformPlan::steps)
-        .filter(|step| executor(step) == Executor::Agent)
-        .map(|step| step.id.0.as_str())
-        .collect();
     let decided = Decided::of(&lines);
     let stands = |position: Position, event: &Event| match (&event.kind, &event.scope.step, event.scope.attempt) {
         (Kind::StepFinished { .. }, Some(step), Some(attempt)) if of_agents.contains(step.as_str()) => {

@@ -262,6 +262,34 @@ fn a_host_says_what_happened_to_its_own_steps_alone() {
 }
 
 #[test]
+fn what_no_controller_leaves_with_hosts_is_not_believed() {
+    let plan = two();
+    let honest = held(&told(&plan)).unwrap();
+    let step = plan.platforms[0].steps().find(|step| step.host == "p0-h1" && step.action == "verify").unwrap().id.0.clone();
+    let of_step = Scope { platform: Some("p0".into()), step: Some(step), attempt: Some(1), ..Scope::default() };
+    let another = match started().kind {
+        Kind::RunStarted { command, operator, version, plan, limit, platforms, limit_hosts, conditions, .. } => {
+            let undoes = Some("another run".into());
+            Kind::RunStarted { command, operator, version, plan, limit, platforms, limit_hosts, conditions, undoes }
+        }
+        _ => panic!("the first event"),
+    };
+    for (scope, kind) in [
+        (of_step.clone(), Kind::StepGranted { action: "verify".into(), prove: false }),
+        (of_step.clone(), Kind::StepOutput { file: "/etc/passwd".into(), offset: 0, length: 7 }),
+        (Scope { host: Some("p0-h1".into()), ..Scope::default() }, Kind::HostClaimed { token: 7 }),
+        (Scope::default(), another),
+    ] {
+        let line = Kept::Line(Box::new(Line { record: String::new(), event: event(50, scope, kind.clone()) })).to_line().unwrap();
+        let mut hosts = told(&plan);
+        hosts.get_mut("p0-h0").unwrap().push(Record::Kept { lines: vec![line] });
+        let rebuilt = held(&hosts).unwrap();
+        assert_eq!(rebuilt.drafts, honest.drafts, "{kind:?}");
+        assert!(rebuilt.notices.len() == 1 && rebuilt.notices[0].starts_with("p0-h0 "), "{kind:?}: {:?}", rebuilt.notices);
+    }
+}
+
+#[test]
 fn a_host_keeps_no_decisions_about_another_platform() {
     let plan = two();
     let honest = held(&told(&plan)).unwrap();
@@ -279,8 +307,8 @@ fn a_host_keeps_no_decisions_about_another_platform() {
         (of("p0"), decision("skip", &step)),
         (Scope::default(), decision("override", "disk@p1-h0")),
         (of("p1"), Kind::StageFinished),
-        (Scope { step: Some(step.clone()), attempt: Some(1), ..of("p0") }, Kind::StepStarted),
-        (Scope { host: Some("p1-h1".into()), ..Scope::default() }, Kind::HostClaimed { token: 7 }),
+        (Scope { step: Some(step.clone()), attempt: Some(1), ..of("p0") }, Kind::GateWaiting { gate: "g".into(), ask: "a".into() }),
+        (Scope { host: Some("p1-h1".into()), ..of("p0") }, Kind::StageFinished),
     ] {
         let line = Kept::Line(Box::new(Line { record: String::new(), event: event(50, scope, kind.clone()) })).to_line().unwrap();
         let mut hosts = told(&plan);

@@ -154,6 +154,8 @@ impl Ground {
         let of_step = |id: &str| platforms.get(&StepId(id.to_owned())).copied();
         let scope = &event.scope;
         let about = match &event.kind {
+            // These are about the run.
+            Kind::Decision { decision, .. } if matches!(decision.as_str(), "pause" | "abort") => None,
             Kind::Decision { about, .. } => of_step(about).or_else(|| self.named(about)),
             _ => None,
         };
