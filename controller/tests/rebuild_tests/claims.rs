@@ -1,11 +1,13 @@
 //! One host on which somebody else is root: what it keeps of a run must harm neither the workstation nor other hosts.
 
+use crate::plan_fleet::{self, add_scratch, keeping, power_booster, several_roles, standalone, standard, with_windows};
 use crate::rebuild_tests::parts::{event, started, told, two};
 use crate::rebuild_tests::world::{fleet, ground, plan, step};
-use controller::plan::{Phase, Plan, PlannedFile};
+use controller::plan::rollback::{self, Done, Forward};
+use controller::plan::{Phase, Plan, PlannedFile, PlatformPlan, passwords};
 use controller::run::kept::{self, Kept, Line, Part};
 use controller::run::rebuild::{Ground, RebuildError, Rebuilt, rebuild};
-use inventory::{Fleet, Location};
+use inventory::{Fleet, Host, Location};
 use proto::event::{Kind, Outcome};
 use proto::host::Record;
 use proto::message::{Granted, Happened, HostEvent, Mode};
@@ -318,4 +320,40 @@ fn a_host_keeps_no_decisions_about_another_platform() {
         assert!(rebuilt.notices.len() == 1 && rebuilt.notices[0].starts_with("p0-h0 "), "{kind:?}: {:?}", rebuilt.notices);
     }
     assert!(matches!(started().kind, Kind::RunStarted { .. }));
+}
+
+/// Nothing that Caravan plans itself is taken for a lie: migrations, passwords, the way back.
+#[test]
+fn what_is_planned_on_the_inventory_is_believed() {
+    let at_host = inventory::KeepAt::Host { name: "db1".into(), dir: "/kept".into() };
+    let mut scratch = standard();
+    add_scratch(&mut scratch.instances[0], None);
+    let here = inventory::KeepAt::Workstation;
+    for platform in
+        [standalone(), keeping(at_host, standard()), keeping(here, scratch), power_booster(), with_windows(), several_roles()]
+    {
+        let fleet = plan_fleet::fleet(vec![platform]);
+        let there = plan_fleet::plan(&fleet).unwrap();
+        let questions = |host: &Host| -> Vec<Query> {
+            let logon = controller::check::passwords::logon::query(host);
+            controller::check::passwords::queries(host).into_iter().chain(logon).collect()
+        };
+        let passwords = passwords::build(&fleet, &fleet.platforms.iter().map(|p| p.name.clone()).collect(), &questions).unwrap();
+        let known = Ground::of(&fleet, &[there.clone(), passwords.clone()], "r1").unwrap();
+        let begun: Plan = serde_json::from_str(&serde_json::to_string(&there).unwrap().replace("{run}", "r1")).unwrap();
+        let granted = begun.platforms.iter().flat_map(PlatformPlan::steps).map(|step| step.id.clone()).collect();
+        let done = Done { granted, ..Done::default() };
+        let back = rollback::build(&fleet, &Forward { run: "r0", plan: &begun, done: &done }).unwrap().plan;
+        for plan in [begun, passwords, back] {
+            let of_hosts = fleet.platforms.iter().flat_map(|platform| &platform.hosts).filter(|host| !host.is_windows());
+            let mut hosts: Hosts = of_hosts.map(|host| (host.name.clone(), Vec::new())).collect();
+            for part in kept::parts("r1", &plan).unwrap() {
+                let host = part.host.clone();
+                let lines = vec![Kept::Part(Box::new(part)).to_line().unwrap()];
+                hosts.get_mut(&host).unwrap().push(Record::Kept { lines });
+            }
+            let rebuilt = rebuild("r1", &hosts, &known).unwrap();
+            assert_eq!((&rebuilt.plan, rebuilt.notices.len()), (&plan, 0), "{:?}", rebuilt.notices);
+        }
+    }
 }
