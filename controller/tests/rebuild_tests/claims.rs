@@ -106,7 +106,8 @@ fn no_host_invents_steps_of_another() {
 
 #[test]
 fn a_lone_liar_is_a_disagreement_that_names_it() {
-    let changes: [(&str, fn(&mut Part)); 5] = [
+    type Change = (&'static str, fn(&mut Part));
+    let changes: [Change; 5] = [
         ("digest", |part| part.digest = "0".repeat(64)),
         ("the order of phases", |part| part.platform.phases.reverse()),
         ("counts", |part| part.counts[0] += 1),
