@@ -26,6 +26,9 @@ pub(super) struct Refusal {
     pub(super) wants_terminal: bool,
 }
 
+/// What to do where sudoers allows another command than ours.
+const OLDER_RULE: &str = "A file made before an update, or for another host_state, allows another command: print it again with caravan inventory sudoers";
+
 /// A terminal that passes every byte as it is, in both directions (RFC 4254, section 8).
 pub(super) const RAW: &[(Pty, u32)] = &[
     (Pty::ECHO, 0),
@@ -118,21 +121,26 @@ impl Elevation {
             };
             return Some(Refusal { seen: format!("{name} wants a terminal (requiretty)"), next, wants_terminal: !self.terminal });
         }
-        let not_allowed = [
-            "not in the sudoers file",
-            "not allowed to execute",
+        let shown = || tail(said.as_bytes(), 160);
+        if has(&["not in the sudoers file"]) {
+            let seen = format!("{user} may not use sudo: it is not in the sudoers file");
+            return refusal(seen, "See caravan inventory sudoers".to_owned());
+        }
+        if has(&["not allowed to execute"]) {
+            return refusal(format!("{user} may use sudo, but not for this command: {}", shown()), OLDER_RULE.to_owned());
+        }
+        if has(&[
             "may not run sudo",
             "is not allowed to run sudo",
             "I'm sorry",
             "doas: Operation not permitted",
             "doas is not enabled",
-        ];
-        if has(&not_allowed) {
+        ]) {
             let next = match self.method {
                 BecomeMethod::Sudo => "See caravan inventory sudoers".to_owned(),
                 _ => format!("Allow it for {user} in doas.conf"),
             };
-            return refusal(format!("{user} may not use {name} for this: {}", tail(said.as_bytes(), 160)), next);
+            return refusal(format!("{user} may not use {name} for this: {}", shown()), next);
         }
         let wrong = [
             "incorrect password",
@@ -149,11 +157,14 @@ impl Elevation {
             self.asks.is_none() && has(&["Authentication required", "Authentication failed", "Authentication failure"]);
         if has(&asked) || asked_elsewhere {
             let next = match self.method {
-                BecomeMethod::Sudo => "Set become.password, or allow it with NOPASSWD",
-                BecomeMethod::Doas => "Set become.password, or allow it with nopass",
-                _ => "Set become.password to root's own password",
+                // With NOPASSWD for another command it says no more than this.
+                BecomeMethod::Sudo => format!(
+                    "Set become.password, or allow it with NOPASSWD. If a line of sudoers does that, it may not allow this command: {OLDER_RULE}"
+                ),
+                BecomeMethod::Doas => "Set become.password, or allow it with nopass".to_owned(),
+                _ => "Set become.password to root's own password".to_owned(),
             };
-            return refusal(format!("{name} asks {user} for a password, and the inventory gives none"), next.to_owned());
+            return refusal(format!("{name} asks {user} for a password, and the inventory gives none"), next);
         }
         if said.contains(name)
             && has(&["No such file or directory", "not found", "Permission denied"])

@@ -21,6 +21,7 @@ mode=$(cat "${0%/*}/mode")
 case "$mode" in
 tty) echo "sudo: sorry, you must have a tty to run sudo" >&2; exit 1;;
 sudoers) echo "ops is not in the sudoers file.  This incident will be reported." >&2; exit 1;;
+command) echo "Sorry, user ops is not allowed to execute '/bin/sh -c x' as root on mkt1." >&2; exit 1;;
 esac
 if [ "$1" = -n ]; then
     if [ "$mode" = password ]; then echo "sudo: a password is required" >&2; exit 1; fi
@@ -323,9 +324,13 @@ async fn sudo_errors_are_told_apart() {
     let world = World::new(true).await;
     world.mode("password");
     world.fails(None, "asks ops for a password", "become.password").await;
+    world.fails(None, "gives none", "may not allow this command").await;
+    world.fails(None, "gives none", "print it again with caravan inventory sudoers").await;
     world.fails(Some("wrong-secret"), "does not accept the password", "become.password").await;
     world.mode("sudoers");
-    world.fails(Some("right"), "ops may not use sudo", "inventory sudoers").await;
+    world.fails(Some("right"), "ops may not use sudo: it is not in the sudoers file", "See caravan inventory sudoers").await;
+    world.mode("command");
+    world.fails(Some("right"), "ops may use sudo, but not for this command", "print it again with caravan inventory sudoers").await;
     world.mode("tty");
     world.fails(None, "wants a terminal", "!requiretty").await;
     let bare = World::new(false).await;

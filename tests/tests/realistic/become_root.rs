@@ -115,9 +115,16 @@ fn root_is_had_by_sudo_doas_and_su() {
         world.is_root("{ method: sudo }");
     }
     sudoers("root ALL=(ALL) ALL\\n");
-    world.is_refused(&format!("{{ method: sudo, password: {own} }}"), &["may not use sudo", "inventory sudoers"]);
+    world.is_refused(
+        &format!("{{ method: sudo, password: {own} }}"),
+        &["ops may not use sudo: it is not in the sudoers file", "inventory sudoers"],
+    );
+    // For another command sudo says that it is not allowed only to those who gave their password.
+    let again = "print it again with caravan inventory sudoers";
     sudoers("ops ALL=(ALL) NOPASSWD: /usr/bin/uptime\\n");
-    world.is_refused("{ method: sudo }", &["sudo"]);
+    world.is_refused("{ method: sudo }", &["asks ops for a password", "it may not allow this command", again]);
+    sudoers("ops ALL=(ALL) /usr/bin/uptime\\n");
+    world.is_refused(&format!("{{ method: sudo, password: {own} }}"), &["may use sudo, but not for this command", again]);
 
     // The smallest file allows one command, wherever Caravan's directory is (the script is cut into words at other places).
     for host_state in ["/var/lib/caravan", "/srv/ops, [old] = a#1:b*?", "/x"] {
@@ -130,7 +137,7 @@ fn root_is_had_by_sudo_doas_and_su() {
     world.is_root(&format!("{{ method: sudo, password: {own} }}"));
     world.is_refused("{ method: sudo }", &["asks ops for a password"]);
     // Made for another directory, it is of no use.
-    world.is_refused(&format!("{{ method: sudo, password: {own} }}\n  host_state: /x"), &["may not use sudo", "inventory sudoers"]);
+    world.is_refused(&format!("{{ method: sudo, password: {own} }}\n  host_state: /x"), &["not for this command", again]);
 
     // su asks for root's own password, on a terminal.
     world.on_host("echo root:root-secret | chpasswd");
