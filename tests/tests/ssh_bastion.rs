@@ -1,9 +1,9 @@
 //! Many hosts behind a bastion that allows little.
 
-use controller::hosts::Hosts;
+use controller::hosts::{Hosts, OpenError};
 use controller::secrets::Secrets;
 use controller::ssh::{SshHosts, SshOptions};
-use harness::sshd::{self, Sshd, fleet, whoami};
+use harness::sshd::{self, Sshd, fleet, key_pair, whoami};
 use std::sync::Arc;
 
 /// How many hosts there are, and on how many servers.
@@ -55,4 +55,61 @@ async fn fifty_hosts_are_reached_through_a_bastion_that_allows_little() {
     for server in &servers {
         assert!(!server.log().contains("drop connection") && !server.log().contains("beginning MaxStartups"), "{}", server.log());
     }
+}
+
+/// A host behind a bastion, which knows the same key.
+fn behind(bastion: &Sshd, server: &Sshd) -> inventory::Host {
+    std::fs::copy(bastion.identity().with_extension("pub"), server.dir.path().join("authorized_keys")).unwrap();
+    let line = |server: &Sshd| format!("[{}]:{} {}\n", server.address.ip(), server.address.port(), server.host_key);
+    let known = bastion.known_hosts_with(&(line(bastion) + &line(server)));
+    let mut host = sshd::host("mkt1", server.address, &bastion.identity(), &known, &server.dir.path().join("state"));
+    host.ssh.jump = Some(format!("{}@{}", whoami(), bastion.address));
+    host
+}
+
+async fn open(all: Vec<inventory::Host>) -> Result<(), OpenError> {
+    let options = SshOptions { agent_socket: None, home: None, user: None, ..SshOptions::default() };
+    SshHosts::new(&fleet(all), Arc::new(Secrets::unattended("/")), options).unwrap().open("mkt1", false).await.map(|_| ())
+}
+
+/// What a host is allowed is not offered to the bastion before it: that has its own settings.
+#[tokio::test]
+async fn outdated_algorithms_of_a_host_are_not_for_its_bastion() {
+    if !sshd::installed() {
+        return;
+    }
+    const OLD: &str = "KexAlgorithms diffie-hellman-group14-sha1\nCiphers aes128-cbc\nMACs hmac-sha1";
+    let (old, modern) = (Sshd::start(OLD), Sshd::start(""));
+    let mut host = behind(&old, &modern);
+    host.ssh.legacy = inventory::Legacy::all();
+    let text = open(vec![host.clone()]).await.unwrap_err().to_string();
+    let settings = "in your ssh_config: KexAlgorithms diffie-hellman-group14-sha1; Ciphers aes128-cbc; MACs hmac-sha1";
+    assert!(text.contains("its bastion") && text.contains("for the bastion") && text.contains(settings), "{text}");
+    assert!(!text.contains("ssh.legacy"), "{text}");
+    // As the error says; and where the bastion is a host of the fleet that is allowed it.
+    let config = old.dir.path().join("config");
+    let lines = settings.split_once(": ").unwrap().1.replace("; ", "\n  ");
+    std::fs::write(&config, format!("Host {}\n  {lines}\n", old.address.ip())).unwrap();
+    let mut configured = host.clone();
+    configured.ssh.config = Some(config.display().to_string());
+    configured.ssh.legacy = inventory::Legacy::none();
+    open(vec![configured]).await.unwrap();
+    let mut bastion = old.host("jump1");
+    bastion.ssh.legacy = inventory::Legacy::all();
+    open(vec![host, bastion]).await.unwrap();
+
+    // The other way round, where nothing outdated is offered to the bastion.
+    let offered = |server: &Sshd| {
+        let log = server.log();
+        let (_, offered) = log.rsplit_once("peer client KEXINIT proposal").expect("an offer in the log");
+        ["group14-sha1", "aes128-cbc", "hmac-sha1"].map(|name| offered.contains(name))
+    };
+    let (modern, old) = (Sshd::start("LogLevel DEBUG2"), Sshd::start(OLD));
+    let mut host = behind(&modern, &old);
+    host.ssh.legacy = inventory::Legacy::all();
+    open(vec![host.clone()]).await.unwrap();
+    assert_eq!(offered(&modern), [false; 3]);
+    host.ssh.legacy = inventory::Legacy::none();
+    let text = open(vec![host]).await.unwrap_err().to_string();
+    assert!(text.contains("set ssh.legacy: [diffie-hellman-group14-sha1, aes128-cbc, hmac-sha1] for this host"), "{text}");
 }

@@ -130,6 +130,24 @@ pub(super) fn needed(offered: &Offered) -> Option<Vec<OldAlgorithm>> {
     (!needed.is_empty()).then_some(needed)
 }
 
+/// What allows outdated algorithms in ssh_config. Without `+`: what OpenSSH offers by itself, it does not say (hmac-sha1).
+pub(super) fn settings(needed: &[OldAlgorithm]) -> String {
+    fn names<T: AsRef<str>>(old: &[T]) -> Vec<&str> {
+        old.iter().map(AsRef::as_ref).collect()
+    }
+    let keywords = [
+        ("KexAlgorithms", names(LEGACY_KEX)),
+        ("HostKeyAlgorithms", vec![SSH_RSA]),
+        ("Ciphers", names(LEGACY_CIPHERS)),
+        ("MACs", names(LEGACY_MACS)),
+    ];
+    let settings = keywords.iter().filter_map(|(keyword, old)| {
+        let names: Vec<&str> = needed.iter().map(|needed| needed.as_str()).filter(|name| old.contains(name)).collect();
+        (!names.is_empty()).then(|| format!("{keyword} {}", names.join(",")))
+    });
+    settings.collect::<Vec<_>>().join("; ")
+}
+
 /// What a server is offered.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Offer<'a> {
@@ -292,6 +310,10 @@ mod tests {
             macs: list("hmac-md5 hmac-sha1"),
         };
         assert_eq!(needed(&old), Some(vec![OldAlgorithm::GroupExchangeSha1, OldAlgorithm::SshRsa, OldAlgorithm::HmacSha1]));
+        assert_eq!(
+            settings(&needed(&old).unwrap()),
+            "KexAlgorithms diffie-hellman-group-exchange-sha1; HostKeyAlgorithms ssh-rsa; MACs hmac-sha1"
+        );
         assert_eq!(needed(&Offered { ciphers: list("aes128-gcm@openssh.com"), ..old.clone() }).map(|needed| needed.len()), Some(2));
         assert_eq!(needed(&Offered { host_keys: list("ssh-dss"), ..old }), None);
     }

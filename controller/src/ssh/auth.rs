@@ -130,7 +130,7 @@ impl Login<'_> {
             let rsa = identity.public_key().algorithm().is_rsa();
             let mut sha1 = rsa && hash.is_none();
             // A server may claim SHA-2 and not take it (sshd with PubkeyAcceptedAlgorithms ssh-rsa).
-            if rsa && !sha1 && self.target.legacy.allows(SSH_RSA) && matches!(answer, Answer::Refused { partial: false, .. }) {
+            if rsa && !sha1 && self.target.allows_sha1() && matches!(answer, Answer::Refused { partial: false, .. }) {
                 (answer, sha1) = (self.key(identity, None).await, true);
             }
             if sha1 && matches!(answer, Answer::In | Answer::Refused { partial: true, .. }) {
@@ -144,15 +144,19 @@ impl Login<'_> {
     }
 
     /// RFC 8332: SHA-2 where the server says so, or says nothing. SHA-1 only for servers that can do nothing else, and only where
-    /// `ssh.legacy` allows it.
+    /// `ssh.legacy` or ssh_config allows it.
     async fn best_rsa_hash(&mut self) -> Option<HashAlg> {
-        let allowed = self.target.legacy.allows(SSH_RSA);
+        let allowed = self.target.allows_sha1();
         match self.handle.best_supported_rsa_hash().await {
             Ok(Some(Some(hash))) => Some(hash),
             Ok(Some(None) | None) if allowed => None,
             Ok(Some(None)) => {
-                let why = "RSA keys (the server takes their signatures with SHA-1 alone; ssh.legacy: [ssh-rsa] would allow that)";
-                self.unusable.push(why.to_owned());
+                let how = match self.target.bastion {
+                    true => "PubkeyAcceptedAlgorithms ssh-rsa for it in your ssh_config",
+                    false => "ssh.legacy: [ssh-rsa]",
+                };
+                self.unusable
+                    .push(format!("RSA keys (the server takes their signatures with SHA-1 alone; {how} would allow that)"));
                 Some(HashAlg::Sha512)
             }
             _ => Some(HashAlg::Sha512),
@@ -265,7 +269,13 @@ impl Login<'_> {
         }
         seen.push_str(&format!("; the server offers {}", names(offered)));
         let asks = offered.iter().any(|method| matches!(method, MethodKind::Password | MethodKind::KeyboardInteractive));
-        let next = if asks && target.password.is_none() {
+        let next = if asks && target.password.is_none() && target.bastion {
+            // A password of a host behind it is none of its business.
+            format!(
+                "A bastion is told no password of the hosts behind it: let it accept a key of {}, named in ssh.identity or with IdentityFile for it in your ssh_config",
+                target.user
+            )
+        } else if asks && target.password.is_none() {
             "Set ssh.password (such as `prompt:`) for this host, or a key that it accepts in ssh.identity".to_owned()
         } else if tried.is_empty() {
             "Name a key in ssh.identity, or load one into ssh-agent".to_owned()

@@ -1,6 +1,6 @@
 //! Connections: TCP or through a bastion, key exchange, host key check, login.
 
-use super::algorithms::{self, Lists, Offer};
+use super::algorithms::{self, Lists, Offer, SSH_RSA};
 use super::auth;
 use super::identity::{Identities, Wanted};
 use super::offered::{Heard, Overheard};
@@ -60,8 +60,13 @@ pub(super) enum Family {
 impl Target {
     /// Equal for servers that one connection can stand for.
     pub(super) fn key(&self) -> String {
-        let Self { user, address, port, wanted, known_hosts, proxy_command, .. } = self;
-        format!("{user}@{address}:{port} {wanted:?} {known_hosts:?} {proxy_command:?}")
+        let Self { user, address, port, wanted, password, known_hosts, legacy, algorithms, proxy_command, .. } = self;
+        format!("{user}@{address}:{port} {wanted:?} {password:?} {known_hosts:?} {legacy:?} {algorithms:?} {proxy_command:?}")
+    }
+
+    /// Whether our RSA keys may sign with SHA-1: where the inventory allows it, or ssh_config asks for it.
+    pub(super) fn allows_sha1(&self) -> bool {
+        self.legacy.allows(SSH_RSA) || self.algorithms.keys.iter().flatten().any(|name| name == SSH_RSA)
     }
 
     /// Why a password is not tried here.

@@ -159,9 +159,10 @@ impl SshHosts {
     /// [`Exit::Usage`]: a known_hosts file cannot be read, a pin or a jump host cannot be understood, `ssh` refuses its configuration.
     pub fn new(fleet: &Fleet, secrets: Arc<Secrets>, options: SshOptions) -> Result<Self, Failure> {
         let config = SshConfig::new(&options.program);
-        let mut ways = Ways { read: HashMap::new(), config: &config, base: &fleet.base, options: &options };
         let all = || fleet.platforms.iter().flat_map(|platform| &platform.hosts).filter(|host| !host.is_windows());
+        let mut ways = Ways { fleet: Vec::new(), read: HashMap::new(), config: &config, base: &fleet.base, options: &options };
         config.ask_all(&all().map(|host| ways.question(host)).collect::<Vec<_>>());
+        ways.fleet = all().map(|host| ways.server(host)).collect();
         let (mut hosts, mut settings) = (HashMap::new(), HashMap::new());
         for host in all() {
             let (place, settled) = ways.place(host).map_err(|why| Failure::new(Exit::Usage, format!("{}: {why}", host.name)))?;

@@ -71,7 +71,14 @@ impl Reason {
                 let limited = target.algorithms.limits(&kind);
                 let needed = offered.as_ref().and_then(algorithms::needed);
                 let next = match (limited, needed) {
+                    (Some(keyword), _) if target.bastion => {
+                        format!("Allow one of these in {keyword} for the bastion {host} in your ssh_config")
+                    }
                     (Some(keyword), _) => format!("Allow one of these in {keyword} of your ssh_config, or set ssh.config: none"),
+                    (None, Some(needed)) if target.bastion => format!(
+                        "Bring its SSH server up to date; if that cannot be, allow them for the bastion {host} in your ssh_config: {}",
+                        algorithms::settings(&needed)
+                    ),
                     (None, Some(needed)) => format!(
                         "Bring its SSH server up to date; if that cannot be, set ssh.legacy: [{}] for this host",
                         needed.iter().map(|algorithm| algorithm.as_str()).collect::<Vec<_>>().join(", ")

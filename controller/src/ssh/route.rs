@@ -38,10 +38,26 @@ pub struct Setting {
 
 /// Finds ways; reads each known_hosts file once.
 pub(super) struct Ways<'a> {
+    /// All hosts of the fleet: a bastion may be one of them.
+    pub(super) fleet: Vec<Server<'a>>,
     pub(super) read: HashMap<PathBuf, Arc<KnownHosts>>,
     pub(super) config: &'a SshConfig,
     pub(super) base: &'a Path,
     pub(super) options: &'a SshOptions,
+}
+
+/// A host of the fleet, by where it is.
+pub(super) struct Server<'a> {
+    host: &'a Host,
+    address: String,
+    port: u16,
+    user: Option<String>,
+}
+
+impl Server<'_> {
+    fn is_at(&self, address: &str, port: u16) -> bool {
+        self.port == port && [&self.address, &self.host.name].iter().any(|own| own.eq_ignore_ascii_case(address))
+    }
 }
 
 /// One server to be reached, as somebody names it.
@@ -57,7 +73,7 @@ struct Named<'a> {
     bastion: bool,
 }
 
-impl Ways<'_> {
+impl<'a> Ways<'a> {
     /// What is asked of ssh_config about a host.
     pub(super) fn question(&self, host: &Host) -> Question {
         Question {
@@ -74,6 +90,19 @@ impl Ways<'_> {
             Some("none") => File::None,
             Some(path) => File::At(self.path(path)),
             None => File::Own,
+        }
+    }
+
+    /// Where a host of the fleet is itself, and whose account is used there.
+    pub(super) fn server(&self, host: &'a Host) -> Server<'a> {
+        // Where `ssh` refuses its configuration, it is told when the way to that host is looked for.
+        let said = self.config.ask(&self.question(host)).unwrap_or_default();
+        let named = said.one("hostname").filter(|_| host.address == host.name);
+        Server {
+            host,
+            address: named.unwrap_or(&host.address).to_owned(),
+            port: host.ssh.port.or_else(|| said.one("port")?.parse().ok()).unwrap_or(22),
+            user: host.ssh.user.as_deref().or(said.one("user")).or(self.options.user.as_deref()).map(str::to_owned),
         }
     }
 
@@ -208,6 +237,16 @@ impl Ways<'_> {
             None => None,
         };
         let lists = |key: &str| said.one(key).map(|text| text.split(',').map(str::to_owned).collect::<Vec<_>>());
+        // A bastion only carries bytes to the host: it is told no password of that host, and nothing outdated is used with it for that host's
+        // sake. Where it is a host of the fleet itself, what the inventory says of that one counts.
+        let itself = self.fleet.iter().find(|server| server.is_at(&address, port)).filter(|_| named.bastion);
+        let (legacy, password) = match itself {
+            None if named.bastion => (inventory::Legacy::none(), None),
+            None => (ssh.legacy.clone(), ssh.password.clone()),
+            Some(Server { host, user: account, .. }) => {
+                (host.ssh.legacy.clone(), host.ssh.password.clone().filter(|_| account.as_ref() == Some(&user)))
+            }
+        };
         let seconds = ssh.connect_timeout.or_else(|| number("connecttimeout")).unwrap_or(CONNECT_TIMEOUT);
         Ok(Target {
             name: named.name.to_owned(),
@@ -216,7 +255,7 @@ impl Ways<'_> {
             port,
             user,
             wanted,
-            password: ssh.password.clone().filter(|_| !named.bastion || said.one("user").is_none()),
+            password,
             bastion: named.bastion,
             known_hosts: known_hosts.into_iter().next().unwrap_or_default(),
             connect_timeout: Duration::from_secs(seconds.max(1)),
@@ -225,7 +264,7 @@ impl Ways<'_> {
                 Some("inet6") => Family::V6,
                 _ => Family::Any,
             },
-            legacy: ssh.legacy.clone(),
+            legacy,
             algorithms: super::algorithms::Lists {
                 kex: lists("kexalgorithms"),
                 host_keys: lists("hostkeyalgorithms"),

@@ -1,6 +1,8 @@
 //! Logging in by password and becoming root, against a small SSH server that lets in whom a test says and runs what it is told with a
 //! `sudo` of our own.
 
+mod bastion;
+
 use super::*;
 use crate::hosts::Incoming;
 use inventory::{
@@ -236,6 +238,11 @@ impl World {
 
     /// Several hosts, all on this server.
     fn hosts(&self, names: &[&str], sudo: Option<&str>, login: Option<SecretRef>, secrets: Arc<Secrets>) -> SshHosts {
+        let options = SshOptions { agent_socket: None, home: None, ..SshOptions::default() };
+        SshHosts::new(&self.fleet(names, sudo, login), secrets, options).unwrap()
+    }
+
+    fn fleet(&self, names: &[&str], sudo: Option<&str>, login: Option<SecretRef>) -> Fleet {
         let reference = sudo.map(|password| self.secret("password", password));
         let text = |path: &str| self.dir.path().join(path).display().to_string();
         let host = |name: &str| Host {
@@ -279,14 +286,12 @@ impl World {
             order: None,
             restart_order: None,
         };
-        let fleet = Fleet {
+        Fleet {
             name: "f".to_owned(),
             base: "/".into(),
             parallel: inventory::Parallel { platforms: 1, hosts: 1 },
             platforms: vec![platform],
-        };
-        let options = SshOptions { agent_socket: None, home: None, ..SshOptions::default() };
-        SshHosts::new(&fleet, secrets, options).unwrap()
+        }
     }
 
     /// Runs the agent through sudo; what it says proves the way it came.
