@@ -113,3 +113,40 @@ async fn outdated_algorithms_of_a_host_are_not_for_its_bastion() {
     let text = open(vec![host]).await.unwrap_err().to_string();
     assert!(text.contains("set ssh.legacy: [diffie-hellman-group14-sha1, aes128-cbc, hmac-sha1] for this host"), "{text}");
 }
+
+/// Hosts with keys of their own log in to their bastion each by itself; the bastion, which drops what is being started above a number, is asked
+/// by no more than that at once, also where only keys of hosts are taken.
+#[tokio::test]
+async fn a_bastion_is_not_flooded_by_hosts_with_keys_of_their_own() {
+    if !sshd::installed() {
+        return;
+    }
+    const AT_ONCE: usize = 3;
+    let bastion = Sshd::start(&format!("MaxStartups {0}:100:{0}\nLogLevel DEBUG1", 2 * AT_ONCE));
+    let server = Sshd::start("");
+    let mut first = behind(&bastion, &server);
+    let mut keys = String::new();
+    let all = (0..20).map(|number| {
+        let key = key_pair(bastion.dir.path(), &format!("own-{number}"), &["-t", "ed25519"], "");
+        keys += &std::fs::read_to_string(key.with_extension("pub")).unwrap();
+        first.name = format!("mta{number}");
+        first.ssh.identity = vec![key.display().to_string()];
+        first.clone()
+    });
+    let all: Vec<inventory::Host> = all.collect();
+    [&bastion, &server].iter().for_each(|sshd| std::fs::write(sshd.dir.path().join("authorized_keys"), &keys).unwrap());
+    let names: Vec<String> = all.iter().map(|host| host.name.clone()).collect();
+    let options =
+        SshOptions { agent_socket: None, home: None, user: None, starts: 50, starts_per_bastion: AT_ONCE, ..SshOptions::default() };
+    let hosts = Arc::new(SshHosts::new(&fleet(all), Arc::new(Secrets::unattended("/")), options).unwrap());
+    let mut opening = tokio::task::JoinSet::new();
+    for name in names {
+        let hosts = Arc::clone(&hosts);
+        opening.spawn(async move { hosts.scan(&name).await.map(|_| ()).map_err(|error| error.to_string()) });
+    }
+    let failed: Vec<String> = opening.join_all().await.into_iter().filter_map(Result::err).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    let log = bastion.log();
+    assert_eq!(log.matches("Accepted publickey").count(), 20, "one connection for each key");
+    assert!(!log.contains("drop connection") && !log.contains("beginning MaxStartups"), "{log}");
+}

@@ -64,6 +64,11 @@ impl Target {
         format!("{user}@{address}:{port} {wanted:?} {password:?} {known_hosts:?} {legacy:?} {algorithms:?} {proxy_command:?}")
     }
 
+    /// Where it is, whoever logs in.
+    pub(super) fn place(&self) -> (String, u16) {
+        (self.address.to_lowercase(), self.port)
+    }
+
     /// Whether our RSA keys may sign with SHA-1: where the inventory allows it, or ssh_config asks for it.
     pub(super) fn allows_sha1(&self) -> bool {
         self.legacy.allows(SSH_RSA) || self.algorithms.keys.iter().flatten().any(|name| name == SSH_RSA)

@@ -40,7 +40,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 pub use embedded::{AGENTS, EmbeddedAgent};
@@ -57,7 +57,7 @@ const JITTER_MS: u32 = 20;
 pub struct SshOptions {
     /// Connections that are being started at the same time, overall. sshd drops starts above `MaxStartups` (10 by default).
     pub starts: usize,
-    /// The same through one bastion.
+    /// The same at one bastion and through it, whoever logs in there.
     pub starts_per_bastion: usize,
     /// Longest time for opening one host, without the wait for its turn and for people: a bound for everything together.
     pub open_timeout: Duration,
@@ -98,7 +98,9 @@ pub struct SshHosts {
     passwords: Passwords,
     options: SshOptions,
     starts: Semaphore,
-    bastions: Mutex<HashMap<String, Arc<Bastion>>>,
+    /// The same of each bastion, by address and port.
+    bastion_starts: HashMap<(String, u16), Semaphore>,
+    bastions: Mutex<HashMap<String, Arc<Mutex<Bastion>>>>,
     warnings: Vec<String>,
     settings: HashMap<String, Vec<Setting>>,
 }
@@ -115,14 +117,9 @@ struct Place {
     restricted: AtomicBool,
 }
 
-/// A bastion that all hosts behind it share.
-struct Bastion {
-    starts: Semaphore,
-    state: Mutex<BastionState>,
-}
-
+/// The connection to a bastion, which hosts share that log in there in the same way.
 #[derive(Default)]
-enum BastionState {
+enum Bastion {
     #[default]
     Idle,
     Up(Arc<Connection>),
@@ -169,6 +166,9 @@ impl SshHosts {
             hosts.insert(host.name.clone(), place);
             settings.insert(host.name.clone(), settled);
         }
+        let hops = hosts.values().flat_map(|place: &Place| &place.hops);
+        let limit = || Semaphore::new(options.starts_per_bastion.max(1));
+        let bastion_starts = hops.map(|hop| (hop.target.place(), limit())).collect();
         let mut warnings: Vec<String> = ways.read.values().flat_map(|file| file.warnings().iter().cloned()).collect();
         warnings.sort();
         let unread = config::own_file(options.home.as_deref()).filter(|_| !config.is_there());
@@ -179,6 +179,7 @@ impl SshHosts {
             identities: Identities::new(Arc::clone(&secrets), options.agent_socket.clone(), options.home.clone()),
             secrets,
             starts: Semaphore::new(options.starts.max(1)),
+            bastion_starts,
             bastions: Mutex::default(),
             options,
             warnings,
@@ -215,7 +216,7 @@ impl SshHosts {
         let (target, hops) = self.find(name)?;
         let through = self.through(hops, name).await?;
         let (key, verdict) = {
-            let _turn = self.turn(hops).await;
+            let _turn = self.turn(target, hops).await;
             connect::take_key(target, through).await?
         };
         Ok(ScannedKey {
@@ -244,61 +245,57 @@ impl SshHosts {
     async fn connect(&self, name: &str) -> Result<Connection, OpenError> {
         let (target, hops) = self.find(name)?;
         let through = self.through(hops, name).await?;
-        let bastion = self.bastion(hops).await;
-        let _behind = match &bastion {
-            Some(bastion) => bastion.starts.acquire().await.ok(),
-            None => None,
-        };
-        let _turn = self.turn(hops).await;
+        let _turn = self.turn(target, hops).await;
         connect::connect(target, through, &self.identities, &self.passwords).await
     }
 
-    /// Waits until a connection may be started.
-    async fn turn(&self, hops: &[Hop]) -> Option<tokio::sync::SemaphorePermit<'_>> {
-        let permit = self.starts.acquire().await.ok();
+    /// Waits until a connection may be started: through the nearest bastion, and at the server itself if it is a bastion.
+    async fn turn(&self, target: &Target, hops: &[Hop]) -> Vec<SemaphorePermit<'_>> {
+        let mut places: Vec<_> = hops.last().map(|hop| hop.target.place()).into_iter().chain([target.place()]).collect();
+        // Always in one order, so that two that want the same ones do not wait for each other.
+        places.sort();
+        places.dedup();
+        let limits = places.iter().filter_map(|place| self.bastion_starts.get(place)).chain([&self.starts]);
+        let mut permits = Vec::new();
+        for limit in limits {
+            permits.extend(limit.acquire().await);
+        }
         if !hops.is_empty() {
             let pause = getrandom::u32().unwrap_or_default() % JITTER_MS;
             tokio::time::sleep(Duration::from_millis(pause.into())).await;
         }
-        permit
-    }
-
-    /// The bastion nearest to the host.
-    async fn bastion(&self, hops: &[Hop]) -> Option<Arc<Bastion>> {
-        let last = hops.last()?;
-        let mut bastions = self.bastions.lock().await;
-        let made = || Arc::new(Bastion { starts: Semaphore::new(self.options.starts_per_bastion.max(1)), state: Mutex::default() });
-        Some(Arc::clone(bastions.entry(last.key.clone()).or_insert_with(made)))
+        permits
     }
 
     /// The connection to the last bastion on the way: the one that is there, or a new one. Whoever waited while an attempt failed
     /// shares its failure, so that a dead bastion costs one time limit and not one for each host.
     async fn through(&self, hops: &[Hop], host: &str) -> Result<Option<Arc<Connection>>, OpenError> {
         let asked = Instant::now();
-        let (Some((last, before)), Some(bastion)) = (hops.split_last(), self.bastion(hops).await) else { return Ok(None) };
-        let mut state = bastion.state.lock().await;
+        let Some((last, before)) = hops.split_last() else { return Ok(None) };
+        let bastion = Arc::clone(self.bastions.lock().await.entry(last.key.clone()).or_default());
+        let mut state = bastion.lock().await;
         match &*state {
-            BastionState::Up(connection) if !connection.handle.is_closed() => return Ok(Some(Arc::clone(connection))),
-            BastionState::Failed(when, error) if *when >= asked => return Err(behind(error, host)),
+            Bastion::Up(connection) if !connection.handle.is_closed() => return Ok(Some(Arc::clone(connection))),
+            Bastion::Failed(when, error) if *when >= asked => return Err(behind(error, host)),
             _ => {}
         }
-        let before = Box::pin(self.through(before, &last.target.name)).await;
-        let connected = match before {
-            Ok(before) => {
-                let _turn = self.turn(&[]).await;
-                connect::connect(&last.target, before, &self.identities, &self.passwords).await
+        let carrier = Box::pin(self.through(before, &last.target.name)).await;
+        let connected = match carrier {
+            Ok(carrier) => {
+                let _turn = self.turn(&last.target, before).await;
+                connect::connect(&last.target, carrier, &self.identities, &self.passwords).await
             }
             Err(error) => Err(error),
         };
         match connected {
             Ok(connection) => {
                 let connection = Arc::new(connection);
-                *state = BastionState::Up(Arc::clone(&connection));
+                *state = Bastion::Up(Arc::clone(&connection));
                 Ok(Some(connection))
             }
             Err(error) => {
                 let told = behind(&error, host);
-                *state = BastionState::Failed(Instant::now(), error);
+                *state = Bastion::Failed(Instant::now(), error);
                 Err(told)
             }
         }
