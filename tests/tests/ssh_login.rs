@@ -3,7 +3,7 @@
 use controller::hosts::{Hosts, Link, OpenError};
 use controller::secrets::Secrets;
 use controller::ssh::{SshHosts, SshOptions};
-use harness::sshd::{self, Sshd, fleet, key_pair, whoami};
+use harness::sshd::{self, Sshd, fleet, key_pair, public_key, whoami};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -145,4 +145,74 @@ async fn many_keys_of_an_agent_lock_nobody_out() {
     fs::write(server.dir.path().join("authorized_keys"), "").unwrap();
     let text = refused(open(&host).await);
     assert!(!text.contains("other-"), "{text}");
+}
+
+/// `RevokedHostKeys` of ssh_config counts before all else, as for `ssh`; a file that is not understood revokes every key.
+#[tokio::test]
+async fn revoked_host_keys_are_refused_as_by_ssh() {
+    if !sshd::installed() {
+        return;
+    }
+    let keys = tempfile::tempdir().unwrap();
+    let (ca, other) = (key_pair(keys.path(), "ca", &["-t", "ed25519"], ""), key_pair(keys.path(), "other", &["-t", "ed25519"], ""));
+    let plain = Sshd::start("");
+    let mut certified = Sshd::start("");
+    let key = certified.dir.path().join("host");
+    let ip = certified.address.ip().to_string();
+    sign(&ca, &key, &["-h", "-I", "lab", "-n", &ip, "-V", "-1d:+1d"]);
+    certified.restart(&format!("HostCertificate {}-cert.pub", key.display()));
+    let by_authority = certified.known_hosts_with(&format!("@cert-authority * {}\n", public_key(&ca)));
+    let revoked = keys.path().join("revoked");
+    let krl = |key: &Path| {
+        let made = Command::new("ssh-keygen").arg("-q").arg("-k").arg("-f").arg(&revoked).arg(key.with_extension("pub")).status();
+        assert!(made.unwrap().success());
+        fs::read(&revoked).unwrap()
+    };
+    let text = |content: String| Some(content.into_bytes());
+    let mut connected = 0;
+    for (server, known) in [(&plain, plain.known_hosts()), (&certified, by_authority)] {
+        let (own, other, ca) = (&server.host_key, public_key(&other), public_key(&ca));
+        let by_authority = server.host_key == certified.host_key;
+        let cases = [
+            ("empty", text("# nothing\n\n".to_owned()), None),
+            ("other", text(format!("{other}\n")), None),
+            ("own", text(format!("{other} x\n \t{own} y\n")), Some("is revoked")),
+            ("authority", text(format!("{ca}\n")), Some("is revoked").filter(|_| by_authority)),
+            ("garbage", text(format!("{other}\ngarbage\n")), Some("line 2")),
+            ("missing", None, Some("cannot be read")),
+            ("KRL", Some(krl(&server.dir.path().join("host"))), Some("is a KRL")),
+            ("KRL of another", Some(krl(&keys.path().join("other"))), Some("is a KRL")),
+        ];
+        for (name, content, expected) in cases {
+            let _ = fs::remove_file(&revoked);
+            content.iter().for_each(|content| fs::write(&revoked, content).unwrap());
+            let config = keys.path().join("config");
+            let text = format!(
+                "Host *\n  RevokedHostKeys {}\n  UserKnownHostsFile {}\n  GlobalKnownHostsFile none\n  IdentityFile {}\n  BatchMode yes\n",
+                revoked.display(),
+                known.display(),
+                server.identity().display()
+            );
+            fs::write(&config, text).unwrap();
+            let mut ssh = Command::new("ssh");
+            ssh.arg("-F").arg(&config).args(["-p", &server.address.port().to_string(), &server.address.ip().to_string(), "exit 0"]);
+            let ssh = ssh.env_remove("SSH_AUTH_SOCK").stdin(Stdio::null()).output().unwrap();
+            let mut host = server.host("mkt1");
+            host.ssh.known_hosts = vec![known.display().to_string()];
+            host.ssh.config = Some(config.display().to_string());
+            let opened = open(&host).await;
+            // Of a KRL Caravan does not know what is in it.
+            if name != "KRL of another" {
+                let said = String::from_utf8_lossy(&ssh.stderr);
+                assert_eq!(opened.is_ok(), ssh.status.success(), "{name}: {said} {:?}", opened.err());
+            }
+            connected += usize::from(opened.is_ok());
+            let text = opened.map(|_| ()).map_err(|error| error.to_string());
+            match expected {
+                Some(expected) => assert!(text.as_ref().is_err_and(|text| text.contains(expected)), "{name}: {text:?}"),
+                None => assert_eq!(text, Ok(()), "{name}"),
+            }
+        }
+    }
+    assert_eq!(connected, 5);
 }

@@ -214,6 +214,11 @@ impl Row {
                 row.expected = vec![format!("not this one: it is revoked ({place})")];
                 State::Revoked
             }
+            // Nothing is enrolled that may be revoked.
+            Verdict::Uncertain(why) => {
+                row.expected = vec![format!("one that is not revoked, which cannot be known: {why}")];
+                State::Revoked
+            }
             Verdict::Unknown | Verdict::OnlyAuthority(_) | Verdict::Certificate(_) => match wanted {
                 Some(wanted) if !row.matched => {
                     row.expected = wanted.iter().map(|one| format!("{one} (fingerprints file)")).collect();

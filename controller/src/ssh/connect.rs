@@ -61,7 +61,10 @@ impl Target {
     /// Equal for servers that one connection can stand for.
     pub(super) fn key(&self) -> String {
         let Self { user, address, port, wanted, password, known_hosts, legacy, algorithms, proxy_command, .. } = self;
-        format!("{user}@{address}:{port} {wanted:?} {password:?} {known_hosts:?} {legacy:?} {algorithms:?} {proxy_command:?}")
+        let revoked = self.trust.revoked_file();
+        format!(
+            "{user}@{address}:{port} {wanted:?} {password:?} {known_hosts:?} {revoked:?} {legacy:?} {algorithms:?} {proxy_command:?}"
+        )
     }
 
     /// Where it is, whoever logs in.

@@ -17,6 +17,7 @@ mod offered;
 mod password;
 mod program;
 mod refused;
+mod revoked;
 mod route;
 mod start;
 mod tcp;
@@ -157,7 +158,14 @@ impl SshHosts {
     pub fn new(fleet: &Fleet, secrets: Arc<Secrets>, options: SshOptions) -> Result<Self, Failure> {
         let config = SshConfig::new(&options.program);
         let all = || fleet.platforms.iter().flat_map(|platform| &platform.hosts).filter(|host| !host.is_windows());
-        let mut ways = Ways { fleet: Vec::new(), read: HashMap::new(), config: &config, base: &fleet.base, options: &options };
+        let mut ways = Ways {
+            fleet: Vec::new(),
+            read: HashMap::new(),
+            revoked: HashMap::new(),
+            config: &config,
+            base: &fleet.base,
+            options: &options,
+        };
         config.ask_all(&all().map(|host| ways.question(host)).collect::<Vec<_>>());
         ways.fleet = all().map(|host| ways.server(host)).collect();
         let (mut hosts, mut settings) = (HashMap::new(), HashMap::new());

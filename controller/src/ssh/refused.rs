@@ -114,6 +114,10 @@ fn key_error(target: &Target, verdict: &Verdict, offered: &str) -> OpenError {
         Verdict::Revoked(place) => {
             (format!("its host key {offered} is revoked ({place})"), "Do not connect to it before its key was replaced".to_owned())
         }
+        Verdict::Uncertain(why) => (
+            format!("whether its host key {offered} is revoked cannot be known: {why}"),
+            "Correct RevokedHostKeys of your ssh_config, or that file".to_owned(),
+        ),
         Verdict::OnlyAuthority(place) => (
             format!(
                 "its host key {offered} is not known; only a certificate authority is ({place}), and the server has no certificate of it"

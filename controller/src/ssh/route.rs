@@ -4,6 +4,7 @@ use super::config::{File, Question, Said, SshConfig, Tokens};
 use super::connect::{Family, Target};
 use super::identity::{AgentSocket, Wanted};
 use super::known_hosts::KnownHosts;
+use super::revoked::RevokedKeys;
 use super::trust::{Names, Trust};
 use super::{Place, SYSTEM_KNOWN_HOSTS, SshOptions};
 use inventory::Host;
@@ -36,11 +37,12 @@ pub struct Setting {
     pub from_config: bool,
 }
 
-/// Finds ways; reads each known_hosts file once.
+/// Finds ways; reads each file of keys once.
 pub(super) struct Ways<'a> {
     /// All hosts of the fleet: a bastion may be one of them.
     pub(super) fleet: Vec<Server<'a>>,
     pub(super) read: HashMap<PathBuf, Arc<KnownHosts>>,
+    pub(super) revoked: HashMap<PathBuf, Arc<RevokedKeys>>,
     pub(super) config: &'a SshConfig,
     pub(super) base: &'a Path,
     pub(super) options: &'a SshOptions,
@@ -227,6 +229,13 @@ impl<'a> Ways<'a> {
             ssh.known_hosts.iter().map(|path| self.path(path)).collect()
         };
         let files = known_hosts.iter().map(|path| self.known_hosts(path)).collect::<Result<Vec<_>, _>>()?;
+        let revoked = match said.one("revokedhostkeys").filter(|path| *path != "none") {
+            Some(path) => {
+                let path = tokens.path(path)?;
+                Some(Arc::clone(self.revoked.entry(path).or_insert_with_key(|path| Arc::new(RevokedKeys::read(path)))))
+            }
+            None => None,
+        };
         let pin = ssh.host_key.as_deref().filter(|_| !named.bastion);
         let names = match alias {
             Some(alias) => Names::alias(alias),
@@ -250,7 +259,7 @@ impl<'a> Ways<'a> {
         let seconds = ssh.connect_timeout.or_else(|| number("connecttimeout")).unwrap_or(CONNECT_TIMEOUT);
         Ok(Target {
             name: named.name.to_owned(),
-            trust: Arc::new(Trust::new(names, pin, files)?),
+            trust: Arc::new(Trust::new(names, pin, files, revoked)?),
             address,
             port,
             user,
@@ -321,6 +330,7 @@ fn settings(host: &Host, said: &Said, target: &Target, jumps: &str) -> Vec<Setti
         ("IdentitiesOnly", "identitiesonly"),
         ("IdentityAgent", "identityagent"),
         ("CertificateFile", "certificatefile"),
+        ("RevokedHostKeys", "revokedhostkeys"),
         ("AddressFamily", "addressfamily"),
         ("KexAlgorithms", "kexalgorithms"),
         ("HostKeyAlgorithms", "hostkeyalgorithms"),

@@ -1,6 +1,7 @@
 //! Whether a server's key is the one that the host must have: strict, always. An unknown key is refused like a wrong one.
 
 use super::known_hosts::{KnownHosts, Line, written};
+use super::revoked::{Revocation, RevokedKeys};
 use russh::keys::ssh_key::known_hosts::Marker;
 use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey};
 use std::path::Path;
@@ -13,6 +14,7 @@ pub(super) struct Trust {
     names: Names,
     pin: Option<PublicKey>,
     files: Vec<Arc<KnownHosts>>,
+    revoked: Option<Arc<RevokedKeys>>,
 }
 
 /// The names under which a host may stand in known_hosts, in the form that the file has.
@@ -52,8 +54,10 @@ pub enum Verdict {
     Unknown,
     /// The host must have another key: each with its place.
     Changed(Vec<Expected>),
-    /// The key is marked `@revoked` at this place.
+    /// The key is marked `@revoked`, or in a file of revoked keys, at this place.
     Revoked(String),
+    /// Whether it is revoked cannot be known, and why.
+    Uncertain(String),
     /// Only a certificate authority is known for this host, at this place, and the server showed no certificate.
     OnlyAuthority(String),
     /// The server's certificate does not count, and why.
@@ -70,11 +74,16 @@ pub struct Expected {
 }
 
 impl Trust {
-    /// What `files` and the pin say of a host.
+    /// What `files`, the pin and the file of revoked keys say of a host.
     ///
     /// # Errors
     /// The pin is not a public key in OpenSSH's form.
-    pub(super) fn new(names: Names, pin: Option<&str>, files: Vec<Arc<KnownHosts>>) -> Result<Self, String> {
+    pub(super) fn new(
+        names: Names,
+        pin: Option<&str>,
+        files: Vec<Arc<KnownHosts>>,
+        revoked: Option<Arc<RevokedKeys>>,
+    ) -> Result<Self, String> {
         let pin =
             match pin {
                 Some(text) => Some(PublicKey::from_openssh(text.trim()).map_err(|error| {
@@ -82,11 +91,22 @@ impl Trust {
                 })?),
                 None => None,
             };
-        Ok(Self { names, pin, files })
+        Ok(Self { names, pin, files, revoked })
+    }
+
+    /// What the file of revoked keys says, before anything else.
+    fn revoked(&self, relied_on: &[&PublicKey]) -> Option<Verdict> {
+        Some(match self.revoked.as_ref()?.judge(relied_on)? {
+            Revocation::Revoked(place) => Verdict::Revoked(place),
+            Revocation::Unknown(why) => Verdict::Uncertain(why),
+        })
     }
 
     /// Judges a key that a server proved to have.
     pub(super) fn judge(&self, key: &PublicKey) -> Verdict {
+        if let Some(verdict) = self.revoked(&[key]) {
+            return verdict;
+        }
         if let Some((file, line)) = self.lines(true).find(|(_, line)| line.marker == Some(Marker::Revoked) && same(&line.key, key))
         {
             return Verdict::Revoked(place(file, line));
@@ -129,6 +149,9 @@ impl Trust {
     pub(super) fn judge_certificate(&self, certificate: &Certificate, now: SystemTime) -> Verdict {
         let authority = PublicKey::from(certificate.signature_key().clone());
         let own = PublicKey::from(certificate.public_key().clone());
+        if let Some(verdict) = self.revoked(&[&own, &authority]) {
+            return verdict;
+        }
         let revoked = self
             .lines(true)
             .find(|(_, line)| line.marker == Some(Marker::Revoked) && (same(&line.key, &own) || same(&line.key, &authority)));
@@ -215,6 +238,11 @@ impl Trust {
     /// The host as it stands in a line of known_hosts.
     pub(super) fn written_names(&self) -> String {
         self.names.names.join(",")
+    }
+
+    /// Where the file of revoked keys is.
+    pub(super) fn revoked_file(&self) -> Option<&Path> {
+        self.revoked.as_ref().map(|file| file.path())
     }
 
     /// Where the files are.
