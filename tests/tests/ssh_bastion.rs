@@ -57,6 +57,24 @@ async fn fifty_hosts_are_reached_through_a_bastion_that_allows_little() {
     }
 }
 
+/// One connection carries so many hosts, and no more.
+#[tokio::test]
+async fn more_hosts_than_a_connection_carries_get_another_one() {
+    if !sshd::installed() {
+        return;
+    }
+    let (bastion, server) = (Sshd::start("LogLevel DEBUG1"), Sshd::start(""));
+    let host = behind(&bastion, &server);
+    let named = |number: usize| inventory::Host { name: format!("mta{number}"), ..host.clone() };
+    let options = SshOptions { agent_socket: None, home: None, user: None, hosts_per_bastion: 3, ..SshOptions::default() };
+    let hosts = SshHosts::new(&fleet((0..7).map(named).collect()), Arc::new(Secrets::unattended("/")), options).unwrap();
+    let mut links = Vec::new();
+    for number in 0..7 {
+        links.push(hosts.open(&format!("mta{number}"), false).await.unwrap_or_else(|error| panic!("{error}")));
+    }
+    assert_eq!(bastion.log().matches("Accepted publickey").count(), 3);
+}
+
 /// A host behind a bastion, which knows the same key.
 fn behind(bastion: &Sshd, server: &Sshd) -> inventory::Host {
     std::fs::copy(bastion.identity().with_extension("pub"), server.dir.path().join("authorized_keys")).unwrap();

@@ -60,6 +60,8 @@ pub struct SshOptions {
     pub starts: usize,
     /// The same at one bastion and through it, whoever logs in there.
     pub starts_per_bastion: usize,
+    /// Hosts that one connection to a bastion carries; those after them get another one. Servers bound the channels of a connection.
+    pub hosts_per_bastion: usize,
     /// Longest time for opening one host, without the wait for its turn and for people: a bound for everything together.
     pub open_timeout: Duration,
     /// Where ssh-agent listens.
@@ -81,6 +83,7 @@ impl Default for SshOptions {
         Self {
             starts: 10,
             starts_per_bastion: 8,
+            hosts_per_bastion: 100,
             open_timeout: Duration::from_secs(300),
             agent_socket: variable("SSH_AUTH_SOCK").map(PathBuf::from),
             home: variable("HOME").map(PathBuf::from),
@@ -118,7 +121,7 @@ struct Place {
     restricted: AtomicBool,
 }
 
-/// The connection to a bastion, which hosts share that log in there in the same way.
+/// The connection to a bastion, which hosts share that log in there in the same way: the last one, where they are too many for one.
 #[derive(Default)]
 enum Bastion {
     #[default]
@@ -283,7 +286,12 @@ impl SshHosts {
         let bastion = Arc::clone(self.bastions.lock().await.entry(last.key.clone()).or_default());
         let mut state = bastion.lock().await;
         match &*state {
-            Bastion::Up(connection) if !connection.handle.is_closed() => return Ok(Some(Arc::clone(connection))),
+            // Whoever goes through it holds it, and so does this.
+            Bastion::Up(connection)
+                if !connection.handle.is_closed() && Arc::strong_count(connection) <= self.options.hosts_per_bastion =>
+            {
+                return Ok(Some(Arc::clone(connection)));
+            }
             Bastion::Failed(when, error) if *when >= asked => return Err(behind(error, host)),
             _ => {}
         }
