@@ -164,7 +164,9 @@ fn output_without_end_takes_no_memory() {
     let mut read = 0;
     let mut bytes = vec![0; 1024 * 1024];
     while read < 256 * 1024 * 1024 {
-        read += stdout.read(&mut bytes).unwrap();
+        let more = stdout.read(&mut bytes).unwrap();
+        assert!(more > 0, "the controller ended after {read} bytes");
+        read += more;
     }
     std::thread::sleep(std::time::Duration::from_secs(1));
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();

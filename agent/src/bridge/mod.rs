@@ -1,5 +1,6 @@
 //! The bridge: what sshd started. Carries frames between the SSH channel and the supervisor of a run; answers questions, runs ad-hoc
-//! commands and writes files that are sent to this host itself. Ends when its standard input ends; lives on when only its standard output is gone.
+//! commands and writes files that are sent to this host itself. Ends when its standard input ends; lives on when only its standard output
+//! is gone.
 
 mod attach;
 mod exec;
